@@ -1,0 +1,1 @@
+"""Referring segmentation in 3D Gaussian Splatting (ReferSplat, He et al., ICML 2025)."""

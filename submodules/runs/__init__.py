@@ -1,0 +1,1 @@
+"""What a run reads and leaves: config files in; checkpoints, logs and results out."""

@@ -1,11 +1,170 @@
-"""Packages of refer3d; everything else stands in pyproject.toml."""
+"""Packages and CPU ops of refer3d; everything else stands in pyproject.toml.
 
-from setuptools import setup
+The ops are plain C++ bound with pybind11: no torch headers, so they build in seconds and fit every
+torch. Each package's ops are built several times from the same sources, for different instruction
+sets; ``submodules/native`` loads the best one that the machine can run. A build that fails leaves
+a working install: the reason goes into ``<package>/native_build.txt`` and so reaches the user.
+"""
 
-SUBMODULES = ["native", "runs", "text_encoder", "diff_gaussian_rasterization", "simple_knn"]
-PACKAGES = ["refersplat", "refersplat.data", "refersplat.model", "refersplat.ops"]
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+NATIVE_PACKAGES = ["refersplat"]
+SUBMODULES = find_packages("submodules")
+REPORT = "native_build.txt"
+
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+UNIX_FLAGS = {
+    "base": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": [
+        *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"),
+        "-mprefer-vector-width=512",
+    ],
+}
+MSVC_FLAGS = {"base": [], "avx2": ["/arch:AVX2"], "avx512": ["/arch:AVX512"]}
+# math-errno and trapping-math only keep loops from being vectorised: nothing here reads errno or
+# floating-point traps. Results stay IEEE, NaN and infinity included.
+UNIX_COMMON = [
+    *("-O3", "-std=c++17", "-DNDEBUG", "-g0", "-fvisibility=hidden"),
+    *("-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"),
+]
+MSVC_COMMON = ["/O2", "/std:c++17", "/EHsc", "/DNDEBUG", "/D_USE_MATH_DEFINES", "/DNOMINMAX"]
+
+
+def extensions(package: str) -> list[Extension]:
+    """One extension for each instruction set that this kind of machine may have."""
+    sources = sorted(map(str, Path(package, "csrc").glob("*.cpp")))
+    headers = [str(p) for d in (f"{package}/csrc", NATIVE_HEADERS) for p in Path(d).glob("*.h")]
+    variants = list(UNIX_FLAGS) if IS_X86 else ["base"]
+    return [
+        Extension(
+            f"{package}._cpu_{variant}",
+            sources=sources,
+            depends=headers,
+            include_dirs=[f"{package}/csrc", NATIVE_HEADERS],
+            define_macros=[("REFER_MODULE_NAME", f"_cpu_{variant}")],
+            language="c++",
+            optional=True,
+        )
+        for variant in variants
+    ]
+
+
+NATIVE_HEADERS = "submodules/native/csrc"
+
+
+class BuildNative(build_ext):
+    """Compiles all objects of all variants side by side; says what failed instead of failing."""
+
+    def run(self) -> None:
+        """Builds what can be built, and leaves a report where something could not."""
+        self.failures: dict[str, str] = {}
+        try:
+            super().run()
+        except Exception as error:  # whatever the compiler's set-up raises: the install goes on
+            for extension in self.extensions:
+                self.failures.setdefault(extension.name, f"no C++ compiler found ({error})")
+        self.write_reports()
+
+    def build_extensions(self) -> None:
+        """Compiles the objects in parallel, then links each variant."""
+        try:
+            import pybind11
+        except ImportError:
+            reason = "pybind11 is not installed (it is only needed to build)"
+            self.failures.update({extension.name: reason for extension in self.extensions})
+            return
+        self.is_msvc = self.compiler.compiler_type == "msvc"
+        if not self.is_msvc:
+            self.compiler.spawn = spawn_and_keep_errors
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = {
+                extension.name: [
+                    pool.submit(self.compile_object, extension, source, pybind11.get_include())
+                    for source in extension.sources
+                ]
+                for extension in self.extensions
+            }
+            for extension in self.extensions:
+                try:
+                    self.link(extension, objects[extension.name])
+                except Exception as error:  # reported by write_reports; other variants may do
+                    self.failures[extension.name] = str(error)
+
+    def compile_object(self, extension: Extension, source: str, pybind11_headers: str) -> str:
+        """Compiles one source file of one variant and returns the object's path."""
+        variant = extension.name.rpartition("_")[2]
+        flags = MSVC_COMMON + MSVC_FLAGS[variant] if self.is_msvc else unix_flags(variant)
+        (path,) = self.compiler.compile(
+            [source],
+            output_dir=os.path.join(self.build_temp, extension.name),
+            macros=extension.define_macros,
+            include_dirs=[*extension.include_dirs, pybind11_headers],
+            extra_postargs=flags,
+        )
+        return path
+
+    def link(self, extension: Extension, objects: list[Future[str]]) -> None:
+        """Waits for a variant's objects and links them."""
+        self.compiler.link_shared_object(
+            [future.result() for future in objects],
+            self.get_ext_fullpath(extension.name),
+            library_dirs=self.library_dirs,
+            libraries=self.get_libraries(extension),
+            extra_postargs=[] if self.is_msvc or sys.platform == "darwin" else ["-pthread", "-s"],
+            target_lang="c++",
+        )
+
+    def write_reports(self) -> None:
+        """Writes each package's failures into it, or removes the report of an earlier build."""
+        for package in NATIVE_PACKAGES:
+            folder = Path(package) if self.inplace else Path(self.build_lib, package)
+            failures = {n: why for n, why in self.failures.items() if n.startswith(f"{package}.")}
+            report = folder / REPORT
+            report.unlink(missing_ok=True)
+            if not failures:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = [f"{name.rpartition('.')[2]}: {why}" for name, why in failures.items()]
+            report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            print(f"refer3d: C++ ops not built, {package} falls back:\n  " + "\n  ".join(lines))
+
+
+def unix_flags(variant: str) -> list[str]:
+    """Flags for GCC and Clang; ``-mprefer-vector-width`` is understood by both."""
+    return [*UNIX_COMMON, "-pthread", *UNIX_FLAGS[variant]]
+
+
+def spawn_and_keep_errors(command: list[str], **_: object) -> None:
+    """Runs the compiler; a failure's message is what it said last."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise RuntimeError(f"no C++ compiler found: {command[0]}: {error.strerror}") from error
+    sys.stderr.write(done.stderr)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
+        raise RuntimeError(f"{command[0]} failed: {' / '.join(said[:3]).strip()[:600]}")
+
 
 setup(
-    packages=PACKAGES + SUBMODULES,
-    package_dir={name: f"submodules/{name}" for name in SUBMODULES},
+    packages=[*find_packages(include=["refersplat*"]), *SUBMODULES],
+    package_dir={
+        name: f"submodules/{name.replace('.', '/')}" for name in SUBMODULES if "." not in name
+    },
+    package_data={name: ["csrc/*.h", "csrc/*.cpp"] for name in [*NATIVE_PACKAGES, "native"]},
+    ext_modules=[extension for package in NATIVE_PACKAGES for extension in extensions(package)],
+    cmdclass={"build_ext": BuildNative},
 )

@@ -1,0 +1,106 @@
+"""Exact nearest neighbours of points in space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from native import as_array, check_same, check_shape, load, num_threads
+
+REFERENCE_BLOCK = 1 << 24
+"""How many distances the reference holds at once."""
+
+
+def knn(
+    queries: Tensor,  # [M, 3]
+    points: Tensor,  # [N, 3]
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """Finds the ``k`` points nearest to each query, exactly.
+
+    Points that are equally near come in the order of their indices. Where the queries are the
+    points themselves, each one's nearest is itself (or an earlier duplicate). The distances are
+    differentiable in both clouds.
+
+    Args:
+        queries: Where to search from.
+        points: Where to search; finite, float32 or float64 like the queries.
+        k: How many neighbours to find, at most N.
+
+    Returns:
+        squared_distances: [M, K], nearest first.
+        indices: [M, K] int64, rows of ``points``.
+
+    Raises:
+        ValueError: If a shape, dtype, device or ``k`` does not fit, or a coordinate is not finite.
+    """
+    check_shape("queries", queries, (None, 3))
+    check_shape("points", points, (None, 3))
+    check_same("points", points, "queries", queries)
+    if not queries.is_floating_point():
+        raise ValueError(f"queries must have a floating dtype, got {str(queries.dtype)[6:]}")
+    if not 0 <= k <= len(points):
+        raise ValueError(f"k must lie between 0 and the number of points, {len(points)}, got {k}")
+    squared_distances, indices = _knn(queries, points, k)
+    return squared_distances, indices
+
+
+def knn_reference(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """What :func:`knn` means: every query meets every point, in blocks that fit into memory."""
+    if not (queries.isfinite().all() and points.isfinite().all()):
+        raise ValueError("queries and points must be finite")
+    rows = max(1, REFERENCE_BLOCK // max(1, len(points)))
+    found = [
+        torch.sort((block[:, None] - points).square().sum(dim=2), dim=1, stable=True)
+        for block in queries.split(rows)
+    ]
+    squared_distances = torch.cat([values[:, :k] for values, _ in found])
+    return squared_distances, torch.cat([indices[:, :k] for _, indices in found])
+
+
+@torch.library.custom_op("refersplat::knn", mutates_args=())
+def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    return knn_reference(queries, points, k)
+
+
+@_knn.register_kernel("cpu")
+def _(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    native = load("refersplat")
+    if native is None or queries.dtype not in (torch.float32, torch.float64):
+        return knn_reference(queries, points, k)
+    squared_distances = queries.new_empty(len(queries), k)
+    indices = torch.empty(len(queries), k, dtype=torch.int64)
+    native.knn(
+        as_array(queries),
+        as_array(points),
+        num_threads(),
+        squared_distances.numpy(),
+        indices.numpy(),
+    )
+    return squared_distances, indices
+
+
+@_knn.register_fake
+def _(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    size = (queries.shape[0], k)
+    return queries.new_empty(size), queries.new_empty(size, dtype=torch.int64)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    queries, points, _ = inputs
+    ctx.save_for_backward(queries, points, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None]:
+    queries, points, indices = ctx.saved_tensors
+    toward_query = 2 * grad[..., None] * (queries[:, None] - points[indices])  # [M, K, 3]
+    grad_points = torch.zeros_like(points).index_add(
+        0, indices.flatten(), -toward_query.reshape(-1, 3)
+    )
+    return toward_query.sum(dim=1), grad_points, None
+
+
+_knn.register_autograd(_backward, setup_context=_keep_for_backward)

@@ -1,0 +1,37 @@
+"""Checks of what a caller hands to an op, and the way from tensors to raw memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+
+def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None]) -> None:
+    """Checks the shape of the argument ``name``; None stands for any size.
+
+    Raises:
+        ValueError: ``conics must have shape [3, 3], got [3, 2]``.
+    """
+    if tensor.dim() != len(shape) or any(
+        want is not None and want != got for want, got in zip(shape, tensor.shape, strict=True)
+    ):
+        expected = ", ".join("*" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must have shape [{expected}], got {list(tensor.shape)}")
+
+
+def check_same(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    """Checks that the argument ``name`` has the device and dtype of ``other_name``.
+
+    Raises:
+        ValueError: ``conics must match means2d (cpu, float32), got cpu, float64``.
+    """
+    if tensor.device != other.device or tensor.dtype != other.dtype:
+        expected, got = (f"{t.device}, {str(t.dtype)[6:]}" for t in (other, tensor))
+        raise ValueError(f"{name} must match {other_name} ({expected}), got {got}")
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The memory of a CPU tensor, copied only where its rows do not follow one another."""
+    return tensor.detach().contiguous().numpy()

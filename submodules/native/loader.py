@@ -1,0 +1,92 @@
+"""Finds the compiled ops of a package that this machine can run.
+
+``setup.py`` builds ``<package>._cpu_<variant>`` from the same sources for several instruction sets.
+Two environment variables steer what is loaded:
+
+* ``REFER3D_BACKEND``: ``reference`` for the ops in plain PyTorch, or a variant (``cpu-base``,
+  ``cpu-avx2``, ``cpu-avx512``).
+* ``REFER3D_STRICT=1``: an error instead of the reference where nothing compiled can be loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+REBUILD = "pip install --force-reinstall --no-deps . (with a C++17 compiler)"
+
+
+def runnable_variants() -> list[str]:
+    """The variants whose instructions this CPU has, fastest first.
+
+    PyTorch's own answer is taken, so ``ATEN_CPU_CAPABILITY`` lowers both alike.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    return [*{"AVX512": ["avx512", "avx2"], "AVX2": ["avx2"]}.get(capability, []), "base"]
+
+
+@functools.cache
+def load(package: str) -> ModuleType | None:
+    """The compiled ops of ``package``, or None where its reference ops must do.
+
+    None that nobody asked for is warned about, once for each package, with the reason.
+
+    Raises:
+        ImportError: Nothing can be loaded and ``REFER3D_STRICT=1``.
+        ValueError: ``REFER3D_BACKEND`` names something that is not to be had.
+    """
+    variants = runnable_variants()
+    wanted = os.environ.get("REFER3D_BACKEND", "")
+    if wanted == "reference":
+        return None
+    if wanted:
+        if wanted not in (choices := [f"cpu-{variant}" for variant in variants]):
+            raise ValueError(
+                f"REFER3D_BACKEND must be reference or one of {', '.join(choices)} on this machine,"
+                f" got {wanted!r}"
+            )
+        variants = [wanted.removeprefix("cpu-")]
+
+    reasons = []
+    for variant in variants:
+        name = f"{package}._cpu_{variant}"
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:  # built for another Python or C++ library
+            reasons.append(f"{name}: {error}")
+    reason = "; ".join(reasons) or build_failure(package) or "they were not built"
+    message = f"{package} has no compiled ops: {reason}. To build them: {REBUILD}"
+    if wanted or os.environ.get("REFER3D_STRICT") == "1":
+        raise ImportError(message)
+    warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=3)
+    return None
+
+
+def build_failure(package: str) -> str:
+    """Why the last build failed, as ``setup.py`` noted it; empty if it did not."""
+    spec = importlib.util.find_spec(package)
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        report = Path(folder, "native_build.txt")
+        if report.is_file():
+            return report.read_text(encoding="utf-8").strip().replace("\n", "; ")
+    return ""
+
+
+def backend(package: str) -> str:
+    """What computes the ops of ``package``: ``cpu-avx512``, another variant, or ``reference``."""
+    module = load(package)
+    return "reference" if module is None else "cpu-" + module.__name__.rpartition("_")[2]
+
+
+def num_threads() -> int:
+    """How many threads a compiled op may use: as many as PyTorch's own ops."""
+    return torch.get_num_threads()

@@ -86,7 +86,8 @@ class BuildNative(build_ext):
             return
         self.is_msvc = self.compiler.compiler_type == "msvc"
         if not self.is_msvc:
-            self.compiler.spawn = spawn_and_keep_errors
+            # Old and new setuptools call it differently.
+            self.compiler.spawn = self.compiler.call = run_and_keep_errors
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = {
                 extension.name: [
@@ -126,18 +127,21 @@ class BuildNative(build_ext):
         )
 
     def write_reports(self) -> None:
-        """Writes each package's failures into it, or removes the report of an earlier build."""
+        """Notes each package's failures in it; what an earlier build left there would mislead."""
         for package in NATIVE_PACKAGES:
             folder = Path(package) if self.inplace else Path(self.build_lib, package)
-            failures = {n: why for n, why in self.failures.items() if n.startswith(f"{package}.")}
+            folder.mkdir(parents=True, exist_ok=True)
             report = folder / REPORT
             report.unlink(missing_ok=True)
-            if not failures:
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            lines = [f"{name.rpartition('.')[2]}: {why}" for name, why in failures.items()]
-            report.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            print(f"refer3d: C++ ops not built, {package} falls back:\n  " + "\n  ".join(lines))
+            variants: dict[str, list[str]] = {}
+            for name, reason in self.failures.items():
+                if name.startswith(f"{package}."):
+                    Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)
+                    variants.setdefault(reason, []).append(name.rpartition("_")[2])
+            lines = [f"{reason} ({', '.join(names)})" for reason, names in variants.items()]
+            if lines:
+                report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                print(f"refer3d: not every C++ op of {package} was built:", *lines, sep="\n  ")
 
 
 def unix_flags(variant: str) -> list[str]:
@@ -145,7 +149,7 @@ def unix_flags(variant: str) -> list[str]:
     return [*UNIX_COMMON, "-pthread", *UNIX_FLAGS[variant]]
 
 
-def spawn_and_keep_errors(command: list[str], **_: object) -> None:
+def run_and_keep_errors(command: list[str], **_: object) -> None:
     """Runs the compiler; a failure's message is what it said last."""
     try:
         done = subprocess.run(

@@ -1,0 +1,59 @@
+"""What every benchmark reports: times, and what they were measured on."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from native import backend, num_threads
+
+
+def seconds(function: Callable[[], object], repeats: int = 3) -> float:
+    """The shortest of some runs, after one that does not count."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def sgemm_gflops(size: int = 4096) -> float:
+    """The rate of a float32 matrix product, by which machines and moments can be compared."""
+    matrix = torch.ones(size, size)
+    return 2 * size**3 / seconds(lambda: matrix @ matrix, repeats=2) / 1e9
+
+
+def describe() -> dict[str, Any]:
+    """The machine, its product rate, and the code that is measured."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    return {
+        "date": date.today().isoformat(),
+        "commit": commit,
+        "machine": platform.processor() or platform.machine(),
+        "backend": backend("refersplat"),
+        "threads": num_threads(),
+        "torch": torch.__version__,
+        "sgemm_gflops": round(sgemm_gflops(), 1),
+    }
+
+
+def save(path: Path | None, result: dict[str, Any]) -> None:
+    """Writes ``result`` as JSON where a path is given."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,63 @@
+"""Files that are written whole or not at all, and states that a run can go on from."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from runs.errors import InputError
+
+
+@contextmanager
+def write_whole(path: Path | str) -> Iterator[BinaryIO]:
+    """A binary file that appears under ``path`` when the block ends, complete and on the disk.
+
+    If the block raises or the process dies, what was there before stays untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+
+
+def save_state(path: Path | str, state: dict[str, Any]) -> None:
+    """Writes tensors and plain values, with a ``format`` number among them."""
+    with write_whole(path) as file:
+        torch.save(state, file)
+
+
+def load_state(path: Path | str, format: int) -> dict[str, Any]:  # noqa: A002
+    """Reads what ``save_state`` wrote, without running any code in the file.
+
+    Raises:
+        InputError: If the file is absent, cut, not a state, or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; start the run without --resume")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason}); delete it and start again") from error
+    found = state.get("format") if isinstance(state, dict) else None
+    if found != format:
+        raise InputError(
+            f"{path}: has format {found}, this code reads {format}; delete it and start again"
+        )
+    return state

@@ -1,0 +1,75 @@
+"""What a language model tells about sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """Encoded sentences, padded to the longest one.
+
+    The mask belongs to the features, so that nobody can forget the padding.
+    """
+
+    words: Tensor
+    """[B, L, T], one feature per word (or word piece), zero where ``mask`` is False."""
+    mask: Tensor
+    """[B, L] bool, True at words, False at padding. Special tokens are not among the words."""
+    embeddings: Tensor
+    """[B, T], the language model's own embedding of each sentence, of length 1: its mean over all
+    tokens, special ones included, which is what MiniLM and its like are trained to compare."""
+
+    def sentence(self) -> Tensor:  # [B, T]
+        """The mean over words; padding does not count."""
+        count = self.mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return self.words.sum(dim=1) / count
+
+    def __len__(self) -> int:
+        """How many sentences there are."""
+        return len(self.words)
+
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> TextFeatures:
+        """Some of the sentences, padded to the longest of them."""
+        mask = self.mask[index]
+        length = int(mask.sum(dim=1).max()) if mask.numel() else 0
+        return TextFeatures(self.words[index][:, :length], mask[:, :length], self.embeddings[index])
+
+    def to(self, device: torch.device | str) -> TextFeatures:
+        """The same features on another device."""
+        return TextFeatures(self.words.to(device), self.mask.to(device), self.embeddings.to(device))
+
+    @classmethod
+    def collate(cls, words: Sequence[Tensor], embeddings: Sequence[Tensor]) -> TextFeatures:
+        """Pads sentences of [L, T] words and [T] embeddings to one batch."""
+        lengths = torch.tensor([len(sentence) for sentence in words])
+        return cls(
+            words=pad_sequence(list(words), batch_first=True),
+            mask=torch.arange(int(lengths.max())) < lengths[:, None],
+            embeddings=torch.stack(list(embeddings)),
+        )
+
+
+class TextEncoder(Protocol):
+    """What the models need from a language model."""
+
+    name: str
+    """What a result records."""
+    identity: str
+    """Differs where any feature could: the name with a hash of the weights."""
+    dim: int
+    """T, the width of the features."""
+
+    def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
+        """Encodes at least one sentence.
+
+        Text gets one feature per word piece. A list of words gets one per word, of its first piece
+        alone, so that a word's index is its feature's.
+        """
+        ...

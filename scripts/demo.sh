@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Trains on the demo scene that the repository carries, renders and evaluates:
+# bash scripts/demo.sh [--force]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+case "${1:-}" in
+  "" | --force) ;;
+  *) echo "usage: bash scripts/demo.sh [--force]   (--force trains again)" >&2; exit 2 ;;
+esac
+source scripts/venv.sh
+use_venv
+
+SCENE=data/demo/tabletop
+CONFIG=configs/refersplat/demo.yaml
+OUT=output/demo
+# A training is done again when its scene or its settings have changed.
+trained_from="$(cat "$CONFIG" <(find "$SCENE" -type f | LC_ALL=C sort | xargs cksum) | cksum)"
+
+if [[ "${1:-}" != --force && "$(cat "$OUT/trained_from" 2> /dev/null)" == "$trained_from" ]]; then
+  echo "$OUT is trained already; bash scripts/demo.sh --force trains again"
+else
+  rm -rf "$OUT"
+  python train.py -s "$SCENE" -m "$OUT" --config "$CONFIG" --eval
+  echo "$trained_from" > "$OUT/trained_from"
+fi
+python render.py -m "$OUT"
+python eval.py -m "$OUT"
+
+echo
+echo "Pictures with the described objects marked: $OUT/renders/"
+echo "Best and worst cases:                       $OUT/report.png"
+echo "All numbers:                                $OUT/results.json"

@@ -1,0 +1,43 @@
+# Sourced by check.sh and demo.sh: makes the virtual environment, installs refer3d into it where
+# something that the installation depends on has changed, and activates it.
+#
+#   REFER3D_VENV   folder of the environment (default: .venv in the repository)
+#   PYTHON         the Python to make it with (default: python3)
+
+# What is installed: the dependencies, the list of packages, and the sources of the compiled ops.
+installation_state() {
+  "$1" - <<'PYTHON'
+import hashlib, pathlib, sys
+
+patterns = ["pyproject.toml", "setup.py", "*/csrc/*", "submodules/*/csrc/*", "submodules/*/__init__.py"]
+state = hashlib.sha256(sys.version.encode())
+for path in sorted(path for pattern in patterns for path in pathlib.Path().glob(pattern)):
+    # Of a Python package only its presence matters: the installation refers to the folder.
+    state.update(str(path).encode() + (b"" if path.name == "__init__.py" else path.read_bytes()))
+print(state.hexdigest())
+PYTHON
+}
+
+# use_venv [dev]: with the tools of development, or only with what the programs need.
+use_venv() {
+  local venv="${REFER3D_VENV:-.venv}" extra="${1:-}" python="${PYTHON:-python3}" state
+  if ! "$venv/bin/python" -c "" 2> /dev/null; then
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+      echo "Python 3.10 or later is needed as $python; name another with PYTHON=..." >&2
+      return 1
+    fi
+    echo "Making the virtual environment $venv"
+    if ! "$python" -m venv --clear "$venv"; then
+      echo "$python -m venv failed; on Debian and Ubuntu, install python3-venv" >&2
+      return 1
+    fi
+  fi
+  # shellcheck disable=SC1091
+  source "$venv/bin/activate"
+  state="$(installation_state python)"
+  if [[ "$(cat "$venv/installed-dev" 2> /dev/null)" == "$state" ]]; then return; fi
+  if [[ -z "$extra" && "$(cat "$venv/installed" 2> /dev/null)" == "$state" ]]; then return; fi
+  echo "Installing refer3d into $venv (only when something it is built from has changed)"
+  python -m pip install --disable-pip-version-check --no-input --quiet --editable ".${extra:+[$extra]}"
+  echo "$state" > "$venv/installed${extra:+-$extra}"
+}

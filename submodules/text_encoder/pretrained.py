@@ -124,7 +124,7 @@ class PretrainedTextEncoder:
             raise InputError(f"sentence {sentence!r} has no words")
         if len(pieces) > self.max_pieces:
             log.warning(
-                "%s reads %d word pieces of a sentence; the last %d of "%.60s…" are left out",
+                "%s reads %d word pieces of a sentence; the last %d of %.60r... are left out",
                 *(self.name, self.max_pieces, len(pieces) - self.max_pieces, sentence),
             )
         return pieces[: self.max_pieces]

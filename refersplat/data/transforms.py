@@ -1,0 +1,229 @@
+"""Poses from transforms.json (instant-ngp, nerfstudio) and transforms_*.json (NeRF-synthetic)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from plyfile import PlyData, PlyParseError
+
+from refersplat.data.capture import Capture, PointCloud, Shot, rigid
+from refersplat.data.images import ImageFolder, read_size
+from refersplat.data.lens import Lens
+from refersplat.data.records import as_kind, read_json, take
+from refersplat.data.splits import without_suffix
+from runs.errors import InputError
+
+_PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z with y up, ours +z, y down
+
+
+def find_transforms(scene: Path) -> list[Path]:
+    """The scene's files of poses; empty without one."""
+    if (scene / "transforms.json").is_file():
+        return [scene / "transforms.json"]
+    train, test, val = (scene / f"transforms_{part}.json" for part in ("train", "test", "val"))
+    if not train.is_file():
+        return []
+    held_out = next((path for path in (test, val) if path.is_file()), None)
+    return [train, held_out] if held_out else [train]
+
+
+def read_transforms(scene: Path, files: list[Path], images: ImageFolder) -> Capture:
+    """Reads poses, lenses and, where one is named, the point cloud.
+
+    Args:
+        scene: Folder that the file paths are relative to.
+        files: One file, or NeRF-synthetic's training and test files.
+        images: The scene's image folder, taken instead of the folder that a path names where the
+            image is not there.
+
+    Raises:
+        InputError: If a file is not as the format says, or an image is missing.
+    """
+    shots: list[Shot] = []
+    points = None
+    for index, path in enumerate(files):
+        record = read_json(path)
+        frames = take(record, "frames", list, str(path))
+        if not frames:
+            raise InputError(f"{path}: frames: expected at least one view, got none; add views")
+        listed = _listed_for_test(record, path)
+        finder = _Finder(scene, images)
+        for number, frame in enumerate(frames):
+            where = f"{path}: frames[{number}]"
+            shot = _shot(as_kind(frame, dict, where), record, finder, where, is_test=index > 0)
+            is_listed = without_suffix(shot.name) in listed
+            shots.append(Shot(**{**vars(shot), "is_test": shot.is_test or is_listed}))
+        points = points or _points(scene, record, path)
+    return Capture(shots, points)
+
+
+def _listed_for_test(record: Mapping[str, Any], path: Path) -> set[str]:
+    """Images that nerfstudio keeps for testing, or where there are none for validation."""
+    for key in ("test_filenames", "val_filenames"):
+        if record.get(key):
+            names = take(record, key, list, str(path))
+            where = f"{path}: {key}"
+            return {_relative(as_kind(n, str, f"{where}[{i}]")) for i, n in enumerate(names)}
+    return set()
+
+
+def _relative(name: str) -> str:
+    return without_suffix(PurePosixPath(name.replace("\\", "/")).as_posix())
+
+
+class _Finder:
+    """Files of frames: below the scene as written, else below the image folder by name."""
+
+    def __init__(self, scene: Path, images: ImageFolder) -> None:
+        self.scene = scene
+        self.images = images
+        self._folders: dict[Path, ImageFolder] = {}
+
+    def find(self, name: str, where: str) -> Path:
+        path = self.scene / name
+        folder = path.parent
+        if folder not in self._folders:
+            self._folders[folder] = ImageFolder(folder)
+        try:
+            return self._folders[folder].find(path.name, where)
+        except InputError:
+            try:
+                return self.images.find(path.name, where)
+            except InputError:
+                raise InputError(
+                    f"{where}: file_path: expected the image {path}, no such file; copy the "
+                    "missing images, or name their folder with --data.images"
+                ) from None
+
+
+def _shot(
+    frame: Mapping[str, Any],
+    record: Mapping[str, Any],
+    finder: _Finder,
+    where: str,
+    *,
+    is_test: bool,
+) -> Shot:
+    name = PurePosixPath(take(frame, "file_path", str, where).replace("\\", "/")).as_posix()
+    rows = take(frame, "transform_matrix", list, where)
+    where_pose = f"{where}: transform_matrix"
+    sizes = {len(row) if isinstance(row, list) else 0 for row in rows}
+    if len(rows) not in (3, 4) or sizes != {4}:
+        raise InputError(
+            f"{where_pose}: expected 4 rows of 4 numbers, got {len(rows)} rows of "
+            f"{' or '.join(map(str, sorted(sizes)))}; write camera-to-world row by row"
+        )
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for r in rows for v in r):
+        raise InputError(f"{where_pose}: expected numbers, got {rows}; correct the file")
+    camera_to_world = np.eye(4)
+    camera_to_world[: len(rows)] = rows
+    camera_to_world = rigid(camera_to_world @ _FLIP, where_pose)
+    path = finder.find(name, where)
+    return Shot(
+        name=name,
+        path=path,
+        world_to_camera=np.linalg.inv(camera_to_world),
+        lens=_lens({**record, **frame}, path, where),
+        where=where,
+        is_test=is_test,
+    )
+
+
+def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
+    """A frame's lens; its own fields were laid over the file's common ones."""
+
+    def number(key: str, default: float = 0.0) -> float:
+        return default if fields.get(key) is None else float(take(fields, key, float, where))
+
+    model = fields.get("camera_model") or "OPENCV"
+    if model not in _PINHOLE_MODELS or fields.get("is_fisheye"):
+        raise InputError(
+            f"{where}: camera_model {'fisheye' if fields.get('is_fisheye') else model} is not "
+            f"supported (expected one of {', '.join(_PINHOLE_MODELS)}); undistort the photos"
+        )
+    if number("k4"):
+        raise InputError(
+            f"{where}: k4 is not supported (expected k1, k2, k3, p1, p2), got {fields['k4']}; "
+            "undistort the photos"
+        )
+    if "w" in fields and "h" in fields:
+        width, height = number("w"), number("h")
+        if width != int(width) or height != int(height):
+            raise InputError(
+                f"{where}: w and h must be whole numbers of pixels, got {width} and {height}; "
+                "write the images' size"
+            )
+    else:
+        width, height = read_size(image)
+    fx = number("fl_x") if "fl_x" in fields else _focal(number("camera_angle_x"), width)
+    fy = number("fl_y") if "fl_y" in fields else _focal(number("camera_angle_y"), height)
+    if not fx and "fl_x" not in fields and not ("fl_y" in fields and fy):
+        raise InputError(
+            f"{where}: expected a focal length, 'fl_x' or 'camera_angle_x' (radians, between 0 and "
+            f"pi), got {fields.get('camera_angle_x', 'neither')}; add one to the file"
+        )
+    # One focal length serves both axes where the other is not given.
+    fx = fx if fx or "fl_x" in fields else fy
+    fy = fy if fy or "fl_y" in fields else fx
+    distortion = tuple(number(key) for key in ("k1", "k2", "p1", "p2", "k3"))
+    return Lens(
+        fx,
+        fy,
+        number("cx", width / 2),
+        number("cy", height / 2),
+        int(width),
+        int(height),
+        distortion,
+    ).checked(where)
+
+
+def _focal(angle: float, size: float) -> float:
+    """Focal length in pixels of a field of view in radians; 0 where there is none."""
+    return size / (2 * math.tan(angle / 2)) if 0 < angle < math.pi else 0.0
+
+
+def _points(scene: Path, record: Mapping[str, Any], path: Path) -> PointCloud | None:
+    """The point cloud that nerfstudio names, or Inria's beside the poses."""
+    if record.get("ply_file_path"):
+        file = scene / take(record, "ply_file_path", str, str(path))
+        if not file.is_file():
+            raise InputError(
+                f"{path}: ply_file_path: {file}: no such file; copy it there or delete the key"
+            )
+        return read_point_cloud(file)
+    for name in ("points3d.ply", "points3D.ply", "sparse_pc.ply"):
+        if (scene / name).is_file():
+            return read_point_cloud(scene / name)
+    return None
+
+
+def read_point_cloud(path: Path) -> PointCloud:
+    """Positions and colours of a .ply; gray where it has no colours.
+
+    Raises:
+        InputError: If it cannot be read or holds no finite points.
+    """
+    try:
+        vertices = PlyData.read(str(path))["vertex"]
+        positions = np.stack([vertices[axis] for axis in "xyz"], axis=-1).astype(np.float64)
+    except (PlyParseError, KeyError, ValueError, OSError) as error:
+        raise InputError(
+            f"{path}: cannot be read as a point cloud ({error}); export it again, or delete it to "
+            "start from random points"
+        ) from None
+    if len(positions) == 0 or not np.isfinite(positions).all():
+        raise InputError(
+            f"{path}: expected finite points, got {len(positions)} points; export it again, or "
+            "delete it to start from random points"
+        )
+    names = {p.name for p in vertices.properties}
+    if {"red", "green", "blue"} <= names:
+        colors = np.stack([vertices[c] for c in ("red", "green", "blue")], axis=-1)
+    else:
+        colors = np.full(positions.shape, 128)
+    return PointCloud(positions, colors.astype(np.uint8))

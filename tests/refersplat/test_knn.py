@@ -1,4 +1,7 @@
 import importlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis.extra.numpy as arrays
 import hypothesis.strategies as st
@@ -102,6 +105,28 @@ def test_does_not_depend_on_threads(rng, monkeypatch):
     for threads in (1, 3, 8):
         monkeypatch.setattr("refersplat.ops.knn.num_threads", lambda threads=threads: threads)
         assert all(map(torch.equal, knn(points, points, 4), expected))
+
+
+def test_can_be_called_from_several_threads_at_once(rng):
+    points = cloud(rng, 20_000)
+    expected = knn(points, points, 4)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: knn(points, points, 4), range(12)):
+            assert all(map(torch.equal, found, expected))
+
+
+def test_works_in_a_forked_process():
+    """As data workers are: none of the parent's threads are in the child."""
+    script = """
+import os, torch
+from refersplat.ops.knn import knn
+points = torch.rand(20_000, 3)
+expected = knn(points, points, 4)
+if (child := os.fork()) == 0:
+    os._exit(not all(map(torch.equal, knn(points, points, 4), expected)))
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 # 200 000 points each: without care for such clouds a search visits them all, and this takes hours.

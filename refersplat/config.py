@@ -20,7 +20,8 @@ class DataConfig:
     """Images are made this many times smaller (-r 2), or this many pixels wide where it is above 8;
     -1 keeps the size up to 1600 pixels of width."""
     eval: bool = False
-    """Keep test views out of training: ``test_views``, else the scene's own list, else every 8th."""
+    """Keep test views out of training: ``test_views``, else the scene's own list, else every 8th.
+    Without it all views train."""
     test_views: tuple[str, ...] = ()
     """Names or frame numbers of the test views."""
     white_background: bool = False
@@ -52,6 +53,10 @@ class RgbConfig:
     densify_every: int = 100
     densify_gradient: float = 2e-4
     opacity_reset_every: int = 3_000
+    max_gaussians: int = 0
+    """Densification stops at this many; 0 sets no limit."""
+    random_background: bool = False
+    """Another background colour in each step, so that transparent images leave nothing behind."""
     random_points: int = 20_000
     """How many random points to start from where the scene has none."""
     checkpoint_every: int = 1_000

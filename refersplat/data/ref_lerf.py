@@ -92,6 +92,8 @@ class MaskFolders:
     def __init__(self, scene: Path, masks: str) -> None:
         self.scene = scene
         self.masks = masks
+        self.num_missing = 0
+        """Objects of training views for which a folder of pseudo masks has nothing."""
 
     @cached_property
     def _listings(self) -> dict[str, frozenset[str]]:
@@ -113,15 +115,16 @@ class MaskFolders:
         *,
         is_test: bool,
         where: str,
-    ) -> Path:
+    ) -> Path | None:
         """The file of an object's mask in a view.
 
         Training views look into the chosen folder, test views into the true masks first; both
         into ``mask/`` second. There the file may have the name that the json gives, or one made of
-        the category and the view.
+        the category and the view. None if a folder of pseudo masks was chosen that has no mask of
+        the object in this view: a detector may miss it.
 
         Raises:
-            InputError: If there is none, or no telling which.
+            InputError: If a mask is missing elsewhere, or there is no telling which it is.
         """
         first = (_TRUE_MASKS, self.masks) if is_test else (self.masks,)
         folders = tuple(dict.fromkeys((*first, _OTHER_MASKS)))
@@ -141,6 +144,10 @@ class MaskFolders:
                 )
         if category and f"{category}.png" in self._listings[folders[0]]:
             return self.scene / folders[0] / f"{category}.png"
+        is_pseudo = self.masks not in (_TRUE_MASKS, _OTHER_MASKS)
+        if is_pseudo and not is_test and self._listings[self.masks]:
+            self.num_missing += 1
+            return None
         wanted = segmentation or f"{category}_{view}.png"
         looked = " and ".join(str(self.scene / folder) for folder in folders)
         raise InputError(
@@ -176,7 +183,11 @@ def _named_after(files: frozenset[str], category: str | None, view: str) -> list
     matches = []
     for file in sorted(files):
         rest = re.fullmatch(re.escape(category) + r"_(.*)\.png", file)
-        if rest and (view in rest[1] or (number is not None and frame_number(rest[1]) == number)):
+        if rest is None:
+            continue
+        is_named = re.search(rf"(?<![^\W_]){re.escape(view)}(?![^\W_])", rest[1])
+        digits = re.fullmatch(r"(?:frame_?)?(\d+)", rest[1])
+        if is_named or (digits and int(digits[1]) == number):
             matches.append(file)
     return matches
 
@@ -202,6 +213,8 @@ def read_objects(
             take(record, "segmentation", str, where)
         sentences = _sentences(record, where)
         path = masks.find(segmentation, category, view, is_test=is_test, where=where)
+        if path is None:
+            continue
         if not sentences:
             warnings.append(f"{where}: {category or segmentation} has no sentence, left out")
             continue

@@ -82,6 +82,11 @@ class View:
     _warp: Warp = field(repr=False)
     _cache: PixelCache = field(repr=False)
 
+    @property
+    def lens(self) -> Lens:
+        """Of the photo as its file holds it, distortion included."""
+        return self._warp.lens
+
     def image(self) -> Tensor:  # [3, H, W]
         """The photo in 0..1, on the background; decoded at first use, then cached."""
         pixels = torch.from_numpy(self._pixels()).permute(2, 0, 1)
@@ -159,6 +164,11 @@ def load_scene(config: DataConfig) -> Scene:
         )
         for name, file in files.items()
     }
+    if masks.num_missing:
+        warnings.append(
+            f"{path / config.masks}: no mask of {masks.num_missing} objects in training views, "
+            "left out there"
+        )
     sizes = in_threads(read_size, [shot.path for shot in shots])
     cache = PixelCache(int(config.image_cache_gb * 2**30))
     views = []

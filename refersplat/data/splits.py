@@ -122,8 +122,8 @@ def choose_test_views(
 ) -> tuple[set[str], str]:
     """Which views test, and in words who says so.
 
-    The first that is there decides: the option, Ref-LERF's own list, the folder ``test_json`` or a
-    ``transforms_test.json``, the scene's ``meta.json``, every 8th view.
+    The first that is there decides: the option, the folder ``test_json`` or a file of test poses,
+    Ref-LERF's list for a scene of that name, the scene's ``meta.json``, every 8th view.
 
     Raises:
         InputError: If a list names a view that does not exist, or no view is left for training.
@@ -131,14 +131,14 @@ def choose_test_views(
     known = REF_LERF_TEST.get(scene_name.lower(), ())
     if asked:
         test, reason = names.require(asked, "--data.test_views"), "--data.test_views"
-    elif known and all(names.find(str(number)) for number in known):
-        test, reason = names.require(known, scene_name), f"Ref-LERF's list for {scene_name}"
     elif by_folder:
         test, reason = by_folder, "the scene's own test files"
+    elif known and all(names.find(str(number)) for number in known):
+        test, reason = names.require(known, scene_name), f"Ref-LERF's list for {scene_name}"
     elif listed:
         test, reason = names.require(listed, f"{where}/meta.json: test_views"), "meta.json"
     else:
-        test, reason = set(names.names[::EVERY]), f"every {EVERY}th view"
+        test, reason = set(sorted(names.names)[::EVERY]), f"every {EVERY}th view"
     if len(test) == len(names.names):
         raise InputError(
             f"{where}: all {len(test)} views are test views (by {reason}), none is left for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -77,7 +78,7 @@ def _relative(name: str) -> str:
 
 
 class _Finder:
-    """Files of frames: below the scene as written, else below the image folder by name."""
+    """Files of frames: below the scene as written, or below an image folder that was chosen."""
 
     def __init__(self, scene: Path, images: ImageFolder) -> None:
         self.scene = scene
@@ -85,20 +86,20 @@ class _Finder:
         self._folders: dict[Path, ImageFolder] = {}
 
     def find(self, name: str, where: str) -> Path:
-        path = self.scene / name
-        folder = path.parent
-        if folder not in self._folders:
-            self._folders[folder] = ImageFolder(folder)
-        try:
-            return self._folders[folder].find(path.name, where)
-        except InputError:
-            try:
-                return self.images.find(path.name, where)
-            except InputError:
-                raise InputError(
-                    f"{where}: file_path: expected the image {path}, no such file; copy the "
-                    "missing images, or name their folder with --data.images"
-                ) from None
+        below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # without "images/"
+        places = [(self._folder(self.scene / name), Path(name).name), (self.images, below)]
+        if self.images.folder != self.scene / "images":
+            places.reverse()
+        for folder, file in places:
+            with contextlib.suppress(InputError):
+                return folder.find(file, where)
+        raise InputError(
+            f"{where}: file_path: expected the image {self.scene / name}, no such file; copy the "
+            "missing images, or name their folder with --data.images"
+        )
+
+    def _folder(self, path: Path) -> ImageFolder:
+        return self._folders.setdefault(path.parent, ImageFolder(path.parent))
 
 
 def _shot(

@@ -1,0 +1,104 @@
+"""Says what a scene holds, without training: python -m refersplat.data.check SCENE [-r 2]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from refersplat.config import DataConfig
+from refersplat.data.images import decode, in_threads
+from refersplat.data.scene import Scene, View, load_scene
+from runs.errors import InputError
+
+
+def describe(scene: Scene) -> str:
+    """A page about the scene; decodes every image and mask.
+
+    Raises:
+        InputError: If one of them is damaged.
+    """
+    in_threads(lambda view: decode(view.path), scene.views)
+    sizes = Counter(f"{view.camera.width}x{view.camera.height}" for view in scene.views)
+    lenses = {view.lens for view in scene.views}
+    num_distorted = sum(view.lens.is_distorted for view in scene.views)
+    rows = [
+        ("scene", str(scene.path)),
+        ("views", f"{len(scene.views)}, {scene.views[0].name} … {scene.views[-1].name}"),
+        ("with --eval", f"{len(scene.train)} train, {len(scene.test)} test (by {scene.split}): "
+         + ", ".join(view.name for view in scene.test)),
+        ("images", ", ".join(f"{size} ({count})" for size, count in sizes.most_common())),
+        ("lenses", f"{len(lenses)}; {num_distorted} photos are undistorted"),
+        ("points", f"{len(scene.points[0])}" if scene.points else "none: starts from random ones"),
+        ("extent", f"{scene.extent:.4g}"),
+    ]  # fmt: skip
+    lines = [f"{name:<12} {text}" for name, text in rows]
+    lines += ["", *_objects(scene), "", f"{'warnings':<12} {len(scene.warnings) or 'none'}"]
+    lines += [f"  {warning}" for warning in scene.warnings]
+    return "\n".join(lines)
+
+
+def _objects(scene: Scene) -> list[str]:
+    """A table of what is named: per category the views, the sentences and the masks' share."""
+    if not any(view.objects for view in scene.views):
+        return [f"{'objects':<12} none"]
+    coverage = dict(zip(scene.views, in_threads(_coverage, scene.views), strict=True))
+    categories = sorted({o.category or "(none)" for v in scene.views for o in v.objects})
+    width = max(map(len, [*categories, "object"]))
+    lines = [f"{'object':<{width}}  {'train: views sentences mask empty':>40}"
+             f"  {'test: views sentences mask empty':>40}"]  # fmt: skip
+    for category in [*categories, None]:
+        cells = [_cell(views, category, coverage) for views in (scene.train, scene.test)]
+        lines.append(f"{category or 'all':<{width}}  {cells[0]:>40}  {cells[1]:>40}")
+    return lines
+
+
+def _cell(views: Sequence[View], category: str | None, coverage: dict[View, list[float]]) -> str:
+    found = [
+        (view, obj.sentences, share)
+        for view in views
+        for obj, share in zip(view.objects, coverage[view], strict=True)
+        if category in (None, obj.category or "(none)")
+    ]
+    num_views = len({view for view, _, _ in found})
+    sentences = {sentence for _, texts, _ in found for sentence in texts}
+    shares = [share for _, _, share in found]
+    mean = f"{100 * sum(shares) / len(shares):.2f} %" if shares else "-"
+    return f"{num_views:>6} {len(sentences):>9} {mean:>8} {shares.count(0.0):>5}"
+
+
+def _coverage(view: View) -> list[float]:
+    """Share of the image that each object's mask covers."""
+    return [float(obj.mask().float().mean()) for obj in view.objects]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m refersplat.data.check", description=__doc__)
+    parser.add_argument("scene", help="folder of the scene")
+    parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in train.py")
+    parser.add_argument("--images", default="images", help="folder of the images in the scene")
+    parser.add_argument("--masks", default="gt_mask", help="folder of the masks in the scene")
+    parser.add_argument("--test_views", nargs="*", default=(), help="names or frame numbers")
+    args = parser.parse_args(argv)
+    config = DataConfig(
+        scene=str(Path(args.scene)),
+        images=args.images,
+        masks=args.masks,
+        resolution=args.resolution,
+        eval=True,
+        test_views=tuple(args.test_views),
+    )
+    try:
+        text = describe(load_scene(config))
+    except InputError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{text}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What the ops mean: rendering by alpha blending (Kerbl et al. 2023), in plain PyTorch.
+
+Runs on any device and in any float dtype; gradients are autograd's. Every Gaussian meets every
+pixel, so it is for tests and small scenes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEAR = 0.2
+BLUR = 0.3
+MAX_ALPHA = 0.99
+MIN_ALPHA = 1 / 255
+MIN_TRANSMITTANCE = 1e-4
+
+SH_0 = 0.28209479177387814
+SH_1 = 0.4886025119029199
+SH_2 = (1.0925484305920792, 0.31539156525252005, 0.5462742152960396)
+SH_3 = (
+    0.5900435899266435,
+    2.890611442640554,
+    0.4570457994644658,
+    0.3731763325901154,
+    1.445305721320277,
+)
+
+
+def rotation(quats: Tensor) -> Tensor:  # [N, 4] -> [N, 3, 3]
+    """Rotation matrices of quaternions (w, x, y, z) of any length."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(dim=-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, dim=-1).view(-1, 3, 3)
+
+
+def project(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    world_to_camera: Tensor,  # [4, 4]
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centres [N, 2], conics [N, 3], depths [N] and radii [N] of Gaussians on the image."""
+    view = world_to_camera.to(means)
+    x, y, depths = (means @ view[:3, :3].T + view[:3, 3]).unbind(dim=-1)
+    visible = depths > NEAR
+    z = torch.where(visible, depths, torch.ones_like(depths))
+    means2d = torch.stack([fx * x / z + cx - 0.5, fy * y / z + cy - 0.5], dim=-1)
+    margin_x, margin_y = 0.3 * width / (2 * fx), 0.3 * height / (2 * fy)
+    tx = (x / z).clamp(-cx / fx - margin_x, (width - cx) / fx + margin_x) * z
+    ty = (y / z).clamp(-cy / fy - margin_y, (height - cy) / fy + margin_y) * z
+    zero = torch.zeros_like(z)
+    jacobian = torch.stack(
+        [fx / z, zero, -fx * tx / z**2, zero, fy / z, -fy * ty / z**2], dim=-1
+    ).view(-1, 2, 3)
+    transform = jacobian @ view[:3, :3] @ (rotation(quats) * scales[:, None, :])
+    covariance = transform @ transform.transpose(1, 2)
+    a, b, c = covariance[:, 0, 0] + BLUR, covariance[:, 0, 1], covariance[:, 1, 1] + BLUR
+    determinant = a * c - b * b
+    conics = torch.stack([c, -b, a], dim=-1) / determinant[:, None]
+    with torch.no_grad():
+        middle = (a + c) / 2
+        largest = middle + (middle**2 - determinant).clamp_min(0.1).sqrt()
+        radii = (3 * largest.sqrt()).ceil()
+        u, v = means2d.unbind(dim=-1)
+        on_image = (u + radii >= 0) & (u - radii < width) & (v + radii >= 0) & (v - radii < height)
+        radii = torch.where(visible & on_image, radii, zero).to(torch.int32)
+    return means2d, conics, depths, radii
+
+
+def spherical_harmonics(
+    means: Tensor,  # [N, 3]
+    sh: Tensor,  # [N, K, 3]
+    camera_position: Tensor,  # [3]
+    degree: int,
+) -> Tensor:  # [N, 3]
+    """Colours seen from ``camera_position``, shifted by 0.5 and clamped at 0."""
+    x, y, z = torch.nn.functional.normalize(means - camera_position.to(means), dim=-1).unbind(-1)
+    basis = [torch.full_like(x, SH_0)]
+    if degree > 0:
+        basis += [-SH_1 * y, SH_1 * z, -SH_1 * x]
+    if degree > 1:
+        xx, yy, zz = x * x, y * y, z * z
+        basis += [
+            *(SH_2[0] * x * y, -SH_2[0] * y * z, SH_2[1] * (2 * zz - xx - yy)),
+            *(-SH_2[0] * x * z, SH_2[2] * (xx - yy)),
+        ]
+    if degree > 2:
+        basis += [
+            *(-SH_3[0] * y * (3 * xx - yy), SH_3[1] * x * y * z, -SH_3[2] * y * (4 * zz - xx - yy)),
+            SH_3[3] * z * (2 * zz - 3 * xx - 3 * yy),
+            *(-SH_3[2] * x * (4 * zz - xx - yy), SH_3[4] * z * (xx - yy)),
+            -SH_3[0] * x * (xx - 3 * yy),
+        ]
+    weights = torch.stack(basis, dim=-1)  # [N, K]
+    return ((weights[:, :, None] * sh[:, : len(basis)]).sum(dim=1) + 0.5).clamp_min(0)
+
+
+def blend_weights(
+    means2d: Tensor,  # [N, 2]
+    conics: Tensor,  # [N, 3]
+    depths: Tensor,  # [N]
+    opacities: Tensor,  # [N]
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Order [M] of the Gaussians in front, their weights [M, H * W], and what is left [H * W]."""
+    order = (depths > NEAR).nonzero()[:, 0]
+    order = order[torch.argsort(depths[order].detach(), dim=0, stable=True)]
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=means2d.dtype, device=means2d.device),
+        torch.arange(width, dtype=means2d.dtype, device=means2d.device),
+        indexing="ij",
+    )
+    dx = means2d[order, 0, None] - columns.reshape(-1)
+    dy = means2d[order, 1, None] - rows.reshape(-1)
+    xx, xy, yy = conics[order, :, None].unbind(dim=1)
+    power = -0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
+    alpha = (opacities[order, None] * power.exp()).clamp_max(MAX_ALPHA)
+    alpha = torch.where(alpha.detach() < MIN_ALPHA, torch.zeros_like(alpha), alpha)
+    # Once transmittance would fall below the limit it stays below: the pixel is finished.
+    alive = torch.cumprod(1 - alpha, dim=0).detach() >= MIN_TRANSMITTANCE
+    alpha = torch.where(alive, alpha, torch.zeros_like(alpha))
+    one = torch.ones_like(dx[:1]) if len(order) else means2d.new_ones(1, height * width)
+    after = torch.cat([one, torch.cumprod(1 - alpha, dim=0)])
+    return order, alpha * after[:-1], after[-1]
+
+
+def rasterize(
+    means2d: Tensor,  # [N, 2]
+    conics: Tensor,  # [N, 3]
+    depths: Tensor,  # [N]
+    opacities: Tensor,  # [N]
+    values: Tensor,  # [N, C]
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor]:  # [C, H, W], [H, W]
+    """Composites values front to back, and says what transmittance is left."""
+    order, weights, left = blend_weights(means2d, conics, depths, opacities, height, width)
+    image = (values[order].T @ weights).view(-1, height, width)
+    return image, left.view(height, width)

@@ -11,6 +11,7 @@ import plyfile
 import torch
 from torch import Tensor
 
+from refersplat.ops.reference import rotation
 from runs.errors import InputError
 from runs.files import write_whole
 
@@ -42,6 +43,11 @@ class Gaussians:
     def scales(self) -> Tensor:
         """[N, 3] standard deviations in the scene's unit."""
         return self.log_scales.exp()
+
+    @property
+    def rotations(self) -> Tensor:
+        """[N, 3, 3] matrices whose columns are the Gaussian's axes in the world frame."""
+        return rotation(self.quats)
 
     @property
     def opacities(self) -> Tensor:

@@ -1,0 +1,233 @@
+"""Fits Gaussians to the photos of a scene: 3D Gaussian Splatting (Kerbl et al. 2023)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refersplat.checkpoint import (
+    RGB_FORMAT,
+    load_gaussians,
+)
+from refersplat.config import Config, DataConfig, RgbConfig
+from refersplat.data import Scene, View, load_ahead
+from refersplat.densify import RESET_OPACITY, DensificationStatistics, densify, needs_density
+from refersplat.gaussians import Gaussians, save_ply
+from refersplat.image_losses import l1, photo_loss, psnr, ssim
+from refersplat.initialize import starting_gaussians
+from refersplat.optimizer import Adam, learning_rates
+from refersplat.render import Rendering, render
+from runs.errors import InputError
+from runs.files import load_state, save_state
+from runs.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+SH_DEGREE_EVERY = 1_000
+REPORT_EVERY = 50
+STATE_FILE = "rgb_state.pt"
+
+
+@dataclass
+class RgbState:
+    """Everything that the rest of the training depends on."""
+
+    adam: Adam
+    statistics: DensificationStatistics
+    generator: torch.Generator
+    iteration: int = 0
+
+    @classmethod
+    def start(cls, config: Config, scene: Scene, device: torch.device) -> RgbState:
+        """Before the first step."""
+        generator = torch.Generator().manual_seed(config.seed)
+        gaussians = starting_gaussians(scene, config.rgb, generator).to(device)
+        return cls(Adam.start(gaussians), DensificationStatistics.start(gaussians), generator)
+
+    def save(self, path: Path, views: Sequence[View], extent: float) -> None:
+        """Writes the state so that :meth:`load` goes on to the same numbers."""
+        adam, statistics = self.adam, self.statistics
+        state = {
+            "format": RGB_FORMAT,
+            "iteration": self.iteration,
+            "gaussians": adam.gaussians.detached().tensors(),
+            "first": adam.first.tensors(),
+            "second": adam.second.tensors(),
+            "steps": adam.steps,
+            "statistics": vars(statistics),
+            "generator": self.generator.get_state(),
+            "views": [view.name for view in views],
+            "extent": extent,
+        }
+        save_state(path, state)
+
+    @classmethod
+    def load(
+        cls, path: Path, views: Sequence[View], extent: float, device: torch.device
+    ) -> RgbState:
+        """Reads what :meth:`save` wrote, if it was saved for these views.
+
+        Raises:
+            InputError: If the file is broken or belongs to another scene.
+        """
+        state = load_state(path, RGB_FORMAT)
+        if state["views"] != [view.name for view in views] or state["extent"] != extent:
+            raise InputError(
+                f"{path}: was saved with {len(state['views'])} training views of another scene or "
+                f"split, now there are {len(views)}; use the same -s and --eval, or another -m"
+            )
+        gaussians, first, second = (
+            Gaussians(**state[name]).to(device) for name in ("gaussians", "first", "second")
+        )
+        adam = Adam.start(gaussians)
+        adam.first, adam.second, adam.steps = first, second, state["steps"]
+        statistics = DensificationStatistics(
+            **{name: tensor.to(device) for name, tensor in state["statistics"].items()}
+        )
+        generator = torch.Generator()
+        generator.set_state(state["generator"])
+        return cls(adam, statistics, generator, state["iteration"])
+
+
+def train(config: Config, scene: Scene) -> Gaussians:
+    """Fits Gaussians to the training views, or takes those of ``config.rgb.start_checkpoint``.
+
+    Writes ``rgb_state.pt`` as it goes; at the end the point cloud, Inria's checkpoint and the files
+    that viewers want. With ``config.resume`` a stopped run goes on to the same result.
+    """
+    rgb, out = config.rgb, Path(config.model_path)
+    device = torch.device("cpu")
+    if rgb.start_checkpoint:
+        gaussians = load_gaussians(rgb.start_checkpoint).to(device)
+        save_scene(out, gaussians, 0, config.data, scene.views)
+        return gaussians
+
+    path = out / STATE_FILE
+    if config.resume and path.exists():
+        state = RgbState.load(path, scene.train, scene.extent, device)
+        logger.info("going on from iteration %d of %s", state.iteration, path)
+    else:
+        state = RgbState.start(config, scene, device)
+
+    order = view_order(scene.train, config.seed, state.iteration, rgb.iterations)
+    with Progress("rgb", rgb.iterations, state.iteration, events=out) as progress:
+        for view, image in load_ahead(order):
+            rendering, loss = step(state, view, image.to(device), rgb, scene.extent)
+            progress.advance()
+            if state.iteration % REPORT_EVERY == 0:
+                quality = psnr(rendering.color.detach(), image)
+                count = state.adam.gaussians.count
+                progress.report(state.iteration, loss=float(loss), psnr=float(quality), count=count)
+            if state.iteration % rgb.checkpoint_every == 0 or state.iteration == rgb.iterations:
+                state.save(path, scene.train, scene.extent)
+        gaussians = state.adam.gaussians.detached()
+        if scene.test:
+            quality = evaluate_rgb(gaussians, scene.test)
+            logger.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
+            progress.report(state.iteration, **{f"test_{n}": value for n, value in quality.items()})
+
+    save_scene(out, gaussians, state.iteration, config.data, scene.views)
+    save_inria_checkpoint(
+        out / f"chkpnt{state.iteration}.pth",
+        state.adam,
+        state.statistics,
+        learning_rates(rgb, scene.extent, state.iteration),
+        sh_degree(state.iteration, rgb),
+        scene.extent,
+        state.iteration,
+    )
+    return gaussians
+
+
+def save_scene(
+    folder: Path, gaussians: Gaussians, iteration: int, data: DataConfig, views: Sequence[View]
+) -> None:
+    """Writes the point cloud and what viewers want beside it."""
+    save_ply(gaussians, folder / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
+    save_viewer_files(folder, views, data)
+
+
+def step(
+    state: RgbState,
+    view: View,
+    image: Tensor,  # [3, H, W]
+    config: RgbConfig,
+    extent: float,
+) -> tuple[Rendering, Tensor]:
+    """One iteration: renders a view, moves the Gaussians toward its photo, adapts their number.
+
+    Returns:
+        The rendering and the loss, both from before the Gaussians moved.
+    """
+    state.iteration += 1
+    iteration, adam = state.iteration, state.adam
+    background, target = choose_background(view, image, config, state.generator)
+    rendering = render(
+        adam.gaussians, view.camera, background=background, sh_degree=sh_degree(iteration, config)
+    )
+    loss = photo_loss(rendering.color, target, config.lambda_dssim)
+    loss.backward()
+
+    densifying = iteration < config.densify_until
+    if densifying:
+        state.statistics.observe(rendering, view.camera)
+    adam.step(learning_rates(config, extent, iteration))
+    if needs_density(iteration, config):
+        prune_large = iteration > config.opacity_reset_every
+        state.statistics = densify(
+            adam, state.statistics, config, extent, prune_large, state.generator
+        )
+    if densifying and iteration % config.opacity_reset_every == 0:
+        adam.limit_opacities(RESET_OPACITY)
+    return rendering, loss.detach()
+
+
+def choose_background(
+    view: View,
+    image: Tensor,  # [3, H, W]
+    config: RgbConfig,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # [3], [3, H, W]
+    """What to render on, and the photo composed on it."""
+    plain = image.new_full((3,), view.background)
+    if not config.random_background:
+        return plain, image
+    background = torch.rand(3, generator=generator).to(image)
+    alpha = view.alpha()
+    if alpha is not None:
+        image = image + (1 - alpha.to(image)) * (background - plain)[:, None, None]
+    return background, image
+
+
+def sh_degree(iteration: int, config: RgbConfig) -> int:
+    """Colours start the same from everywhere and gain a degree every ``SH_DEGREE_EVERY`` steps."""
+    return min(config.sh_degree, iteration // SH_DEGREE_EVERY)
+
+
+def view_order(views: Sequence[View], seed: int, start: int, end: int) -> Iterator[View]:
+    """The views of iterations ``start`` to ``end``: all of them, shuffled, again and again.
+
+    The order depends on nothing but ``seed``, so a run that goes on sees what it would have seen.
+    """
+    for epoch in range(start // len(views), -(-end // len(views))):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(len(views), generator=generator).tolist()
+        first = epoch * len(views)
+        yield from (views[i] for i in order[max(start - first, 0) : end - first])
+
+
+@torch.inference_mode()
+def evaluate_rgb(gaussians: Gaussians, views: Sequence[View]) -> dict[str, float]:
+    """Mean PSNR (dB), SSIM and L1 over the views; nothing where there are none."""
+    totals = torch.zeros(3, dtype=torch.float64)
+    for view, image in load_ahead(views):
+        background = image.new_full((3,), view.background)
+        color = render(gaussians, view.camera, background=background).color.clamp(0, 1)
+        totals += torch.stack([psnr(color, image), ssim(color, image), l1(color, image)])
+    means = (totals / max(len(views), 1)).tolist()
+    return dict(zip(("psnr", "ssim", "l1"), means, strict=True)) if views else {}

@@ -1,0 +1,64 @@
+"""Shows how far a run is, and keeps its numbers for TensorBoard."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+"""How often a line is printed where the output is no terminal."""
+
+
+class Progress:
+    """A bar with the latest numbers, the memory in use and the time left.
+
+    With a folder, the numbers also go into TensorBoard's event files there.
+    """
+
+    def __init__(
+        self, label: str, total: int, start: int = 0, events: Path | str | None = None
+    ) -> None:
+        interactive = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            desc=label,
+            dynamic_ncols=interactive,
+            mininterval=0.2 if interactive else SECONDS_BETWEEN_LINES,
+        )
+        self._process = psutil.Process()
+        self._writer = None
+        if events is not None:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            self._writer = SummaryWriter(str(events), purge_step=start)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def advance(self, steps: int = 1) -> None:
+        """Moves the bar."""
+        self._bar.update(steps)
+
+    def report(self, step: int, **numbers: float) -> None:
+        """Shows the latest ``numbers``, and keeps them under their names at ``step``."""
+        shown = {name: f"{value:.4g}" for name, value in numbers.items()}
+        shown["memory"] = f"{self._process.memory_info().rss / 2**30:.1f} GiB"
+        self._bar.set_postfix(shown, refresh=False)
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(f"{self._bar.desc}/{name}", value, step)

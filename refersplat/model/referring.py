@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class Mlp(nn.Module):
         """Goes through ``widths``, from the input's to the output's."""
         super().__init__()
         self.fc1, self.fc2, self.fc3 = (
-            nn.Linear(before, after) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Linear(before, after) for before, after in itertools.pairwise(widths)
         )
 
     def hidden(self, x: Tensor) -> Tensor:

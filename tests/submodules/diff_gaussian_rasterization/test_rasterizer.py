@@ -1,0 +1,309 @@
+"""The rasterizer, called the way 3D Gaussian Splatting repositories call it."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
+from refersplat.ops import reference
+
+WIDTH, HEIGHT, COUNT = 36, 28, 30
+
+
+def make_viewpoint(dtype=torch.float32, principal=(0.0, 0.0)):
+    """A camera with the attributes of a 3DGS repository's, its principal point moved (in NDC)."""
+    angle = 0.3
+    world_to_camera = torch.eye(4, dtype=dtype)
+    world_to_camera[0, 0] = world_to_camera[2, 2] = math.cos(angle)
+    world_to_camera[0, 2], world_to_camera[2, 0] = math.sin(angle), -math.sin(angle)
+    world_to_camera[:3, 3] = torch.tensor([0.1, -0.2, 4.0], dtype=dtype)
+    fov_x, fov_y, near, far = 0.9, 0.7, 0.01, 100.0
+    projection = torch.zeros(4, 4, dtype=dtype)
+    projection[0, 0], projection[0, 2] = 1 / math.tan(fov_x / 2), principal[0]
+    projection[1, 1], projection[1, 2] = 1 / math.tan(fov_y / 2), principal[1]
+    projection[2, 2], projection[2, 3] = far / (far - near), -far * near / (far - near)
+    projection[3, 2] = 1
+    return SimpleNamespace(
+        FoVx=fov_x,
+        FoVy=fov_y,
+        image_width=WIDTH,
+        image_height=HEIGHT,
+        world_view_transform=world_to_camera.T,
+        full_proj_transform=world_to_camera.T @ projection.T,
+        camera_center=torch.linalg.inv(world_to_camera)[:3, 3],
+    )
+
+
+def make_gaussians(rng, dtype=torch.float32):
+    def normal(*size):
+        return torch.randn(*size, generator=rng, dtype=dtype)
+
+    gaussians = SimpleNamespace(
+        get_xyz=normal(COUNT, 3),
+        get_opacity=torch.rand(COUNT, 1, generator=rng, dtype=dtype) * 0.9,
+        get_scaling=torch.rand(COUNT, 3, generator=rng, dtype=dtype) * 0.4 + 0.02,
+        get_rotation=torch.nn.functional.normalize(normal(COUNT, 4), dim=1),
+        get_features=normal(COUNT, 16, 3) * 0.3,
+        get_language_feature=normal(COUNT, 5),
+    )
+    gaussians.get_xyz[0] = torch.tensor([0.0, 0.0, -50.0])  # behind the camera
+    for tensor in vars(gaussians).values():
+        tensor.requires_grad_()
+    return gaussians
+
+
+def make_settings(viewpoint, bg_color, scaling_modifier=1.0, **family):
+    return GaussianRasterizationSettings(
+        image_height=int(viewpoint.image_height),
+        image_width=int(viewpoint.image_width),
+        tanfovx=math.tan(viewpoint.FoVx * 0.5),
+        tanfovy=math.tan(viewpoint.FoVy * 0.5),
+        bg=bg_color,
+        scale_modifier=scaling_modifier,
+        viewmatrix=viewpoint.world_view_transform,
+        projmatrix=viewpoint.full_proj_transform,
+        sh_degree=3,
+        campos=viewpoint.camera_center,
+        prefiltered=False,
+        debug=False,
+        **family,
+    )
+
+
+def call(pc, settings, **changes):
+    """What a repository's ``render`` does after it has made the settings."""
+    screenspace_points = torch.zeros_like(pc.get_xyz, requires_grad=True) + 0
+    screenspace_points.retain_grad()
+    arguments = {
+        "means3D": pc.get_xyz,
+        "means2D": screenspace_points,
+        "shs": pc.get_features,
+        "colors_precomp": None,
+        "opacities": pc.get_opacity,
+        "scales": pc.get_scaling,
+        "rotations": pc.get_rotation,
+        "cov3D_precomp": None,
+    }
+    rasterizer = GaussianRasterizer(raster_settings=settings)
+    return rasterizer(**{**arguments, **changes}), screenspace_points
+
+
+def expected(pc, viewpoint, values=None, principal=(0.0, 0.0)):
+    """Image [C, H, W], transmittance [H, W] and screen positions [N, 2] by the reference."""
+    projected = reference.project(
+        pc.get_xyz,
+        pc.get_rotation,
+        pc.get_scaling,
+        viewpoint.world_view_transform.T,
+        WIDTH / (2 * math.tan(viewpoint.FoVx / 2)),
+        HEIGHT / (2 * math.tan(viewpoint.FoVy / 2)),
+        (principal[0] + 1) * WIDTH / 2,
+        (principal[1] + 1) * HEIGHT / 2,
+        WIDTH,
+        HEIGHT,
+    )
+    means2d, conics, depths, radii = projected
+    if values is None:
+        values = reference.spherical_harmonics(
+            pc.get_xyz, pc.get_features, viewpoint.camera_center, 3
+        )
+    image, left = reference.rasterize(
+        means2d, conics, depths, pc.get_opacity[:, 0], values, HEIGHT, WIDTH
+    )
+    return image, left, means2d, radii
+
+
+def covariances(pc):
+    """[N, 6], as a repository with ``compute_cov3D_python`` hands them over."""
+    factor = reference.rotation(pc.get_rotation) * pc.get_scaling[:, None]
+    full = factor @ factor.transpose(1, 2)
+    return full[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+
+
+@pytest.mark.parametrize("principal", [(0.0, 0.0), (0.2, -0.1)])
+def test_color_and_radii(rng, principal):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint(principal=principal)
+    bg_color = torch.tensor([0.2, 0.5, 0.9])
+    (rendered_image, radii), _ = call(pc, make_settings(viewpoint, bg_color))
+    image, left, _, expected_radii = expected(pc, viewpoint, principal=principal)
+    # float32 sums of 30 terms; measured worst 6e-7.
+    assert_close(rendered_image, image + left * bg_color[:, None, None], rtol=1e-5, atol=3e-6)
+    assert torch.equal(radii, expected_radii)
+    assert radii[0] == 0
+
+
+def test_screen_gradient_for_densification(rng):
+    pc, viewpoint = make_gaussians(rng, torch.float64), make_viewpoint(torch.float64)
+    weights = torch.randn(3, HEIGHT, WIDTH, generator=rng, dtype=torch.float64)
+    settings = make_settings(viewpoint, torch.zeros(3, dtype=torch.float64))
+    (rendered_image, radii), viewspace_points = call(pc, settings)
+    (rendered_image * weights).sum().backward()
+
+    image, _, means2d, _ = expected(pc, viewpoint)
+    (by_pixel,) = torch.autograd.grad((image * weights).sum(), means2d)
+    want = torch.linalg.vector_norm(by_pixel * torch.tensor([WIDTH / 2, HEIGHT / 2]), dim=1)
+    norms = torch.norm(viewspace_points.grad[radii > 0, :2], dim=-1)
+    assert want.max() > 0
+    # float64; measured worst 2e-14.
+    assert_close(norms, want[radii > 0], rtol=1e-9, atol=1e-11)
+    assert (viewspace_points.grad[radii == 0] == 0).all()
+    assert (viewspace_points.grad[:, 2] == 0).all()
+
+
+def test_values_of_means2d_do_not_count(rng):
+    pc, settings = make_gaussians(rng), make_settings(make_viewpoint(), torch.zeros(3))
+    (image, _), _ = call(pc, settings)
+    (moved, _), _ = call(pc, settings, means2D=torch.ones_like(pc.get_xyz))
+    assert torch.equal(image, moved)
+
+
+def test_every_parameter_is_trained(rng):
+    pc, settings = make_gaussians(rng), make_settings(make_viewpoint(), torch.zeros(3))
+    (image, features, _), _ = call(pc, settings, language_feature_precomp=pc.get_language_feature)
+    (image.square().sum() + features.square().sum()).backward()
+    for name, tensor in vars(pc).items():
+        assert tensor.grad.isfinite().all(), name
+        assert tensor.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("family", [{}, {"include_feature": True}])
+def test_language_features(rng, family):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint()
+    settings = make_settings(viewpoint, torch.ones(3), **family)
+    (rendered_image, language_feature_image, radii), _ = call(
+        pc, settings, language_feature_precomp=pc.get_language_feature
+    )
+    assert rendered_image.shape == (3, HEIGHT, WIDTH)
+    assert radii.shape == (COUNT,)
+    want, *_ = expected(pc, viewpoint, pc.get_language_feature)
+    assert_close(language_feature_image, want, rtol=1e-5, atol=5e-6)  # measured worst 1e-6
+
+
+def test_without_language_features_langsplat_still_unpacks_three(rng):
+    settings = make_settings(make_viewpoint(), torch.zeros(3), include_feature=False)
+    (image, nothing, radii), _ = call(
+        make_gaussians(rng), settings, language_feature_precomp=torch.zeros(1)
+    )
+    assert (image.shape, nothing.tolist(), radii.shape) == ((3, HEIGHT, WIDTH), [0], (COUNT,))
+
+
+def test_given_colors_of_any_number(rng):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint()
+    bg_color = torch.arange(5.0)
+    (image, _), _ = call(
+        pc, make_settings(viewpoint, bg_color), shs=None, colors_precomp=pc.get_language_feature
+    )
+    want, left, *_ = expected(pc, viewpoint, pc.get_language_feature)
+    assert_close(image, want + left * bg_color[:, None, None], rtol=1e-5, atol=5e-6)
+
+
+def test_scale_modifier(rng):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint()
+    (shrunk, _), _ = call(pc, make_settings(viewpoint, torch.zeros(3), 0.5))
+    (image, _), _ = call(pc, make_settings(viewpoint, torch.zeros(3)), scales=pc.get_scaling * 0.5)
+    assert torch.equal(shrunk, image)
+
+
+def test_given_covariances(rng):
+    pc, viewpoint = make_gaussians(rng, torch.float64), make_viewpoint(torch.float64)
+    settings = make_settings(viewpoint, torch.zeros(3, dtype=torch.float64))
+    weights = torch.randn(3, HEIGHT, WIDTH, generator=rng, dtype=torch.float64)
+    given = {"scales": None, "rotations": None, "cov3D_precomp": covariances(pc)}
+    parameters = [pc.get_xyz, pc.get_scaling, pc.get_rotation]
+    results = []
+    for changes in ({}, given):
+        (image, radii), _ = call(pc, settings, **changes)
+        results.append((image, radii, torch.autograd.grad((image * weights).sum(), parameters)))
+    (image, radii, gradients), (other_image, other_radii, other_gradients) = results
+    # The same sums in another order, in float64; measured worst 1e-12.
+    assert_close(other_image, image, rtol=1e-8, atol=1e-10)
+    assert_close(other_gradients, gradients, rtol=1e-8, atol=1e-10)
+    assert torch.equal(other_radii, radii)
+
+
+def test_given_covariances_of_spheres_have_gradients(rng):
+    pc = make_gaussians(rng)
+    spheres = torch.tensor([0.01, 0, 0, 0.01, 0, 0.01]).repeat(COUNT, 1).requires_grad_()
+    (image, _), _ = call(
+        pc,
+        make_settings(make_viewpoint(), torch.zeros(3)),
+        scales=None,
+        rotations=None,
+        cov3D_precomp=spheres,
+    )
+    image.sum().backward()
+    assert spheres.grad.isfinite().all()
+    assert spheres.grad.abs().max() > 0
+
+
+def test_antialiasing_keeps_the_light_of_small_gaussians():
+    viewpoint = make_viewpoint()
+    pixel = 4 * 2 * math.tan(viewpoint.FoVx / 2) / WIDTH  # in the world, at the middle's depth
+    sigma = 0.1  # pixels
+    pc = SimpleNamespace(
+        get_xyz=torch.zeros(1, 3),
+        get_opacity=torch.ones(1, 1) * 0.9,
+        get_scaling=torch.full((1, 3), sigma * pixel),
+        get_rotation=torch.tensor([[1.0, 0, 0, 0]]),
+        get_features=torch.ones(1, 16, 3),
+    )
+    sums = {}
+    for antialiasing in (False, True):
+        settings = make_settings(viewpoint, torch.zeros(3), antialiasing=antialiasing)
+        (image, radii, inverse_depth), _ = call(pc, settings)
+        sums[antialiasing] = image.sum()
+        assert inverse_depth.shape == (1, HEIGHT, WIDTH)
+    # The footprint's variances grow from 0.01 to 0.31 along both axes (the vertical differs a
+    # little, as does what falls below 1/255).
+    assert 0.02 < sums[True] / sums[False] < 0.05
+    assert radii[0] > 0
+
+
+def test_inverse_depth_of_a_wall():
+    pc = SimpleNamespace(
+        get_xyz=torch.zeros(1, 3),
+        get_opacity=torch.full((1, 1), 0.99),
+        get_scaling=torch.full((1, 3), 50.0),
+        get_rotation=torch.tensor([[1.0, 0, 0, 0]]),
+        get_features=torch.ones(1, 16, 3),
+    )
+    settings = make_settings(make_viewpoint(), torch.zeros(3), antialiasing=False)
+    (_, _, inverse_depth), _ = call(pc, settings)
+    assert_close(inverse_depth[0, HEIGHT // 2, WIDTH // 2], torch.tensor(0.99 / 4))
+
+
+def test_mark_visible():
+    viewpoint = make_viewpoint()
+    rasterizer = GaussianRasterizer(make_settings(viewpoint, torch.zeros(3)))
+    axis = viewpoint.world_view_transform[:3, 2]  # the viewing direction, in the world
+    points = viewpoint.camera_center + torch.tensor([[0.19], [0.21], [-1.0]]) * axis
+    assert rasterizer.markVisible(points).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shs": None}, "exactly one of shs or colors_precomp must be given, got neither"),
+        (
+            {"colors_precomp": torch.zeros(COUNT, 3)},
+            "exactly one of shs or colors_precomp must be given, got both",
+        ),
+        ({"scales": None}, "exactly one of scales and rotations or cov3D_precomp .* got neither"),
+        ({"rotations": None}, "scales and rotations must be given together"),
+        ({"opacities": torch.zeros(COUNT)}, r"opacities must have shape \[30, 1\], got \[30\]"),
+        (
+            {"scales": None, "rotations": None, "cov3D_precomp": torch.zeros(COUNT, 9)},
+            r"cov3D_precomp must have shape \[30, 6\], got \[30, 9\]",
+        ),
+        (
+            {"language_feature_precomp": torch.zeros(4, 2)},
+            r"language_feature_precomp must have shape \[30, \*\], got \[4, 2\]",
+        ),
+    ],
+)
+def test_errors_name_the_argument(rng, changes, message):
+    with pytest.raises(ValueError, match=message):
+        call(make_gaussians(rng), make_settings(make_viewpoint(), torch.zeros(3)), **changes)

@@ -51,10 +51,28 @@ def project(
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres [N, 2], conics [N, 3], depths [N] and radii [N] of Gaussians on the image."""
+    means2d, depths, to_pixels = project_centres(
+        means, world_to_camera, fx, fy, cx, cy, width, height
+    )
+    factor = to_pixels @ (rotation(quats) * scales[:, None, :])
+    conics, radii = footprints(factor @ factor.transpose(1, 2), means2d, depths, width, height)
+    return means2d, conics, depths, radii
+
+
+def project_centres(
+    means: Tensor,  # [N, 3]
+    world_to_camera: Tensor,  # [4, 4]
+    fx: float,
+    fy: float,
+    cx: float,
+    cy: float,
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres [N, 2], depths [N], and pixels by world lengths around the centres [N, 2, 3]."""
     view = world_to_camera.to(means)
     x, y, depths = (means @ view[:3, :3].T + view[:3, 3]).unbind(dim=-1)
-    visible = depths > NEAR
-    z = torch.where(visible, depths, torch.ones_like(depths))
+    z = torch.where(depths > NEAR, depths, torch.ones_like(depths))
     means2d = torch.stack([fx * x / z + cx - 0.5, fy * y / z + cy - 0.5], dim=-1)
     margin_x, margin_y = 0.3 * width / (2 * fx), 0.3 * height / (2 * fy)
     tx = (x / z).clamp(-cx / fx - margin_x, (width - cx) / fx + margin_x) * z
@@ -63,9 +81,18 @@ def project(
     jacobian = torch.stack(
         [fx / z, zero, -fx * tx / z**2, zero, fy / z, -fy * ty / z**2], dim=-1
     ).view(-1, 2, 3)
-    transform = jacobian @ view[:3, :3] @ (rotation(quats) * scales[:, None, :])
-    covariance = transform @ transform.transpose(1, 2)
-    a, b, c = covariance[:, 0, 0] + BLUR, covariance[:, 0, 1], covariance[:, 1, 1] + BLUR
+    return means2d, depths, jacobian @ view[:3, :3]
+
+
+def footprints(
+    covariances: Tensor,  # [N, 2, 2]
+    means2d: Tensor,  # [N, 2]
+    depths: Tensor,  # [N]
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor]:
+    """Conics [N, 3] and radii [N] of Gaussians with these covariances in pixels."""
+    a, b, c = covariances[:, 0, 0] + BLUR, covariances[:, 0, 1], covariances[:, 1, 1] + BLUR
     determinant = a * c - b * b
     conics = torch.stack([c, -b, a], dim=-1) / determinant[:, None]
     with torch.no_grad():
@@ -74,8 +101,8 @@ def project(
         radii = (3 * largest.sqrt()).ceil()
         u, v = means2d.unbind(dim=-1)
         on_image = (u + radii >= 0) & (u - radii < width) & (v + radii >= 0) & (v - radii < height)
-        radii = torch.where(visible & on_image, radii, zero).to(torch.int32)
-    return means2d, conics, depths, radii
+        radii = torch.where((depths > NEAR) & on_image, radii, torch.zeros_like(radii))
+    return conics, radii.to(torch.int32)
 
 
 def spherical_harmonics(

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from native import check_shape
 from refersplat.cameras import Camera
-from refersplat.ops import Projected
-
-NEAR = 0.2
-"""Depth up to which a Gaussian is left out."""
-LOW_PASS = 0.3
-"""What the projection adds to the variances of a footprint, in square pixels."""
-EDGE = 1.3
-"""A footprint is shaped as if it lay at most this many half fields of view off the axis."""
+from refersplat.ops import Projected, reference
 
 
 def project_covariances(
@@ -37,37 +29,11 @@ def project_covariances(
     """
     check_shape("means3D", means, (None, 3))
     check_shape("cov3D_precomp", covariances, (len(means), 6))
-    view = camera.world_to_camera.to(means)
-    rotation = view[:3, :3]
-    in_camera = means @ rotation.T + view[:3, 3]
-    is_in_front = in_camera[:, 2] > NEAR
-    # What is not in front gets a harmless depth, so that nothing infinite meets a zero gradient.
-    x, y, depths = torch.where(is_in_front[:, None], in_camera, 1).unbind(dim=1)
-    slope_x = (x / depths).clamp(-EDGE * camera.tan_x, EDGE * camera.tan_x)
-    slope_y = (y / depths).clamp(-EDGE * camera.tan_y, EDGE * camera.tan_y)
-    zero = torch.zeros_like(depths)
-    to_screen = torch.stack(
-        [
-            torch.stack([camera.fx / depths, zero, -camera.fx * slope_x / depths], dim=1),
-            torch.stack([zero, camera.fy / depths, -camera.fy * slope_y / depths], dim=1),
-        ],
-        dim=1,
-    )  # [N, 2, 3]
-    from_world = to_screen @ rotation
-    full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].view(-1, 3, 3)
-    footprints = from_world @ full @ from_world.transpose(1, 2)  # [N, 2, 2]
-    xx, xy, yy = footprints[:, 0, 0] + LOW_PASS, footprints[:, 0, 1], footprints[:, 1, 1] + LOW_PASS
-    determinant = xx * yy - xy.square()
-    means2d = torch.stack(
-        [camera.fx * x / depths + camera.cx - 0.5, camera.fy * y / depths + camera.cy - 0.5], dim=1
+    size = (camera.width, camera.height)
+    means2d, depths, to_pixels = reference.project_centres(
+        means, camera.world_to_camera, camera.fx, camera.fy, camera.cx, camera.cy, *size
     )
-
-    with torch.no_grad():
-        middle = (xx + yy) / 2
-        widest = middle + (middle.square() - determinant).clamp(min=0.1).sqrt()
-        radii = (3 * widest.sqrt()).ceil()
-        last = means2d.new_tensor([camera.width - 1, camera.height - 1])
-        reaches = (means2d + radii[:, None] >= 0) & (means2d - radii[:, None] <= last)
-        radii = torch.where(is_in_front & reaches.all(dim=1), radii, 0).int()
-    conics = torch.stack([yy, -xy, xx], dim=1) / determinant[:, None]
-    return Projected(means2d, conics, in_camera[:, 2], radii)
+    full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].view(-1, 3, 3)
+    on_screen = to_pixels @ full @ to_pixels.transpose(1, 2)
+    conics, radii = reference.footprints(on_screen, means2d, depths, *size)
+    return Projected(means2d, conics, depths, radii)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diff_gaussian_rasterization.covariance import LOW_PASS, NEAR, project_covariances
+from diff_gaussian_rasterization.covariance import project_covariances
 from native import check_shape
 from refersplat.cameras import Camera
-from refersplat.ops import Projected, project, rasterize, spherical_harmonics
+from refersplat.ops import Projected, project, rasterize, reference, spherical_harmonics
 
 
 class GaussianRasterizationSettings(NamedTuple):
@@ -54,7 +54,7 @@ class GaussianRasterizer(nn.Module):
     def markVisible(self, positions: Tensor) -> Tensor:
         """[N] bool: which of the points [N, 3] are in front of the near plane."""
         view = self.raster_settings.viewmatrix
-        return positions @ view[:3, 2] + view[3, 2] > NEAR
+        return positions @ view[:3, 2] + view[3, 2] > reference.NEAR
 
     def forward(
         self,
@@ -88,17 +88,9 @@ class GaussianRasterizer(nn.Module):
         """
         settings = self.raster_settings
         check_one("shs", shs, "colors_precomp", colors_precomp)
-        check_one("scales and rotations", scales, "cov3D_precomp", cov3D_precomp)
-        if (scales is None) != (rotations is None):
-            raise ValueError("scales and rotations must be given together")
         check_shape("opacities", opacities, (len(means3D), 1))
         check_shape("means2D", means2D, (len(means3D), None))
-
-        camera = camera_of(settings)
-        if cov3D_precomp is None:
-            projected = project(means3D, rotations, scales * settings.scale_modifier, camera)
-        else:
-            projected = project_covariances(means3D, cov3D_precomp, camera)
+        projected = self.project(means3D, scales, rotations, cov3D_precomp)
         half_size = means2D.new_tensor([settings.image_width / 2, settings.image_height / 2])
         means2d = projected.means2d + (means2D - means2D.detach())[:, :2] * half_size
         opacities = opacities[:, 0]
@@ -132,6 +124,22 @@ class GaussianRasterizer(nn.Module):
             drawn.append(color.new_zeros(1))  # LangSplat unpacks three, features or not
         return (*drawn, projected.radii, *others)
 
+    def project(
+        self,
+        means: Tensor,  # [N, 3]
+        scales: Tensor | None,  # [N, 3]
+        rotations: Tensor | None,  # [N, 4]
+        covariances: Tensor | None,  # [N, 6]
+    ) -> Projected:
+        """The footprints of the Gaussians, whose shapes are given in one of two ways."""
+        check_one("scales and rotations", scales, "cov3D_precomp", covariances)
+        if (scales is None) != (rotations is None):
+            raise ValueError("scales and rotations must be given together")
+        camera = camera_of(self.raster_settings)
+        if covariances is not None:
+            return project_covariances(means, covariances, camera)
+        return project(means, rotations, scales * self.raster_settings.scale_modifier, camera)
+
 
 def check_one(name: str, value: object, other_name: str, other: object) -> None:
     """Checks that exactly one of two arguments is given."""
@@ -160,8 +168,9 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
 def kept_by_the_low_pass(projected: Projected) -> Tensor:  # [N]
     """How much smaller a footprint was, as an area, before the projection widened it."""
     xx, xy, yy = projected.conics.unbind(dim=1)
-    determinant = xx * yy - xy.square()  # of the inverse, so areas are its reciprocals
-    narrow = (yy / determinant - LOW_PASS) * (xx / determinant - LOW_PASS)
+    is_visible = projected.radii > 0
+    determinant = (xx * yy - xy.square()).where(is_visible, 1)  # of the inverse covariance
+    narrow = (yy / determinant - reference.BLUR) * (xx / determinant - reference.BLUR)
     narrow = narrow - (xy / determinant).square()
     kept = (narrow * determinant).clamp(min=2.5e-5).sqrt()
-    return torch.where(projected.radii > 0, kept, 0)
+    return torch.where(is_visible, kept, 0)

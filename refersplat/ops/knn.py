@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from native import as_array, check_same, check_shape, load, num_threads
-
-REFERENCE_BLOCK = 1 << 24
-"""How many distances the reference holds at once."""
+from refersplat.ops import reference
 
 
 def knn(
@@ -47,29 +45,16 @@ def knn(
     return squared_distances, indices
 
 
-def knn_reference(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """What :func:`knn` means: every query meets every point, in blocks that fit into memory."""
-    if not (queries.isfinite().all() and points.isfinite().all()):
-        raise ValueError("queries and points must be finite")
-    rows = max(1, REFERENCE_BLOCK // max(1, len(points)))
-    found = [
-        torch.sort((block[:, None] - points).square().sum(dim=2), dim=1, stable=True)
-        for block in queries.split(rows)
-    ]
-    squared_distances = torch.cat([values[:, :k] for values, _ in found])
-    return squared_distances, torch.cat([indices[:, :k] for _, indices in found])
-
-
 @torch.library.custom_op("refersplat::knn", mutates_args=())
 def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    return knn_reference(queries, points, k)
+    return reference.knn(queries, points, k)
 
 
 @_knn.register_kernel("cpu")
 def _(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     native = load("refersplat")
     if native is None or queries.dtype not in (torch.float32, torch.float64):
-        return knn_reference(queries, points, k)
+        return reference.knn(queries, points, k)
     squared_distances = queries.new_empty(len(queries), k)
     indices = torch.empty(len(queries), k, dtype=torch.int64)
     native.knn(

@@ -1,7 +1,7 @@
-"""What the ops mean: rendering by alpha blending (Kerbl et al. 2023), in plain PyTorch.
+"""What the ops mean, in plain PyTorch: rendering by alpha blending (Kerbl et al. 2023), and knn.
 
 Runs on any device and in any float dtype; gradients are autograd's. Every Gaussian meets every
-pixel, so it is for tests and small scenes.
+pixel and every query every point, so it is for tests and small scenes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ BLUR = 0.3
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
+KNN_BLOCK = 1 << 24
+"""How many distances are held at once."""
 
 SH_0 = 0.28209479177387814
 SH_1 = 0.4886025119029199
@@ -176,3 +178,20 @@ def rasterize(
     order, weights, left = blend_weights(means2d, conics, depths, opacities, height, width)
     image = (values[order].T @ weights).view(-1, height, width)
     return image, left.view(height, width)
+
+
+def knn(
+    queries: Tensor,  # [M, 3]
+    points: Tensor,  # [N, 3]
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """Squared distances [M, K], nearest first, and indices [M, K] of the nearest points."""
+    if not (queries.isfinite().all() and points.isfinite().all()):
+        raise ValueError("queries and points must be finite")
+    blocks = queries.split(max(1, KNN_BLOCK // max(1, len(points))))
+    found = [
+        torch.sort((block[:, None] - points).square().sum(dim=2), dim=1, stable=True)
+        for block in blocks
+    ]
+    squared_distances = torch.cat([distances[:, :k] for distances, _ in found])
+    return squared_distances, torch.cat([indices[:, :k] for _, indices in found])

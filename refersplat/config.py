@@ -79,13 +79,18 @@ class TrainConfig:
     setting: Literal["default", "published"] = "default"
     """``published`` computes as the paper's code does, its faults included."""
     iterations: int = 3_000
-    """Steps, one (view, sentence) pair each."""
+    """Steps, each on one view (--train.iterations)."""
+    sentences_per_step: int = 8
+    """Objects of the view that a step learns from, by one sentence each."""
     feature_lr: float = 2.5e-3
     """Learning rate of the Gaussians' referring features."""
     network_lr: float = 1e-4
     """Learning rate of the networks."""
     contrastive_weight: float = 0.1
     """Weight of the Gaussian-to-sentence contrastive loss; 0 turns it off."""
+    keep_aside: int = 10
+    """Every so many training views, one is only used to choose the threshold of the masks; 0 keeps
+    none, and the threshold is 0.5."""
     stages: int = 1
     """2 trains a second time, on the masks that the first stage renders."""
     cache_gb: float = -1.0

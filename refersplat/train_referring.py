@@ -1,0 +1,305 @@
+"""Teaches the Gaussians which sentences they answer; their geometry and colour stay as they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from refersplat.config import Config, TrainConfig
+from refersplat.data import Scene
+from refersplat.gaussians import Gaussians
+from refersplat.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
+from refersplat.model.referring import ReferringField
+from refersplat.supervision import Blends, Lesson, supervise
+from refersplat.threshold import choose_threshold, mask_probabilities
+from runs.errors import InputError
+from runs.files import load_state, save_state
+from runs.progress import Progress
+from text_encoder import TextFeatures, make_encoder
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+STATE_FILE = "referring_state.pt"
+RESULT_FILE = "referring.pt"
+FEATURE_DIM = 16
+EPSILON = 1e-15
+REPORT_EVERY = 25
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What the field is taught about, and does not change."""
+
+    positions: Tensor
+    """[N, 3] the Gaussians' means."""
+    text: TextFeatures
+    """The training sentences, encoded."""
+    blends: Blends
+    """Each view's rendering."""
+
+
+@dataclass
+class ReferringState:
+    """Everything that the rest of the training depends on."""
+
+    field: ReferringField
+    features: nn.Parameter
+    """[N, C] the Gaussians' referring features."""
+    optimizer: torch.optim.Adam
+    stage: int = 0
+    step: int = 0
+    """Steps of the stage."""
+    teacher: dict[str, Any] | None = None
+    """In the second stage, what the first has learned."""
+
+    @classmethod
+    def start(cls, config: Config, frozen: Frozen, stage: int = 0) -> ReferringState:
+        """Before the first step of a stage: features of zero, networks drawn from the seed."""
+        positions, text_dim = frozen.positions, frozen.text.words.shape[-1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed + stage)
+            field = ReferringField(text_dim, FEATURE_DIM).to(positions.device)
+        features = nn.Parameter(positions.new_zeros(len(positions), FEATURE_DIM))
+        groups = [
+            {"params": [features], "lr": config.train.feature_lr},
+            {"params": list(field.parameters()), "lr": config.train.network_lr},
+        ]
+        return cls(field, features, torch.optim.Adam(groups, eps=EPSILON, fused=True), stage)
+
+    def learned(self) -> dict[str, Any]:
+        """What inference needs."""
+        return {"field": self.field.state_dict(), "features": self.features.detach()}
+
+    def learn(self, learned: dict[str, Any]) -> None:
+        """Takes over what :meth:`learned` returned."""
+        self.field.load_state_dict(learned["field"])
+        with torch.no_grad():
+            self.features.copy_(learned["features"])
+
+    def save(self, path: Path, identity: dict[str, Any]) -> None:
+        """Writes the state so that :meth:`load` goes on to the same numbers."""
+        state = {
+            "format": FORMAT,
+            "identity": identity,
+            "stage": self.stage,
+            "step": self.step,
+            "learned": self.learned(),
+            "optimizer": self.optimizer.state_dict(),
+            "teacher": self.teacher,
+        }
+        save_state(path, state)
+
+    def load(self, path: Path, identity: dict[str, Any]) -> None:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            InputError: The file is broken, or its run had other Gaussians, text or options.
+        """
+        state = load_state(path, FORMAT)
+        for name, value in identity.items():
+            if state["identity"].get(name) != value:
+                raise InputError(
+                    f"{path}: the stopped run had {name} {state['identity'].get(name)!r}, this one "
+                    f"has {value!r}; go on with the same, or start anew without --resume"
+                )
+        self.stage, self.step, self.teacher = state["stage"], state["step"], state["teacher"]
+        self.learn(state["learned"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
+    """Learns the referring field on the training views and writes ``referring.pt``.
+
+    ``referring_state.pt`` is written as it goes; with ``config.resume`` a stopped run goes on from
+    there to the same result.
+
+    Raises:
+        InputError: The scene has nothing to learn from, or the state is of another run.
+    """
+    options, out = config.train, Path(config.model_path)
+    supervision = supervise(scene, options.keep_aside)
+    device = gaussians.means.device
+    encoder = make_encoder(config.text.encoder, config.text.cache, device)
+    frozen = Frozen(
+        positions=gaussians.means,
+        text=encoder(supervision.sentences).to(device),
+        blends=Blends(gaussians, options.cache_gb),
+    )
+    identity = {
+        "seed": config.seed,
+        "setting": options.setting,
+        "encoder": encoder.identity,
+        "sentences": len(supervision.sentences),
+        "Gaussians": gaussians.count,
+    }
+    state = ReferringState.start(config, frozen)
+    if config.resume and (out / STATE_FILE).exists():
+        state.load(out / STATE_FILE, identity)
+        log.info("going on from step %d of %s", state.step, out / STATE_FILE)
+
+    run_stage(config, state, frozen, supervision.lessons, identity)
+    threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
+    while state.stage + 1 < options.stages:
+        teacher = {**state.learned(), "threshold": threshold}
+        state = ReferringState.start(config, frozen, state.stage + 1)
+        state.teacher = teacher
+        run_stage(config, state, frozen, supervision.lessons, identity)
+        threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
+
+    log.info(
+        "threshold %.2f, mean IoU %.3f on %d training views kept aside",
+        *(threshold, aside_iou, len(supervision.aside)),
+    )
+    result = {
+        "format": FORMAT,
+        **state.learned(),
+        "setting": options.setting,
+        "encoder": config.text.encoder,
+        "encoder_name": encoder.name,
+        "encoder_identity": encoder.identity,
+        "text_dim": encoder.dim,
+        "threshold": threshold,
+        "aside": [lesson.view.name for lesson in supervision.aside],
+        "aside_iou": aside_iou,
+    }
+    save_state(out / RESULT_FILE, result)
+
+
+def run_stage(
+    config: Config,
+    state: ReferringState,
+    frozen: Frozen,
+    lessons: list[Lesson],
+    identity: dict[str, Any],
+) -> None:
+    """Goes through the steps that a stage still has."""
+    options, path = config.train, Path(config.model_path, STATE_FILE)
+    if state.step >= options.iterations:
+        return
+    if state.teacher is not None:
+        lessons = relabelled(state.teacher, frozen, lessons)
+    label = "referring" if state.stage == 0 else f"referring {state.stage + 1}"
+    with Progress(label, options.iterations, state.step, events=path.parent) as progress:
+        while state.step < options.iterations:
+            lesson, chosen = pick(config, state.stage, state.step, lessons)
+            losses = learn_from(state, frozen, lesson, chosen, options)
+            state.step += 1
+            progress.advance()
+            if state.step % REPORT_EVERY == 0:
+                progress.report(state.step, **{name: float(x) for name, x in losses.items()})
+            if state.step % options.checkpoint_every == 0 or state.step == options.iterations:
+                state.save(path, identity)
+
+
+def pick(
+    config: Config, stage: int, step: int, lessons: list[Lesson]
+) -> tuple[Lesson, list[tuple[int, int]]]:
+    """A step's view, and (target, sentence) pairs of it.
+
+    All views come once before one comes again. The choice depends on nothing but the seed and the
+    step, so a stopped run needs no memory of it.
+    """
+    epoch, turn = divmod(step, len(lessons))
+    order = np.random.default_rng((config.seed, stage, epoch)).permutation(len(lessons))
+    lesson = lessons[order[turn]]
+    rng = np.random.default_rng((config.seed, stage, 0, step))
+    count = min(len(lesson.targets), config.train.sentences_per_step)
+    targets = rng.permutation(len(lesson.targets))[:count]
+    return lesson, [
+        (int(index), int(rng.choice(lesson.targets[index].sentences))) for index in targets
+    ]
+
+
+def learn_from(
+    state: ReferringState,
+    frozen: Frozen,
+    lesson: Lesson,
+    chosen: list[tuple[int, int]],
+    options: TrainConfig,
+) -> dict[str, Tensor]:
+    """One step of the optimizer."""
+    positions, text = frozen.positions, frozen.text
+    targets, rows = zip(*chosen, strict=True)
+    asked = text[list(rows)]
+    words = state.field.embed_words(asked)
+    met = state.field.interact(state.features, positions, words, asked.mask)
+    masks = lesson.masks(targets).to(positions.device)
+    losses = {"bce": mask_loss(frozen.blends(lesson.view).blend(met.responses.T), masks)}
+    if options.contrastive_weight:
+        said = [row for target in lesson.targets for row in target.sentences]
+        owner = [index for index, target in enumerate(lesson.targets) for _ in target.sentences]
+        is_published = options.setting == "published"
+        if is_published:  # its selection sorts along an axis of length one: always the first
+            selected = positions.new_zeros(len(rows), 1, dtype=torch.int64)
+        else:
+            ratio = selection_ratio(state.step)
+            selected = select_answering(met.responses, ratio)
+        losses["contrastive"] = contrastive_loss(
+            met.mean(selected),
+            sentence_means(state.field, text[said], counts_padding=is_published),
+            (torch.tensor(targets)[:, None] == torch.tensor(owner)).to(positions.device),
+        )
+    loss = losses["bce"] + options.contrastive_weight * losses.get("contrastive", 0)
+    state.optimizer.zero_grad()
+    loss.backward()
+    state.optimizer.step()
+    return {name: value.detach() for name, value in losses.items()}
+
+
+def sentence_means(
+    field: ReferringField, text: TextFeatures, counts_padding: bool
+) -> Tensor:  # [M, D]
+    """The mean of each sentence's embedded words.
+
+    The published code counts a padded batch's padding too; there the language model's features of
+    padding are what is averaged, here they are zeros.
+    """
+    if counts_padding:
+        return field.mlp1(text.words).mean(dim=1)
+    words = field.embed_words(text)
+    return words.sum(dim=1) / text.mask.sum(dim=1, keepdim=True)
+
+
+@torch.no_grad()
+def answers(
+    state: ReferringState, frozen: Frozen, lessons: list[Lesson]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each (view, object, sentence): probabilities [H, W] and the mask [H, W]."""
+    for lesson in lessons:
+        blend = frozen.blends(lesson.view)
+        for index, target in enumerate(lesson.targets):
+            (mask,) = lesson.masks([index])
+            asked = frozen.text[target.sentences]
+            responses = state.field.respond(state.features, frozen.positions, asked)
+            for rendered in mask_probabilities(blend.blend(responses.T), blend.transmittance):
+                yield rendered.cpu(), mask
+
+
+@torch.no_grad()
+def relabelled(teacher: dict[str, Any], frozen: Frozen, lessons: list[Lesson]) -> list[Lesson]:
+    """The lessons with the masks that the teacher renders, averaged over an object's sentences."""
+    positions = frozen.positions
+    field = ReferringField(frozen.text.words.shape[-1], FEATURE_DIM).to(positions.device)
+    field.load_state_dict(teacher["field"])
+    responses = field.respond(teacher["features"].to(positions.device), positions, frozen.text)
+    renewed = []
+    for lesson in lessons:
+        blend = frozen.blends(lesson.view)
+        targets = []
+        for target in lesson.targets:
+            logits = blend.blend(responses[target.sentences].T)
+            probabilities = mask_probabilities(logits, blend.transmittance).mean(dim=0)
+            mask = probabilities >= teacher["threshold"]
+            if mask.any():
+                targets.append(target._replace(mask=np.packbits(mask.cpu().numpy(), axis=1)))
+        if targets:
+            renewed.append(lesson._replace(targets=targets))
+    return renewed or lessons

@@ -12,7 +12,10 @@ import numpy as np
 from runs.errors import InputError
 
 _NO_DISTORTION = (0.0, 0.0, 0.0, 0.0, 0.0)
-_BORDER_SAMPLES = 257  # points per image side along which the distortion is inverted
+_EDGE_SAMPLES = 65  # points per image side at which a zoom is tried
+_GRID_SAMPLES = 13
+_ZOOMS = (0.25, 16.0)  # focal length after undistortion over the one before
+_BISECTIONS = 26
 
 
 @dataclass(frozen=True)
@@ -86,55 +89,67 @@ class Lens:
         takes that every pixel of the pinhole image was seen and no more than needed is cut off.
 
         Raises:
-            InputError: If the distortion folds the image over itself, so that no inverse exists.
+            InputError: If the distortion leaves no such image.
         """
-        return _undistorted(self, where) if self.is_distorted else self
+        if not self.is_distorted:
+            return self
+        zoom = _zoom(self)
+        if zoom is None:
+            raise InputError(
+                f"{where}: no image is left when distortion {self.distortion} with principal point "
+                f"({self.cx:g}, {self.cy:g}) is removed; calibrate with fewer coefficients, or "
+                "undistort the photos with COLMAP"
+            )
+        return replace(self, fx=self.fx * zoom, fy=self.fy * zoom, distortion=_NO_DISTORTION)
 
 
-@lru_cache(maxsize=64)
-def _undistorted(lens: Lens, where: str) -> Lens:
-    steps = np.linspace(0.0, 1.0, _BORDER_SAMPLES)
-    x, y = steps * lens.width - 0.5, steps * lens.height - 0.5  # integer pixel centres
-    left, right = np.full_like(y, -0.5), np.full_like(y, lens.width - 0.5)
-    top, bottom = np.full_like(x, -0.5), np.full_like(x, lens.height - 0.5)
-    border = np.stack(
-        [np.concatenate([left, right, x, x]), np.concatenate([y, y, top, bottom])], axis=-1
-    )  # [4 * samples, 2]
-    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 200, 1e-12)
-    rays = cv2.undistortPoints(
-        border[:, None], lens.matrix, np.array(lens.distortion), criteria=stop
-    )[:, 0]  # [4 * samples, 2], at depth 1
-    again = _distort(rays, lens)
-    if not np.isfinite(rays).all() or np.abs(again - border).max() > 0.05:
-        raise InputError(
-            f"{where}: distortion {lens.distortion} folds the image over itself before its border; "
-            "calibrate with fewer coefficients or undistort the photos with COLMAP"
-        )
-    n = _BORDER_SAMPLES
-    # The pinhole image may reach as far as the innermost point of each warped side.
-    reach = (
-        (lens.cx, -rays[:n, 0].max() * lens.fx),
-        (lens.width - lens.cx, rays[n : 2 * n, 0].min() * lens.fx),
-        (lens.cy, -rays[2 * n : 3 * n, 1].max() * lens.fy),
-        (lens.height - lens.cy, rays[3 * n :, 1].min() * lens.fy),
+@lru_cache(maxsize=4096)  # a folder may have as many lenses as photos
+def _zoom(lens: Lens) -> float | None:
+    """How much longer the focal lengths get when distortion is removed; None if nothing is left."""
+    # The outer edges of the pinhole image, and a grid inside in which nothing may fold either.
+    grids = [(_EDGE_SAMPLES, 2), (2, _EDGE_SAMPLES), (_GRID_SAMPLES, _GRID_SAMPLES)]
+    pixels = np.concatenate(
+        [
+            np.stack(
+                np.meshgrid(np.linspace(0, lens.width, x), np.linspace(0, lens.height, y)), axis=-1
+            ).reshape(-1, 2)
+            for x, y in grids
+        ]
     )
-    if any(wanted <= 0 or seen <= 0 for wanted, seen in reach):
-        raise InputError(
-            f"{where}: a distorted photo's principal point must lie inside it, got "
-            f"({lens.cx:g}, {lens.cy:g}) in {lens.width}x{lens.height}; undistort with COLMAP"
-        )
-    zoom = float(max(wanted / seen for wanted, seen in reach))
-    return replace(lens, fx=lens.fx * zoom, fy=lens.fy * zoom, distortion=_NO_DISTORTION)
+    corner = np.array([lens.cx, lens.cy])
+    rays = (pixels - corner) / (lens.fx, lens.fy)  # [M, 2], at zoom 1
+
+    def is_seen(zoom: float) -> bool:
+        bent, area = _distort(rays / zoom, lens.distortion)
+        position = bent * (lens.fx, lens.fy) + corner
+        is_inside = (position >= 0) & (position <= (lens.width, lens.height))
+        return bool(is_inside.all() and (area > 0).all())
+
+    low, high = _ZOOMS
+    if not is_seen(high):
+        return None
+    for _ in range(_BISECTIONS):
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if is_seen(middle) else (middle, high)
+    return high
 
 
-def _distort(rays: np.ndarray, lens: Lens) -> np.ndarray:  # [M, 2] -> [M, 2] pixels
-    k1, k2, p1, p2, k3 = lens.distortion
+def _distort(
+    rays: np.ndarray,  # [M, 2]
+    distortion: tuple[float, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    """OpenCV's distortion: the bent rays [M, 2] and how it scales areas [M], below 0 mirrored."""
+    k1, k2, p1, p2, k3 = distortion
     x, y = rays[:, 0], rays[:, 1]
     r = x * x + y * y
     radial = 1 + r * (k1 + r * (k2 + r * k3))
+    slope = k1 + r * (2 * k2 + r * 3 * k3)  # of radial, by r
     bent_x = x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x)
     bent_y = y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y
-    return np.stack([bent_x * lens.fx + lens.cx - 0.5, bent_y * lens.fy + lens.cy - 0.5], axis=-1)
+    xx = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x
+    yy = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
+    xy = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
+    return np.stack([bent_x, bent_y], axis=-1), xx * yy - xy * xy
 
 
 @dataclass(frozen=True)

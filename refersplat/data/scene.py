@@ -277,7 +277,7 @@ def _warp(shot: Shot, size: tuple[int, int], resolution: int, warnings: list[str
         )
         lens = lens.resized(width, height)
     if lens.is_distorted:
-        lens.undistorted(shot.where)  # reports a distortion that has no inverse by its file
+        lens.undistorted(shot.where)  # reports what cannot be undistorted by its file
     return Warp(lens, *_output_size(width, height, resolution, shot.path, warnings))
 
 

@@ -1,0 +1,188 @@
+"""COLMAP models: both formats, all supported cameras, undistortion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.testing import assert_close
+
+from refersplat.config import DataConfig
+from refersplat.data import load_scene
+from refersplat.data.lens import Lens, Warp, _undistortion_maps
+
+CAMERAS = {
+    "SIMPLE_PINHOLE": (50.0, 20.5, 14.5),
+    "PINHOLE": (50.0, 48.0, 20.5, 14.5),
+    "SIMPLE_RADIAL": (50.0, 20.5, 14.5, -0.1),
+    "RADIAL": (50.0, 20.5, 14.5, 0.1, 0.05),
+    "OPENCV": (50.0, 48.0, 20.5, 14.5, -0.2, 0.05, 0.004, -0.003),
+}
+
+
+def project(camera, points):  # [P, 3] -> [P, 2], pixel centres at .5
+    pose = camera.world_to_camera.double()
+    local = torch.from_numpy(points) @ pose[:3, :3].T + pose[:3, 3]
+    x, y = local[:, 0] / local[:, 2], local[:, 1] / local[:, 2]
+    return torch.stack([camera.fx * x + camera.cx, camera.fy * y + camera.cy], dim=-1)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("model", CAMERAS)
+def test_points_land_where_colmap_saw_them(make_scene, model, binary):
+    small = make_scene(model=model, params=CAMERAS[model]).write(binary=binary)
+    for index, view in enumerate(load_scene(DataConfig(scene=str(small.path))).views):
+        lens = view.lens
+        pixels = project(view.camera, small.points).numpy()
+        rays = (pixels - (view.camera.cx, view.camera.cy)) / (view.camera.fx, view.camera.fy)
+        # Poses are float32: 1e-5 of a pixel at worst here.
+        np.testing.assert_allclose(small.distort(rays), small.project(index), atol=1e-4)
+        assert (lens.cx, lens.cy) == (view.camera.cx, view.camera.cy)
+        if not lens.is_distorted:
+            assert (lens.fx, lens.fy) == (view.camera.fx, view.camera.fy)
+
+
+def test_text_and_binary_are_the_same_model(make_scene):
+    scenes = [
+        load_scene(DataConfig(scene=str(make_scene(f"{binary}").write(binary=binary).path)))
+        for binary in (True, False)
+    ]
+    for one, other in zip(*(scene.views for scene in scenes), strict=True):
+        assert_close(one.camera.world_to_camera, other.camera.world_to_camera, rtol=0, atol=0)
+        assert replace(one.camera, world_to_camera=None) == replace(
+            other.camera, world_to_camera=None
+        )
+    for one, other in zip(*(scene.points for scene in scenes), strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+
+
+def test_points_keep_position_and_color(small_scene):
+    positions, colors = load_scene(DataConfig(scene=str(small_scene.path))).points
+    np.testing.assert_allclose(positions.numpy(), small_scene.points, rtol=1e-6)
+    np.testing.assert_allclose(colors.numpy(), small_scene.colors / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("folder", ["sparse/0", "sparse"])
+def test_model_in_either_folder(small_scene, folder):
+    small_scene.write_colmap(folder=folder)
+    assert len(load_scene(DataConfig(scene=str(small_scene.path))).views) == 4
+
+
+def test_without_points(small_scene):
+    (small_scene.path / "sparse/0/points3D.bin").unlink()
+    assert load_scene(DataConfig(scene=str(small_scene.path))).points is None
+
+
+def test_other_models_are_mentioned(small_scene):
+    (small_scene.path / "sparse/1").mkdir()
+    scene = load_scene(DataConfig(scene=str(small_scene.path)))
+    assert any("only model 0 is read" in warning for warning in scene.warnings)
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_names_with_spaces_and_folders(make_scene, binary):
+    names = ["left cam/frame 1.png", "right/frame 2.png"]
+    small = make_scene(num_views=2, names=names).write(binary=binary)
+    assert [v.name for v in load_scene(DataConfig(scene=str(small.path))).views] == [
+        "frame 1",
+        "frame 2",
+    ]
+
+
+def test_stems_that_occur_twice_take_their_folder_along(make_scene):
+    small = make_scene(num_views=2, names=["left/1.png", "right/1.png"])
+    small.write_images().write_colmap()
+    scene = load_scene(DataConfig(scene=str(small.path)))
+    assert [view.name for view in scene.views] == ["left_1", "right_1"]
+
+
+def test_images_may_have_another_suffix(small_scene):
+    for name in small_scene.names:
+        path = small_scene.path / "images" / name
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    view = load_scene(DataConfig(scene=str(small_scene.path))).views[0]
+    assert view.path.name == "frame_00001.jpg"
+
+
+def test_cameras_follow_images_that_were_made_smaller(small_scene):
+    folder = small_scene.path / "images_2"
+    folder.mkdir()
+    for name in small_scene.names:
+        Image.open(small_scene.path / "images" / name).resize((20, 15)).save(folder / name)
+    scene = load_scene(DataConfig(scene=str(small_scene.path), images="images_2"))
+    camera = scene.views[0].camera
+    assert (camera.width, camera.height, camera.fx, camera.cy) == (20, 15, 25.0, 7.25)
+    assert any("cameras are scaled" in warning for warning in scene.warnings)
+    assert scene.views[0].objects[0].mask().shape == (15, 20)  # drawn for the large photo
+
+
+def grid(lens: Lens, spacing: float) -> np.ndarray:  # [h, w] uint8
+    """A photo of vertical lines in the world, dark on white, taken through ``lens``."""
+    y, x = np.mgrid[: lens.height, : lens.width].astype(np.float64)
+    pixels = np.stack([x.ravel(), y.ravel()], axis=-1)[:, None]
+    stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+    rays = cv2.undistortPoints(pixels, lens.matrix, np.array(lens.distortion), criteria=stop)
+    phase = rays[:, 0, 0].reshape(lens.height, lens.width) / spacing
+    return (255 * (1 - np.exp(-((phase - phase.round()) ** 2) / 0.02))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("k1", [-0.25, 0.25])
+def test_straight_lines_become_straight(k1):
+    lens = Lens(220, 220, 160, 120, 320, 240, (k1, 0.02, 0.002, -0.001, 0.0))
+    spacing = 0.2
+    photo = np.repeat(grid(lens, spacing)[..., None], 3, axis=2)
+    warp = Warp(lens, 320, 240)
+    dark = 255.0 - warp.image(photo)[..., 0].astype(np.float64)
+    raw = 255.0 - photo[..., 0].astype(np.float64)
+    for number in (-2, 1, 2):
+        column = number * spacing * warp.target.fx + warp.target.cx - 0.5
+
+        def bend(image, column=column):
+            window = slice(round(column) - 9, round(column) + 10)
+            weights = image[:, window]
+            middle = (weights * np.arange(window.start, window.stop)).sum(axis=1)
+            return np.abs(middle / weights.sum(axis=1) - column).max()
+
+        # Measured: at most 0.12 pixels after undistortion, 2 and more before.
+        assert bend(dark) < 0.3 < 1.5 < bend(raw)
+
+
+@given(
+    k1=st.floats(-0.2, 0.2),
+    k2=st.floats(-0.02, 0.02),
+    p1=st.floats(-0.005, 0.005),
+    p2=st.floats(-0.005, 0.005),
+    cx=st.floats(70, 90),
+)
+def test_undistorted_images_have_no_border_and_waste_nothing(k1, k2, p1, p2, cx):
+    lens = Lens(120, 118, cx, 61, 160, 120, (k1, k2, p1, p2, 0.0))
+    target = lens.undistorted()
+    assert (target.cx, target.cy, target.width, target.height) == (cx, 61, 160, 120)
+    assert target.fx / target.fy == pytest.approx(lens.fx / lens.fy)
+    if lens.is_distorted:
+        x, y = _undistortion_maps(lens)
+        # Half a pixel lies between the outermost pixels' centres and the photo's border.
+        assert -0.51 <= x.min() <= x.max() <= 159.51
+        assert -0.51 <= y.min() <= y.max() <= 119.51
+        slack = min(x.min() + 0.5, 159.5 - x.max(), y.min() + 0.5, 119.5 - y.max())
+        assert slack < 1.0
+
+
+def test_masks_are_warped_as_their_photos_are(make_scene):
+    small = make_scene(width=80, height=60, model="SIMPLE_RADIAL", params=(60.0, 41, 29, -0.15))
+    small.write()
+    for name in small.names:
+        cup = np.array(Image.open(small.path / f"gt_mask/cup_{name}"))
+        Image.fromarray(np.repeat(cup[..., None], 3, axis=2)).save(small.path / "images" / name)
+    for view in load_scene(DataConfig(scene=str(small.path), resolution=2)).views:
+        photo, mask = view.image()[0], view.objects[0].mask()
+        is_clear = (photo < 0.25) | (photo > 0.75)
+        assert is_clear.float().mean() > 0.9
+        assert torch.equal((photo > 0.5)[is_clear], mask[is_clear])

@@ -18,7 +18,8 @@ from refersplat.config import DataConfig
 from refersplat.data import View
 from refersplat.densify import DensificationStatistics
 from refersplat.gaussians import Gaussians, checked, load_ply, padded_sh
-from refersplat.optimizer import BETAS, EPSILON, Adam
+from refersplat.ops.adam import BETAS, EPSILON
+from refersplat.optimizer import Adam
 from runs.errors import InputError
 from runs.files import write_whole
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from refersplat.config import RgbConfig
 from refersplat.gaussians import SH_COEFFICIENTS, Gaussians
-
-BETAS = (0.9, 0.999)
-EPSILON = 1e-15
+from refersplat.ops.adam import adam_step
 
 
 def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str, list[float]]:
@@ -46,7 +44,6 @@ class Adam:
     second: Gaussians
     """Running mean of the squared gradients."""
     steps: int = 0
-    _rates: dict[str, tuple[list[float], Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def start(cls, gaussians: Gaussians) -> Adam:
@@ -91,19 +88,3 @@ class Adam:
 
     def _as_leaves(self) -> None:
         self.gaussians = self.gaussians.map(lambda tensor: tensor.detach().requires_grad_())
-
-
-def adam_step(
-    parameter: Tensor,  # [N, ...]
-    grad: Tensor,  # [N, ...]
-    first: Tensor,  # [N, ...]
-    second: Tensor,  # [N, ...]
-    rates: Tensor,  # [D], D = numbers in a row
-    step: int,
-) -> None:
-    """One step of Adam (Kingma & Ba 2015) in place, with a learning rate for each column."""
-    first.lerp_(grad, 1 - BETAS[0])
-    second.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-    scale = math.sqrt(1 - BETAS[1] ** step)
-    size = rates.view(parameter.shape[1:]) / (1 - BETAS[0] ** step)
-    parameter.sub_(size * first / (second.sqrt() / scale + EPSILON))

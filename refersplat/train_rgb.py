@@ -13,6 +13,8 @@ from torch import Tensor
 from refersplat.checkpoint import (
     RGB_FORMAT,
     load_gaussians,
+    save_inria_checkpoint,
+    save_viewer_files,
 )
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead

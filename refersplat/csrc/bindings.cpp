@@ -33,7 +33,10 @@ void bind_knn(py::module_& module) {
 
 }  // namespace
 
+void bind_training(py::module_& module);
+
 PYBIND11_MODULE(REFER_MODULE_NAME, module) {
   bind_knn<float>(module);
   bind_knn<double>(module);
+  bind_training(module);
 }

@@ -1,0 +1,186 @@
+// Two passes over strips of rows, each small enough to stay in cache. The first blurs the local
+// moments and turns them into similarity and its derivatives by the blurred moments; the second
+// blurs those derivatives (the window is its own transpose) and gathers them into the gradient.
+#include "ssim.h"
+
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "parallel.h"
+
+namespace refer {
+namespace {
+
+constexpr int kHalf = 5;
+constexpr int64_t kStrip = 16;
+constexpr double kSigma = 1.5, kC1 = 0.01 * 0.01, kC2 = 0.03 * 0.03;
+
+// Half of the window, the centre first.
+template <typename T>
+std::array<T, kHalf + 1> window() {
+  std::array<double, kHalf + 1> weights;
+  double total = 0;
+  for (int i = 0; i <= kHalf; ++i) {
+    weights[i] = std::exp(-i * i / (2 * kSigma * kSigma));
+    total += i == 0 ? weights[i] : 2 * weights[i];
+  }
+  std::array<T, kHalf + 1> normalised;
+  for (int i = 0; i <= kHalf; ++i) normalised[i] = static_cast<T>(weights[i] / total);
+  return normalised;
+}
+
+// Blurs rows first..first+count of `maps` maps. `fill(map, row, to)` writes a row's W values; rows
+// outside the image are zero.
+template <typename T>
+class StripBlur {
+ public:
+  StripBlur(int maps, int64_t height, int64_t width)
+      : maps_(maps),
+        height_(height),
+        width_(width),
+        line_(width + 2 * kHalf),
+        across_((kStrip + 2 * kHalf) * maps * width),
+        blurred_(kStrip * maps * width) {}
+
+  template <typename Fill>
+  void run(int64_t first, int64_t count, const Fill& fill) {
+    for (int64_t i = 0; i < count + 2 * kHalf; ++i) {
+      const int64_t row = first + i - kHalf;
+      for (int map = 0; map < maps_; ++map) {
+        T* to = &across_[(i * maps_ + map) * width_];
+        if (row < 0 || row >= height_) {
+          std::fill(to, to + width_, T(0));
+          continue;
+        }
+        fill(map, row, line_.data() + kHalf);
+        blur(line_.data() + kHalf, 1, width_, to);
+      }
+    }
+    const int64_t stride = maps_ * width_;
+    for (int64_t i = 0; i < count; ++i) {
+      blur(&across_[(i + kHalf) * stride], stride, stride, &blurred_[i * stride]);
+    }
+  }
+
+  // Row first + i of a map.
+  const T* row(int64_t i, int map) const { return &blurred_[(i * maps_ + map) * width_]; }
+
+ private:
+  void blur(const T* from, int64_t step, int64_t count, T* to) const {
+    const std::array<T, kHalf + 1> w = weights_;
+#pragma omp simd
+    for (int64_t x = 0; x < count; ++x) {
+      T sum = w[0] * from[x];
+      sum += w[1] * (from[x - step] + from[x + step]);
+      sum += w[2] * (from[x - 2 * step] + from[x + 2 * step]);
+      sum += w[3] * (from[x - 3 * step] + from[x + 3 * step]);
+      sum += w[4] * (from[x - 4 * step] + from[x + 4 * step]);
+      sum += w[5] * (from[x - 5 * step] + from[x + 5 * step]);
+      to[x] = sum;
+    }
+  }
+
+  const std::array<T, kHalf + 1> weights_ = window<T>();
+  const int maps_;
+  const int64_t height_, width_;
+  std::vector<T> line_;     // one row with zeros at both ends
+  std::vector<T> across_;   // [rows, maps, W] blurred along the rows
+  std::vector<T> blurred_;  // [rows, maps, W] blurred both ways
+};
+
+// The similarities' sum over one row; derivatives by mean, square and product where asked for.
+template <typename T>
+double similarity(const StripBlur<T>& blur, int64_t i, int64_t width, T* by_mean, T* by_square,
+                  T* by_product) {
+  const T *mean_x = blur.row(i, 0), *mean_y = blur.row(i, 1);
+  const T *square_x = blur.row(i, 2), *square_y = blur.row(i, 3), *product = blur.row(i, 4);
+  const T c1 = kC1, c2 = kC2;
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t x = 0; x < width; ++x) {
+    const T mx = mean_x[x], my = mean_y[x];
+    const T luminance_top = 2 * mx * my + c1, luminance_bottom = mx * mx + my * my + c1;
+    const T contrast_top = 2 * (product[x] - mx * my) + c2;
+    const T contrast_bottom = square_x[x] - mx * mx + square_y[x] - my * my + c2;
+    const T inverse = 1 / (luminance_bottom * contrast_bottom);
+    const T value = luminance_top * contrast_top * inverse;
+    const T product_slope = 2 * luminance_top * inverse;
+    const T square_slope = -value * luminance_bottom * inverse;
+    sum += value;
+    if (by_mean) {
+      by_product[x] = product_slope;
+      by_square[x] = square_slope;
+      by_mean[x] = 2 * my * contrast_top * inverse - 2 * mx * value * contrast_bottom * inverse -
+                   my * product_slope - 2 * mx * square_slope;
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+template <typename T>
+double ssim(const T* image, const T* target, int64_t channels, int64_t height, int64_t width,
+            int threads, T* gradient) {
+  const int64_t strips = (height + kStrip - 1) / kStrip, size = height * width;
+  std::vector<double> sums(channels * strips);
+  std::vector<T> slopes(gradient ? 3 * channels * size : 0);  // [C, 3, H, W]
+
+  parallel_for(channels * strips, 1, threads, [&](int64_t begin, int64_t end) {
+    StripBlur<T> blur(5, height, width);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t channel = task / strips, first = task % strips * kStrip;
+      const int64_t count = std::min(kStrip, height - first);
+      const T *x = image + channel * size, *y = target + channel * size;
+      blur.run(first, count, [&](int map, int64_t row, T* to) {
+        const T* a = (map == 1 || map == 3 ? y : x) + row * width;
+        const T* b = (map == 3 || map == 4 ? y : x) + row * width;
+        if (map < 2) {
+          std::copy(a, a + width, to);
+        } else {
+          for (int64_t i = 0; i < width; ++i) to[i] = a[i] * b[i];
+        }
+      });
+      T* slope = gradient ? &slopes[3 * channel * size] : nullptr;
+      for (int64_t i = 0; i < count; ++i) {
+        T* at = slope ? slope + (first + i) * width : nullptr;
+        sums[task] += similarity(blur, i, width, at, at ? at + size : at, at ? at + 2 * size : at);
+      }
+    }
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  const double pixels = static_cast<double>(channels) * size;
+  if (!gradient) return total / pixels;
+
+  const T scale = static_cast<T>(1 / pixels);
+  parallel_for(channels * strips, 1, threads, [&](int64_t begin, int64_t end) {
+    StripBlur<T> blur(3, height, width);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t channel = task / strips, first = task % strips * kStrip;
+      const int64_t count = std::min(kStrip, height - first);
+      const T* slope = &slopes[3 * channel * size];
+      blur.run(first, count, [&](int map, int64_t row, T* to) {
+        const T* from = slope + map * size + row * width;
+        std::copy(from, from + width, to);
+      });
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t offset = channel * size + (first + i) * width;
+        const T *by_mean = blur.row(i, 0), *by_square = blur.row(i, 1),
+                *by_product = blur.row(i, 2);
+        const T *x = image + offset, *y = target + offset;
+        T* to = gradient + offset;
+        for (int64_t j = 0; j < width; ++j) {
+          to[j] = scale * (by_mean[j] + 2 * x[j] * by_square[j] + y[j] * by_product[j]);
+        }
+      }
+    }
+  });
+  return total / pixels;
+}
+
+template double ssim(const float*, const float*, int64_t, int64_t, int64_t, int, float*);
+template double ssim(const double*, const double*, int64_t, int64_t, int64_t, int, double*);
+
+}  // namespace refer

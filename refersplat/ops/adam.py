@@ -1,0 +1,83 @@
+"""Adam (Kingma & Ba 2015) for rows whose columns have learning rates of their own."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from native import check_same, check_shape, load, num_threads
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-15
+"""Tiny, as 3D Gaussian Splatting sets it: its gradients are small."""
+
+
+def adam_step(
+    parameter: Tensor,  # [N, ...]
+    gradient: Tensor,  # [N, ...]
+    first: Tensor,  # [N, ...]
+    second: Tensor,  # [N, ...]
+    rates: Tensor,  # [D]
+    step: int,
+) -> None:
+    """Moves ``parameter`` against its gradient, and updates its moments, in place.
+
+    Args:
+        parameter: What is optimised; contiguous, like the moments.
+        gradient: Of the loss, by ``parameter``.
+        first: Running mean of the gradients.
+        second: Running mean of their squares.
+        rates: Learning rate of each of the D numbers in a row.
+        step: Which step this is, counted from 1.
+
+    Raises:
+        ValueError: If shapes, dtypes or devices do not match.
+    """
+    for name, tensor in (("gradient", gradient), ("first", first), ("second", second)):
+        check_shape(name, tensor, parameter.shape)
+        check_same(name, tensor, "parameter", parameter)
+    check_shape("rates", rates, (math.prod(parameter.shape[1:]),))
+    check_same("rates", rates, "parameter", parameter)
+    for name, tensor in (("parameter", parameter), ("first", first), ("second", second)):
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous, since it is written in place")
+    _adam(parameter, gradient, first, second, rates, step)
+
+
+def adam_reference(
+    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
+) -> None:
+    """What :func:`adam_step` means."""
+    first.lerp_(gradient, 1 - BETAS[0])
+    second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+    root = second.sqrt() / math.sqrt(1 - BETAS[1] ** step)
+    sizes = rates.view(parameter.shape[1:]) / (1 - BETAS[0] ** step)
+    parameter.sub_(sizes * first / (root + EPSILON))
+
+
+@torch.library.custom_op("refersplat::adam", mutates_args=("parameter", "first", "second"))
+def _adam(
+    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
+) -> None:
+    adam_reference(parameter, gradient, first, second, rates, step)
+
+
+@_adam.register_kernel("cpu")
+def _(
+    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
+) -> None:
+    native = load("refersplat")
+    if native is None or parameter.dtype not in (torch.float32, torch.float64):
+        adam_reference(parameter, gradient, first, second, rates, step)
+        return
+    arrays = (t.detach().numpy() for t in (parameter, gradient.contiguous(), first, second, rates))
+    native.adam(*arrays, *BETAS, EPSILON, step, num_threads())
+
+
+@_adam.register_fake
+def _(
+    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
+) -> None:
+    return None

@@ -1,0 +1,101 @@
+"""Structural similarity of images (Wang et al. 2004)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from native import as_array, check_same, check_shape, load, num_threads
+
+WINDOW = 11
+"""Side of the Gaussian window in pixels."""
+SIGMA = 1.5
+C1 = 0.01**2
+C2 = 0.03**2
+
+
+def ssim(
+    image: Tensor,  # [C, H, W]
+    target: Tensor,  # [C, H, W]
+) -> Tensor:  # scalar
+    """Mean structural similarity of images in 0..1; outside the images lies zero, as in 3DGS.
+
+    Differentiable in ``image``; ``target`` is a constant.
+
+    Raises:
+        ValueError: If the two do not match, or an image has no pixel.
+    """
+    check_shape("image", image, (None, None, None))
+    check_shape("target", target, image.shape)
+    check_same("target", target, "image", image)
+    if not image.numel():
+        raise ValueError(f"image must have pixels, got shape {list(image.shape)}")
+    is_learned = image.requires_grad and torch.is_grad_enabled()
+    similarity, _ = _ssim(image, target.detach(), is_learned)
+    return similarity
+
+
+def ssim_reference(image: Tensor, target: Tensor) -> Tensor:
+    """What :func:`ssim` means."""
+    moments = torch.cat([image, target, image * image, target * target, image * target])
+    mean_x, mean_y, square_x, square_y, product = _blur(moments).chunk(5)
+    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
+    covariance = product - mean_x * mean_y
+    variances = square_x - mean_x**2 + square_y - mean_y**2
+    return (luminance * (2 * covariance + C2) / (variances + C2)).mean()
+
+
+def _blur(maps: Tensor) -> Tensor:  # [C, H, W] -> [C, H, W]
+    offsets = torch.arange(WINDOW, dtype=maps.dtype, device=maps.device) - WINDOW // 2
+    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
+    window = (weights / weights.sum()).expand(len(maps), 1, 1, WINDOW)
+    half = WINDOW // 2
+    across = F.conv2d(maps[None], window, padding=(0, half), groups=len(maps))
+    return F.conv2d(across, window.transpose(2, 3), padding=(half, 0), groups=len(maps))[0]
+
+
+@torch.library.custom_op("refersplat::ssim", mutates_args=())
+def _ssim(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    return _ssim_by_autograd(image, target, with_gradient)
+
+
+def _ssim_by_autograd(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    """The similarity, and its derivative by ``image`` where it is asked for, else no numbers."""
+    if not with_gradient:
+        return ssim_reference(image, target), image.new_empty(0)
+    with torch.enable_grad():
+        leaf = image.detach().requires_grad_()
+        similarity = ssim_reference(leaf, target)
+        (gradient,) = torch.autograd.grad(similarity, leaf)
+    return similarity.detach(), gradient
+
+
+@_ssim.register_kernel("cpu")
+def _(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    native = load("refersplat")
+    if native is None or image.dtype not in (torch.float32, torch.float64):
+        return _ssim_by_autograd(image, target, with_gradient)
+    gradient = image.new_empty(image.shape if with_gradient else 0)
+    similarity = native.ssim(as_array(image), as_array(target), num_threads(), gradient.numpy())
+    return image.new_tensor(similarity), gradient
+
+
+@_ssim.register_fake
+def _(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    return image.new_empty(()), image.new_empty(image.shape if with_gradient else 0)
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None, None]:
+    (gradient,) = ctx.saved_tensors
+    return grad * gradient, None, None
+
+
+_ssim.register_autograd(_backward, setup_context=_keep_for_backward)

@@ -1,0 +1,204 @@
+import dataclasses
+
+import numpy as np
+import plyfile
+import pytest
+import torch
+from torch.testing import assert_close
+
+from refersplat.gaussians import Gaussians, load_ply, ply_properties, save_ply
+from runs.errors import InputError
+
+
+def random_gaussians(rng, count):
+    shapes = {"means": (3,), "log_scales": (3,), "quats": (4,), "logit_opacities": ()}
+    return Gaussians(
+        **{name: torch.randn(count, *shape, generator=rng) for name, shape in shapes.items()},
+        sh=torch.randn(count, 16, 3, generator=rng),
+    )
+
+
+def assert_equal(got, want):
+    for name, tensor in want.tensors().items():
+        assert torch.equal(getattr(got, name), tensor), name
+
+
+def write_rows(path, columns, name="vertex", text=False):
+    rows = np.zeros(len(next(iter(columns.values()))), [(n, "f4") for n in columns])
+    for column, values in columns.items():
+        rows[column] = values
+    plyfile.PlyData([plyfile.PlyElement.describe(rows, name)], text=text).write(path)
+
+
+def columns(rng, count=4, rest=45):
+    names = ply_properties(rest)
+    return {name: torch.randn(count, generator=rng).numpy() for name in names}
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_ply_written_and_read_back_is_equal(rng, tmp_path, count):
+    gaussians = random_gaussians(rng, count)
+    save_ply(gaussians, tmp_path / "scene.ply")
+    assert_equal(load_ply(tmp_path / "scene.ply"), gaussians)
+
+
+def test_ply_has_the_properties_of_inria_in_their_order(rng, tmp_path):
+    gaussians = random_gaussians(rng, 5)
+    save_ply(gaussians, tmp_path / "scene.ply")
+    vertices = plyfile.PlyData.read(tmp_path / "scene.ply")["vertex"]
+    names = [p.name for p in vertices.properties]
+    assert names[:6] == ["x", "y", "z", "nx", "ny", "nz"]
+    assert names[6:10] == ["f_dc_0", "f_dc_1", "f_dc_2", "f_rest_0"]
+    assert names[53:] == ["f_rest_44", "opacity", *(f"scale_{i}" for i in range(3))] + [
+        f"rot_{i}" for i in range(4)
+    ]
+    # Channel-major: the first fifteen are red.
+    assert_close(torch.tensor(vertices["f_rest_1"]), gaussians.sh[:, 2, 0])
+    assert_close(torch.tensor(vertices["f_rest_15"]), gaussians.sh[:, 1, 1])
+    assert_close(torch.tensor(vertices["rot_0"]), gaussians.quats[:, 0])
+
+
+@pytest.mark.parametrize("rest", [0, 9, 24, 45])
+@pytest.mark.parametrize("text", [False, True])
+def test_lower_sh_degrees_are_padded(rng, tmp_path, rest, text):
+    written = columns(rng, rest=rest)
+    write_rows(tmp_path / "scene.ply", written, text=text)
+    sh = load_ply(tmp_path / "scene.ply").sh
+    assert sh.shape == (4, 16, 3)
+    kept = 1 + rest // 3
+    assert (sh[:, kept:] == 0).all()
+    assert_close(sh[:, 0, 2], torch.from_numpy(written["f_dc_2"]))
+    if rest:
+        assert_close(sh[:, kept - 1, 2], torch.from_numpy(written[f"f_rest_{rest - 1}"]))
+
+
+def break_nothing_there(path, rng):
+    return None
+
+
+def break_empty(path, rng):
+    path.write_bytes(b"")
+
+
+def break_text(path, rng):
+    path.write_text("ceci n'est pas un nuage de points\n")
+
+
+def break_truncated(path, rng):
+    save_ply(random_gaussians(rng, 20), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def break_cut_header(path, rng):
+    save_ply(random_gaussians(rng, 20), path)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def break_missing_property(path, rng):
+    written = columns(rng)
+    del written["opacity"]
+    write_rows(path, written)
+
+
+def break_points_only(path, rng):
+    write_rows(path, dict.fromkeys(("x", "y", "z", "red", "green", "blue"), np.ones(3)))
+
+
+def break_other_element(path, rng):
+    write_rows(path, columns(rng), name="face")
+
+
+def break_sh_count(path, rng):
+    write_rows(path, columns(rng, rest=12))
+
+
+def break_nan_position(path, rng):
+    written = columns(rng)
+    written["y"][2] = np.nan
+    write_rows(path, written)
+
+
+def break_infinite_scale(path, rng):
+    written = columns(rng)
+    written["scale_1"][:2] = np.inf
+    write_rows(path, written)
+
+
+def break_zero_rotation(path, rng):
+    written = columns(rng)
+    for i in range(4):
+        written[f"rot_{i}"][1] = 0
+    write_rows(path, written)
+
+
+def break_no_rows(path, rng):
+    write_rows(path, columns(rng, count=0))
+
+
+@pytest.mark.parametrize(
+    ("break_file", "message"),
+    [
+        (break_nothing_there, "no such file; give the .ply or chkpnt"),
+        (break_empty, "is not a whole PLY file .*; export or copy it again"),
+        (break_text, "is not a whole PLY file .*; export or copy it again"),
+        (break_truncated, "is not a whole PLY file .*early end-of-file.*; export or copy it again"),
+        (break_cut_header, "is not a whole PLY file .*; export or copy it again"),
+        (break_missing_property, "has no property 'opacity'; a trained scene has x y z"),
+        (break_points_only, "has no property 'f_dc_0'; .* Is this the SfM input"),
+        (break_other_element, "has no element 'vertex'; give the .ply of a trained scene"),
+        (break_sh_count, "has 12 f_rest properties, expected 0, 9, 24 or 45"),
+        (break_nan_position, "means of 1 of 4 Gaussians is NaN or infinite; remove them"),
+        (break_infinite_scale, "log_scales of 2 of 4 Gaussians is NaN or infinite; remove them"),
+        (break_zero_rotation, "quats of 1 of 4 Gaussians have length zero"),
+        (break_no_rows, "holds no Gaussians; point to a trained scene"),
+    ],
+)
+def test_broken_ply_says_what_is_wrong(rng, tmp_path, break_file, message):
+    path = tmp_path / "broken.ply"
+    break_file(path, rng)
+    with pytest.raises(InputError, match=rf"broken\.ply: {message}"):
+        load_ply(path)
+
+
+def test_a_failed_write_leaves_the_old_file(rng, tmp_path, monkeypatch):
+    path = tmp_path / "scene.ply"
+    gaussians = random_gaussians(rng, 3)
+    save_ply(gaussians, path)
+
+    def fail(self, file):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(plyfile.PlyData, "write", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_ply(random_gaussians(rng, 9), path)
+    monkeypatch.undo()
+    assert_equal(load_ply(path), gaussians)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_select_join_and_properties(rng):
+    gaussians = random_gaussians(rng, 6)
+    mask = torch.tensor([True, False] * 3)
+    assert_equal(
+        gaussians.select(mask)
+        .joined(gaussians.select(~mask))
+        .select(torch.tensor([0, 3, 1, 4, 2, 5])),
+        gaussians,
+    )
+    assert gaussians.count == 6
+    assert_close(gaussians.scales.log(), gaussians.log_scales)
+    assert_close(gaussians.opacities.logit(), gaussians.logit_opacities)
+    assert_close(torch.cat([gaussians.sh_dc, gaussians.sh_rest], dim=1), gaussians.sh)
+    learned = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
+    assert not any(t.requires_grad for t in learned.detached().tensors().values())
+    assert [f.name for f in dataclasses.fields(Gaussians)] == list(gaussians.tensors())
+
+
+def test_rotations_turn_axes_into_the_world():
+    quarter_turn_about_z = torch.tensor([[2**0.5, 0.0, 0.0, 2**0.5]])  # of length 2
+    gaussian = Gaussians(
+        *(torch.zeros(1, 3),) * 2, quarter_turn_about_z, torch.zeros(1), torch.zeros(1, 16, 3)
+    )
+    turned = gaussian.rotations[0] @ torch.tensor([1.0, 0.0, 0.0])
+    assert_close(turned, torch.tensor([0.0, 1.0, 0.0]), atol=1e-6, rtol=0)

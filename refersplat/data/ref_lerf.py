@@ -171,7 +171,8 @@ def _exact_names(segmentation: str | None, category: str | None, view: str) -> l
     if segmentation:
         names += [segmentation, f"{view}/{segmentation}"]
     if category:
-        names += [f"{view}/{category}.png", f"{category}_{view}.png"]
+        names += [f"{place}{category}_{view}.png" for place in ("", f"{view}/")]
+        names += [f"{view}/{category}.png"]
     return names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -164,6 +164,10 @@ def load_scene(config: DataConfig) -> Scene:
         )
         for name, file in files.items()
     }
+    shared = Counter(entry.mask_path for of_view in entries.values() for entry in of_view)
+    warnings += [
+        f"{mask}: is the mask of {count} views" for mask, count in shared.items() if count > 1
+    ]
     if masks.num_missing:
         warnings.append(
             f"{path / config.masks}: no mask of {masks.num_missing} objects in training views, "

@@ -67,7 +67,7 @@ class SmallScene:
             pixels = np.empty((self.height, self.width, 3), dtype=np.uint8)
             pixels[..., 0] = np.linspace(0, 255, self.width)
             pixels[..., 1] = np.linspace(0, 255, self.height)[:, None]
-            pixels[..., 2] = 40 * index
+            pixels[..., 2] = (40 * index) % 256
             path = self.path / "images" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)

@@ -212,7 +212,7 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(numbers):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+        if "GLOBAL" in str(error):
             raise InputError(
                 f"{path}: holds Python objects besides tensors and numbers, which are not loaded "
                 f"because they could run code; {NOT_A_SCENE}"

@@ -110,12 +110,16 @@ def _shot(image: _Image, lenses: dict[int, Lens], images: ImageFolder) -> Shot:
     )
 
 
-def _lens(model: str, width: int, height: int, params: list[float], where: str) -> Lens:
+def _check_supported(model: str, where: str) -> None:
     if model not in _SUPPORTED:
         raise InputError(
             f"{where}: camera model {model} is not supported (expected one of "
             f"{', '.join(_SUPPORTED)}); run `colmap image_undistorter`, which writes PINHOLE"
         )
+
+
+def _lens(model: str, width: int, height: int, params: list[float], where: str) -> Lens:
+    _check_supported(model, where)
     if len(params) != _NUM_PARAMS[model]:
         raise InputError(
             f"{where}: {model} has {_NUM_PARAMS[model]} parameters, got {len(params)}; "
@@ -178,13 +182,9 @@ def _cameras_bin(path: Path) -> dict[int, Lens]:
         what = f"camera {index + 1} of {count}"
         key, number, width, height = data.take("iiQQ", what)
         where = f"{path}: camera {key}"
-        if not 0 <= number < len(_MODELS):
-            raise InputError(
-                f"{where}: camera model number {number} is unknown (expected one of "
-                f"{', '.join(_SUPPORTED)}); run `colmap image_undistorter`, which writes PINHOLE"
-            )
-        model, num_params = _MODELS[number]
-        params = list(data.take(f"{num_params}d", what))
+        model = _MODELS[number][0] if 0 <= number < len(_MODELS) else f"number {number}"
+        _check_supported(model, where)
+        params = list(data.take(f"{_NUM_PARAMS[model]}d", what))
         lenses[key] = _lens(model, width, height, params, where)
     data.end()
     return lenses

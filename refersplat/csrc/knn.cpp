@@ -103,7 +103,7 @@ class Tree {
       int64_t node;
       T distance;
     };
-    Waiting stack[2 * 32];
+    Waiting stack[32];  // one for each level, and 2^31 points make 28 of them
     int waiting = 0;
     stack[waiting++] = {1, T(0)};
     while (waiting > 0) {

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is read."""
 
-    scene: str = ""
-    """Folder of the scene (-s)."""
+    scene: Annotated[str, arg(aliases=("-s",))] = ""
+    """Folder of the scene."""
     images: str = "images"
     """Folder of the images inside the scene."""
     masks: str = "gt_mask"
     """Folder of the masks inside the scene; ``mask`` is looked into second."""
-    resolution: int = -1
+    resolution: Annotated[int, arg(aliases=("-r",))] = -1
     """Images are made this many times smaller (-r 2), or this many pixels wide where it is above 8;
     -1 keeps the size up to 1600 pixels of width."""
-    eval: bool = False
+    eval: Annotated[bool, arg(aliases=("--eval",))] = False
     """Keep test views out of training: ``test_views``, else the scene's own list, else every 8th.
     Without it all views train."""
     test_views: tuple[str, ...] = ()
@@ -34,10 +36,10 @@ class DataConfig:
 class RgbConfig:
     """Fitting the Gaussians to the photos (Kerbl et al. 2023)."""
 
-    iterations: int = 7_000
-    """Optimisation steps, one image each (--iterations)."""
-    start_checkpoint: str = ""
-    """Use these Gaussians instead of fitting: a chkpnt*.pth or a .ply (--start_checkpoint)."""
+    iterations: Annotated[int, arg(aliases=("--iterations",))] = 7_000
+    """Optimisation steps, one image each."""
+    start_checkpoint: Annotated[str, arg(aliases=("--start_checkpoint",))] = ""
+    """Use these Gaussians instead of fitting: a chkpnt*.pth or a .ply."""
     sh_degree: int = 3
     position_lr_init: float = 1.6e-4
     position_lr_final: float = 1.6e-6
@@ -93,23 +95,71 @@ class TrainConfig:
     none, and the threshold is 0.5."""
     stages: int = 1
     """2 trains a second time, on the masks that the first stage renders."""
-    cache_gb: float = -1.0
-    """Memory for the views' blend matrices (--cache_gb); -1 takes a quarter of what is free."""
+    threshold: Annotated[float, arg(aliases=("--threshold",))] = -1.0
+    """Where a pixel becomes object, 0 to 1; -1 takes what the training chose on views kept aside.
+    render.py and eval.py read it."""
+    cache_gb: Annotated[float, arg(aliases=("--cache_gb",))] = -1.0
+    """Memory for the views' blend matrices; -1 takes a quarter of what is free."""
     checkpoint_every: int = 500
+
+
+@dataclass(frozen=True)
+class MatchConfig:
+    """How a new sentence finds its group of Gaussians; every switch takes one ingredient away."""
+
+    groups: bool = True
+    """Answer with the group that a sentence means; off, every sentence gets the field's response."""
+    refine_steps: int = 150
+    """Steps that fit the groups' memberships to the masks; 0 keeps the lifted masks."""
+    nearest: bool = True
+    """Count how similar a group's nearest training sentences are."""
+    ridge: bool = True
+    """Count a linear classifier of the sentence embeddings."""
+    relation: bool = True
+    """Count whether a group stands where the sentence says: next to, between, on top of."""
+    color: bool = True
+    """Count whether a group has the colours that the sentence names."""
+    size: bool = True
+    """Count whether a group is as tall, small, central as the sentence says."""
+    field: bool = True
+    """Count the field's response, averaged over a group."""
+    apart: bool = True
+    """Take sentences apart into what they say of the object and of others; off, they stay whole."""
+    weigh: bool = True
+    """Weigh the ingredients by training sentences that are left out; off, by prior weights."""
+    reject: float = 2.0
+    """A sentence gets no group but the field's response where it is less similar to every group
+    than training sentences that are left out, by this many standard deviations."""
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """What render.py draws."""
+
+    split: Annotated[Literal["test", "train", "all"], arg(aliases=("--split",))] = "test"
+    """Which views."""
+    views: Annotated[tuple[str, ...], arg(aliases=("--views",))] = ()
+    """Names of views to draw instead of a split."""
+    sentence: Annotated[tuple[str, ...], arg(aliases=("--sentence",))] = ()
+    """Sentences to answer instead of the scene's own."""
+    orbit: Annotated[bool, arg(aliases=("--orbit",))] = False
+    """Make a video from a flight around the scene: one for each sentence, or of the bare scene."""
+    frames: int = 120
+    """Pictures of the video, 24 a second."""
 
 
 @dataclass(frozen=True)
 class Config:
     """One run of refersplat."""
 
-    model_path: str = ""
-    """Folder that the run writes (-m)."""
+    model_path: Annotated[str, arg(aliases=("-m",))] = ""
+    """Folder that the run writes."""
     seed: int = 0
-    resume: bool = False
-    """Go on where a stopped run left off (--resume)."""
-    device: str = "auto"
-    """``cpu``, ``cuda`` or ``auto``."""
+    resume: Annotated[bool, arg(aliases=("--resume",))] = False
+    """Go on where a stopped run left off."""
     data: DataConfig = field(default_factory=DataConfig)
     rgb: RgbConfig = field(default_factory=RgbConfig)
     text: TextConfig = field(default_factory=TextConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)

@@ -1,0 +1,22 @@
+"""Scores a trained model on its test views and writes results.json.
+
+python eval.py -m output/tabletop
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from runs.config import choose_model
+from runs.errors import run
+from train import MODELS, SHORT_OPTIONS
+
+
+def main(argv: list[str]) -> None:
+    """Hands the options to the model that they mean."""
+    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    importlib.import_module(f"{model}.evaluate").main(argv)
+
+
+if __name__ == "__main__":
+    run(main)

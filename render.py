@@ -1,0 +1,24 @@
+"""Draws what a trained model answers to sentences: masks, heat maps, overlays, videos.
+
+python render.py -m output/tabletop
+python render.py -m output/tabletop --sentence "the tall yellow bottle" --views frame_00008
+python render.py -m output/tabletop --sentence "the tall yellow bottle" --orbit
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from runs.config import choose_model
+from runs.errors import run
+from train import MODELS, SHORT_OPTIONS
+
+
+def main(argv: list[str]) -> None:
+    """Hands the options to the model that they mean."""
+    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    importlib.import_module(f"{model}.pictures").main(argv)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,25 @@
+"""Trains a model: refersplat with -s SCENE -m OUT, or what --config names; options override it.
+
+python train.py -s data/demo/tabletop -m output/tabletop --eval
+python train.py -s data/ref_lerf/ramen -m output/ramen --config configs/refersplat/ramen.yaml
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from runs.config import choose_model
+from runs.errors import run
+
+MODELS = ("refersplat", "detailbase")
+SHORT_OPTIONS = {"-s": "refersplat", "-m": "refersplat"}
+
+
+def main(argv: list[str]) -> None:
+    """Hands the options to the model that they mean."""
+    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    importlib.import_module(f"{model}.train").main(argv)
+
+
+if __name__ == "__main__":
+    run(main, when_stopped="the same command with --resume goes on from the last checkpoint")

@@ -155,7 +155,7 @@ class Config:
     model_path: Annotated[str, arg(aliases=("-m",))] = ""
     """Folder that the run writes."""
     seed: int = 0
-    resume: Annotated[bool, arg(aliases=("--resume",))] = False
+    resume: bool = False
     """Go on where a stopped run left off."""
     data: DataConfig = field(default_factory=DataConfig)
     rgb: RgbConfig = field(default_factory=RgbConfig)

@@ -68,7 +68,6 @@ def render(
         values,
         camera.height,
         camera.width,
-        radii=projected.radii,
     )
     color = image[:3]
     if background is not None:
@@ -104,5 +103,4 @@ def frozen_blend(
         gaussians.opacities,
         camera.height,
         camera.width,
-        radii=projected.radii,
     )

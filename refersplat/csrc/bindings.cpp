@@ -33,10 +33,12 @@ void bind_knn(py::module_& module) {
 
 }  // namespace
 
+void bind_rendering(py::module_& module);
 void bind_training(py::module_& module);
 
 PYBIND11_MODULE(REFER_MODULE_NAME, module) {
   bind_knn<float>(module);
   bind_knn<double>(module);
+  bind_rendering(module);
   bind_training(module);
 }

@@ -6,14 +6,20 @@ pixel and every query every point, so it is for tests and small scenes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 NEAR = 0.2
 BLUR = 0.3
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
+TILE = 16
+BLEND_BLOCK = 1 << 23
+"""How many (Gaussian, pixel) pairs are held at once."""
 KNN_BLOCK = 1 << 24
 """How many distances are held at once."""
 
@@ -140,19 +146,12 @@ def blend_weights(
     conics: Tensor,  # [N, 3]
     depths: Tensor,  # [N]
     opacities: Tensor,  # [N]
-    height: int,
-    width: int,
+    pixels: Tensor,  # [P, 2], x then y
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Order [M] of the Gaussians in front, their weights [M, H * W], and what is left [H * W]."""
+    """Order [M] of the Gaussians in front, their weights [M, P], and what is left [P]."""
     order = (depths > NEAR).nonzero()[:, 0]
     order = order[torch.argsort(depths[order].detach(), dim=0, stable=True)]
-    rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=means2d.dtype, device=means2d.device),
-        torch.arange(width, dtype=means2d.dtype, device=means2d.device),
-        indexing="ij",
-    )
-    dx = means2d[order, 0, None] - columns.reshape(-1)
-    dy = means2d[order, 1, None] - rows.reshape(-1)
+    dx, dy = (means2d[order, None] - pixels).unbind(dim=-1)
     xx, xy, yy = conics[order, :, None].unbind(dim=1)
     power = -0.5 * (xx * dx * dx + yy * dy * dy) - xy * dx * dy
     alpha = (opacities[order, None] * power.exp()).clamp_max(MAX_ALPHA)
@@ -160,9 +159,19 @@ def blend_weights(
     # Once transmittance would fall below the limit it stays below: the pixel is finished.
     alive = torch.cumprod(1 - alpha, dim=0).detach() >= MIN_TRANSMITTANCE
     alpha = torch.where(alive, alpha, torch.zeros_like(alpha))
-    one = torch.ones_like(dx[:1]) if len(order) else means2d.new_ones(1, height * width)
-    after = torch.cat([one, torch.cumprod(1 - alpha, dim=0)])
+    after = torch.cat([means2d.new_ones(1, len(pixels)), torch.cumprod(1 - alpha, dim=0)])
     return order, alpha * after[:-1], after[-1]
+
+
+def pixel_blocks(height: int, width: int, count: int, like: Tensor) -> tuple[Tensor, ...]:
+    """The image's pixels [P, 2] row by row, in blocks that N Gaussians can meet in memory."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=like.dtype, device=like.device),
+        torch.arange(width, dtype=like.dtype, device=like.device),
+        indexing="ij",
+    )
+    pixels = torch.stack([columns, rows], dim=-1).view(-1, 2)
+    return pixels.split(max(1, BLEND_BLOCK // max(1, count)))
 
 
 def rasterize(
@@ -175,9 +184,94 @@ def rasterize(
     width: int,
 ) -> tuple[Tensor, Tensor]:  # [C, H, W], [H, W]
     """Composites values front to back, and says what transmittance is left."""
-    order, weights, left = blend_weights(means2d, conics, depths, opacities, height, width)
-    image = (values[order].T @ weights).view(-1, height, width)
-    return image, left.view(height, width)
+
+    def composite(
+        means2d: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        order, weights, left = blend_weights(means2d, conics, depths, opacities, pixels)
+        return values[order].T @ weights, left
+
+    # Blocks are computed again for the gradient: together they would not fit into memory.
+    blocks = [
+        checkpoint(composite, means2d, conics, opacities, values, pixels, use_reentrant=False)
+        for pixels in pixel_blocks(height, width, len(means2d), means2d)
+    ]
+    image = torch.cat([block for block, _ in blocks], dim=1)
+    left = torch.cat([block for _, block in blocks])
+    return image.view(-1, height, width), left.view(height, width)
+
+
+def blend_matrix(
+    means2d: Tensor,  # [N, 2]
+    conics: Tensor,  # [N, 3]
+    depths: Tensor,  # [N]
+    opacities: Tensor,  # [N]
+    height: int,
+    width: int,
+) -> tuple[Tensor, ...]:
+    """The tensors of a ``BlendMatrix``, in its order."""
+    places, found, parts, left = [], [], [], []
+    for pixels in pixel_blocks(height, width, len(means2d), means2d):
+        order, weights, remaining = blend_weights(means2d, conics, depths, opacities, pixels)
+        rank, column = weights.nonzero(as_tuple=True)
+        places.append(pixels[column].long())
+        found.append(torch.stack([rank, order[rank]], dim=1))
+        parts.append(weights[rank, column])
+        left.append(remaining)
+    (x, y), (rank, gaussian) = torch.cat(places).T, torch.cat(found).T
+    tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
+    tile, pixel = y // TILE * tiles_x + x // TILE, y % TILE * TILE + x % TILE
+    group_key = tile * (len(means2d) + 1) + rank
+    by_group = torch.argsort(group_key * TILE**2 + pixel, dim=0)
+    keys, sizes = torch.unique_consecutive(group_key[by_group], return_counts=True)
+    first = torch.cat([sizes.new_zeros(1), sizes.cumsum(dim=0)])
+    group_tiles = keys // (len(means2d) + 1)
+    tile_groups = torch.searchsorted(
+        group_tiles, torch.arange(tiles_x * tiles_y + 1, device=keys.device)
+    )
+    return (
+        tile_groups,
+        first,
+        gaussian[by_group][first[:-1]].to(torch.int32),
+        pixel[by_group].to(torch.uint8),
+        torch.cat(parts)[by_group],
+        torch.cat(left).view(height, width),
+    )
+
+
+def blend_pairs(
+    tile_groups: Tensor,  # [tiles + 1]
+    group_pairs: Tensor,  # [groups + 1]
+    gaussians: Tensor,  # [groups]
+    pixels: Tensor,  # [pairs]
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    """Of each pair of a ``BlendMatrix``, the pixel of the image [pairs] and the Gaussian [pairs]."""
+    tiles_x = -(-width // TILE)
+    group_tiles = torch.arange(len(tile_groups) - 1, device=pixels.device).repeat_interleave(
+        tile_groups.diff()
+    )
+    sizes = group_pairs.diff()
+    tile, place = group_tiles.repeat_interleave(sizes), pixels.long()
+    y = tile // tiles_x * TILE + place // TILE
+    x = tile % tiles_x * TILE + place % TILE
+    return y * width + x, gaussians.long().repeat_interleave(sizes)
+
+
+def gradients(
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+    grads: tuple[Tensor, ...],
+) -> tuple[Tensor, ...]:
+    """Gradients of a reference function in ``inputs``, from those in its outputs."""
+    with torch.enable_grad():
+        inputs = tuple(tensor.detach().requires_grad_() for tensor in inputs)
+        outputs = function(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return torch.autograd.grad(
+            outputs, inputs, grads, allow_unused=True, materialize_grads=True
+        )
 
 
 def knn(

@@ -114,7 +114,6 @@ class GaussianRasterizer(nn.Module):
             torch.cat(values, dim=1),
             settings.image_height,
             settings.image_width,
-            projected.radii,
         )
         color, *others = image.split([value.shape[1] for value in values])
         drawn = [color + transmittance * settings.bg[:, None, None]]

@@ -1,0 +1,157 @@
+// Which Gaussians each tile of the image meets, nearest first.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+#include <vector>
+
+#include "parallel.h"
+#include "rasterize.h"
+
+namespace refer {
+
+constexpr int kTile = 16;  // pixels; a row of a tile is one AVX-512 vector of floats
+constexpr double kMinAlpha = 1.0 / 255;
+
+// A Gaussian as the blending loops read it, and the rectangle of tiles it may contribute to.
+template <typename T>
+struct Candidate {
+  T u, v, xx, xy, yy, opacity;
+  T reach;  // contributes where xx dx^2 + 2 xy dx dy + yy dy^2 <= reach
+  int32_t gaussian;
+  int32_t tile_x, tile_y, tiles_x, tiles_y;
+  int64_t first_slot;  // slots are numbered by Gaussian, then row by row of its rectangle
+
+  int64_t slot(int x, int y) const {
+    return first_slot + int64_t(y - tile_y) * tiles_x + (x - tile_x);
+  }
+};
+
+template <typename T>
+struct TileLists {
+  int tiles_x, tiles_y;
+  std::vector<Candidate<T>> candidates;  // by depth, then by index
+  std::vector<int64_t> starts;           // [tiles + 1]
+  std::vector<int32_t> entries;          // rows of candidates
+  int64_t slots = 0;
+  int64_t tiles() const { return int64_t(tiles_x) * tiles_y; }
+};
+
+// Sorts rows by depth > 0, stably: a radix sort of the bits, which are ordered as the numbers are.
+template <typename T>
+std::vector<int32_t> order_by_depth(const std::vector<int32_t>& rows, const T* depths) {
+  using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+  constexpr int kDigit = 11, kBuckets = 1 << kDigit;
+  const size_t count = rows.size();
+  std::vector<Bits> keys(count), sorted_keys(count);
+  std::vector<int32_t> order(rows), sorted(count);
+  Bits all_or = 0, all_and = ~Bits(0);
+  for (size_t i = 0; i < count; ++i) {
+    std::memcpy(&keys[i], &depths[rows[i]], sizeof(T));
+    all_or |= keys[i];
+    all_and &= keys[i];
+  }
+  for (int shift = 0; shift < int(8 * sizeof(T)); shift += kDigit) {
+    if (((all_or ^ all_and) >> shift & (kBuckets - 1)) == 0) continue;  // all the same here
+    int64_t positions[kBuckets] = {};
+    for (size_t i = 0; i < count; ++i) ++positions[keys[i] >> shift & (kBuckets - 1)];
+    int64_t total = 0;
+    for (int64_t& position : positions) {
+      const int64_t here = position;
+      position = total;
+      total += here;
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const int64_t to = positions[keys[i] >> shift & (kBuckets - 1)]++;
+      sorted_keys[to] = keys[i];
+      sorted[to] = order[i];
+    }
+    keys.swap(sorted_keys);
+    order.swap(sorted);
+  }
+  return order;
+}
+
+// The tiles of one Gaussian, from the box around the ellipse in which alpha reaches 1/255.
+// Returns false where there are none.
+template <typename T>
+bool find_rectangle(const Splats<T>& s, int64_t i, Candidate<T>& out) {
+  const T opacity = s.opacities[i];
+  if (!(s.depths[i] > T(kNear)) || !(opacity >= T(kMinAlpha))) return false;
+  out.u = s.means2d[2 * i], out.v = s.means2d[2 * i + 1];
+  out.xx = s.conics[3 * i], out.xy = s.conics[3 * i + 1], out.yy = s.conics[3 * i + 2];
+  out.opacity = opacity;
+  out.gaussian = int32_t(i);
+  // A little more than exact: rounding must not cut off a pixel that the blending would take.
+  out.reach = 2 * std::log(opacity * 255) * T(1 + 1e-5) + T(1e-4);
+  const T determinant = out.xx * out.yy - out.xy * out.xy;
+  const T half_x = std::sqrt(out.reach * out.yy / determinant) * T(1 + 1e-5) + T(1e-3);
+  const T half_y = std::sqrt(out.reach * out.xx / determinant) * T(1 + 1e-5) + T(1e-3);
+  const T left = std::fmax(std::ceil(out.u - half_x), T(0));
+  const T right = std::fmin(std::floor(out.u + half_x), T(s.width - 1));
+  const T top = std::fmax(std::ceil(out.v - half_y), T(0));
+  const T bottom = std::fmin(std::floor(out.v + half_y), T(s.height - 1));
+  if (!(left <= right && top <= bottom)) return false;  // also where something is not a number
+  out.tile_x = int(left) / kTile, out.tile_y = int(top) / kTile;
+  out.tiles_x = int(right) / kTile - out.tile_x + 1;
+  out.tiles_y = int(bottom) / kTile - out.tile_y + 1;
+  return true;
+}
+
+template <typename T>
+TileLists<T> make_tile_lists(const Splats<T>& splats, int threads) {
+  TileLists<T> lists;
+  lists.tiles_x = (splats.width + kTile - 1) / kTile;
+  lists.tiles_y = (splats.height + kTile - 1) / kTile;
+
+  constexpr int64_t kGrain = 4096;
+  std::vector<Candidate<T>> found(splats.count);
+  std::vector<uint8_t> seen(splats.count);
+  parallel_for(splats.count, kGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) seen[i] = find_rectangle(splats, i, found[i]);
+  });
+  std::vector<int32_t> rows;
+  rows.reserve(splats.count);
+  for (int64_t i = 0; i < splats.count; ++i) {
+    if (seen[i]) rows.push_back(int32_t(i));
+  }
+  const std::vector<int32_t> order = order_by_depth(rows, splats.depths);
+  lists.candidates.resize(order.size());
+  for (size_t k = 0; k < order.size(); ++k) {
+    Candidate<T>& candidate = lists.candidates[k] = found[order[k]];
+    candidate.first_slot = lists.slots;
+    lists.slots += int64_t(candidate.tiles_x) * candidate.tiles_y;
+  }
+
+  // Each band of tile rows is filled by one thread, in order: the lists come out sorted.
+  const int bands = std::max(1, std::min(threads, lists.tiles_y));
+  std::vector<int64_t>& starts = lists.starts;
+  starts.assign(lists.tiles() + 2, 0);
+  const auto visit = [&](const auto& each) {
+    parallel_for(bands, 1, threads, [&](int64_t band, int64_t) {
+      const int first = int(lists.tiles_y * band / bands);
+      const int last = int(lists.tiles_y * (band + 1) / bands);
+      for (size_t k = 0; k < lists.candidates.size(); ++k) {
+        const Candidate<T>& c = lists.candidates[k];
+        const int bottom = std::min(last, c.tile_y + c.tiles_y);
+        for (int y = std::max(first, c.tile_y); y < bottom; ++y) {
+          for (int x = c.tile_x; x < c.tile_x + c.tiles_x; ++x) {
+            each(int64_t(y) * lists.tiles_x + x, int32_t(k));
+          }
+        }
+      }
+    });
+  };
+  visit([&](int64_t tile, int32_t) { ++starts[tile + 2]; });
+  for (size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+  lists.entries.resize(starts.back());
+  visit([&](int64_t tile, int32_t k) { lists.entries[starts[tile + 1]++] = k; });
+  starts.pop_back();
+  return lists;
+}
+
+}  // namespace refer

@@ -1,0 +1,171 @@
+"""Rendering of a view whose geometry is frozen: a sparse matrix, made once.
+
+Projection, order and weights of a view's Gaussians do not change when only their values do. What
+is left of rendering is the product of a matrix (pixels x Gaussians) with the values, and of its
+transpose with the image's gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from native import as_array, check_same, check_shape, load, num_threads
+from refersplat.ops import reference
+from refersplat.ops.rasterize import check_splats
+
+
+@dataclass(frozen=True)
+class BlendMatrix:
+    """The weights with which one view blends its Gaussians.
+
+    Stored tile by tile (16 x 16 pixels, row by row): one group for each Gaussian that contributes
+    to the tile, one pair of pixel and weight for each pixel that it contributes to. Five bytes a
+    pair in float32, where a CSR matrix takes eight.
+    """
+
+    height: int
+    width: int
+    count: int
+    """How many Gaussians the view was made of, N."""
+    tile_groups: Tensor
+    """[tiles + 1] int64, each tile's first group."""
+    group_pairs: Tensor
+    """[groups + 1] int64, each group's first pair."""
+    gaussians: Tensor
+    """[groups] int32, the group's Gaussian."""
+    pixels: Tensor
+    """[pairs] uint8, the pixel's place in its tile, ``16 * y + x``."""
+    weights: Tensor
+    """[pairs], the Gaussian's share of the pixel."""
+    transmittance: Tensor
+    """[H, W], what is left behind the last Gaussian."""
+
+    def blend(self, values: Tensor) -> Tensor:  # [N, C] -> [C, H, W]
+        """Renders per-Gaussian values of any width; differentiable in them.
+
+        Raises:
+            ValueError: If the values' shape, dtype or device does not fit.
+        """
+        check_shape("values", values, (self.count, None))
+        check_same("values", values, "weights", self.weights)
+        return _product(
+            values,
+            self.tile_groups,
+            self.group_pairs,
+            self.gaussians,
+            self.pixels,
+            self.weights,
+            self.height,
+            self.width,
+        )
+
+    @property
+    def entries(self) -> int:
+        """How many weights are stored."""
+        return len(self.weights)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the matrix takes."""
+        return sum(t.nbytes for t in vars(self).values() if isinstance(t, Tensor))
+
+
+@torch.no_grad()
+def blend_matrix(
+    means2d: Tensor,  # [N, 2]
+    conics: Tensor,  # [N, 3]
+    depths: Tensor,  # [N]
+    opacities: Tensor,  # [N]
+    height: int,
+    width: int,
+) -> BlendMatrix:
+    """The matrix that renders any values as ``rasterize`` would with the same arguments.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit the others.
+    """
+    check_splats(means2d, conics, depths, opacities, height, width)
+    native = load("refersplat") if means2d.device.type == "cpu" else None
+    if native is None or means2d.dtype not in (torch.float32, torch.float64):
+        parts = reference.blend_matrix(means2d, conics, depths, opacities, height, width)
+    else:
+        transmittance = means2d.new_empty(height, width)
+        arrays = native.blend_weights(
+            *map(as_array, (means2d, conics, depths, opacities)),
+            num_threads(),
+            transmittance.numpy(),
+        )
+        parts = (*map(torch.from_numpy, arrays), transmittance)
+    return BlendMatrix(height, width, len(means2d), *parts)
+
+
+@torch.library.custom_op("refersplat::blend", mutates_args=())
+def _product(
+    values: Tensor,
+    tile_groups: Tensor,
+    group_pairs: Tensor,
+    gaussians: Tensor,
+    pixels: Tensor,
+    weights: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:
+    arrays = (tile_groups, group_pairs, gaussians, pixels, weights)
+    native = load("refersplat") if values.device.type == "cpu" else None
+    if native is None or values.dtype not in (torch.float32, torch.float64):
+        rows, columns = reference.blend_pairs(*arrays[:4], height, width)
+        image = values.new_zeros(height * width, values.shape[1])
+        image.index_add_(0, rows, weights[:, None] * values[columns])
+        return image.T.reshape(-1, height, width).contiguous()
+    image = values.new_empty(values.shape[1], height, width)
+    native.blend_product(*map(as_array, (*arrays, values)), num_threads(), image.numpy())
+    return image
+
+
+@_product.register_fake
+def _(values: Tensor, *rest: Any) -> Tensor:
+    return values.new_empty(values.shape[1], *rest[-2:])
+
+
+@torch.library.custom_op("refersplat::blend_backward", mutates_args=())
+def _transposed_product(
+    grad: Tensor,
+    tile_groups: Tensor,
+    group_pairs: Tensor,
+    gaussians: Tensor,
+    pixels: Tensor,
+    weights: Tensor,
+    count: int,
+) -> Tensor:
+    arrays = (tile_groups, group_pairs, gaussians, pixels, weights)
+    channels, height, width = grad.shape
+    native = load("refersplat") if grad.device.type == "cpu" else None
+    if native is None or grad.dtype not in (torch.float32, torch.float64):
+        rows, columns = reference.blend_pairs(*arrays[:4], height, width)
+        values = grad.new_zeros(count, channels)
+        return values.index_add_(0, columns, weights[:, None] * grad.flatten(1).T[rows])
+    values = grad.new_empty(count, channels)
+    native.blend_transposed_product(*map(as_array, (*arrays, grad)), num_threads(), values.numpy())
+    return values
+
+
+@_transposed_product.register_fake
+def _(grad: Tensor, *rest: Any) -> Tensor:
+    return grad.new_empty(rest[-1], grad.shape[0])
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    values, *arrays, _, _ = inputs
+    ctx.count = values.shape[0]
+    ctx.save_for_backward(*arrays)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> tuple:
+    return _transposed_product(grad, *ctx.saved_tensors, ctx.count), *[None] * 7
+
+
+_product.register_autograd(_gradients, setup_context=_keep_for_backward)

@@ -1,0 +1,255 @@
+"""Projection of Gaussians onto the image, and their colours seen from a camera."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from native import as_array, check_same, check_shape, load, num_threads
+from refersplat.cameras import Camera
+from refersplat.ops import reference
+
+
+class Projected(NamedTuple):
+    """Gaussians on the image."""
+
+    means2d: Tensor
+    """[N, 2] centres in pixels, x then y; pixel centres lie at integers."""
+    conics: Tensor
+    """[N, 3] inverse 2D covariances (xx, xy, yy) in 1/pixel^2."""
+    depths: Tensor
+    """[N] distances along the camera's axis."""
+    radii: Tensor
+    """[N] int32, three standard deviations in pixels; 0 where culled. Carries no gradient."""
+
+
+def project(
+    means: Tensor,  # [N, 3]
+    quats: Tensor,  # [N, 4]
+    scales: Tensor,  # [N, 3]
+    camera: Camera,
+) -> Projected:
+    """Projects Gaussians (EWA splatting, Zwicker et al. 2001, as in Kerbl et al. 2023).
+
+    Differentiable in the three tensors. What lies behind the near plane (depth 0.2) or off the
+    image is culled: its radius is 0.
+
+    Args:
+        means: Centres in the world frame.
+        quats: Rotations (w, x, y, z) of any length but zero.
+        scales: Standard deviations along the Gaussian's axes, in the scene's unit.
+        camera: From where.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit the others.
+    """
+    check_shape("means", means, (None, 3))
+    check_shape("quats", quats, (len(means), 4))
+    check_shape("scales", scales, (len(means), 3))
+    check_same("quats", quats, "means", means)
+    check_same("scales", scales, "means", means)
+    check_shape("camera.world_to_camera", camera.world_to_camera, (4, 4))
+    lens = [camera.fx, camera.fy, camera.cx, camera.cy]
+    view = camera.world_to_camera.to(means)
+    return Projected(*_project(means, quats, scales, view, lens, camera.width, camera.height))
+
+
+def spherical_harmonics(
+    means: Tensor,  # [N, 3]
+    sh: Tensor,  # [N, K, 3]
+    camera_position: Tensor,  # [3]
+    degree: int,
+) -> Tensor:  # [N, 3]
+    """Colours of Gaussians seen from ``camera_position``: harmonics + 0.5, clamped at 0.
+
+    Differentiable in ``means`` (through the direction) and ``sh``.
+
+    Args:
+        means: Centres in the world frame.
+        sh: Coefficients per colour channel; K is at least ``(degree + 1) ** 2``.
+        camera_position: The camera's centre in the world frame.
+        degree: 0 to 3; coefficients above it do not count.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit the others, or the degree.
+    """
+    check_shape("means", means, (None, 3))
+    check_shape("sh", sh, (len(means), None, 3))
+    check_shape("camera_position", camera_position, (3,))
+    check_same("sh", sh, "means", means)
+    if not 0 <= degree <= 3:
+        raise ValueError(f"degree must lie between 0 and 3, got {degree}")
+    if sh.shape[1] < (degree + 1) ** 2:
+        raise ValueError(
+            f"sh must have at least {(degree + 1) ** 2} coefficients for degree {degree},"
+            f" got {sh.shape[1]}"
+        )
+    return _shade(means, sh, camera_position.to(means), degree)
+
+
+@torch.library.custom_op("refersplat::project", mutates_args=())
+def _project(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    view: Tensor,
+    lens: list[float],
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # A copy, since an output of an op may not be one of its inputs' memory.
+    return tuple(
+        t.clone() for t in reference.project(means, quats, scales, view, *lens, width, height)
+    )
+
+
+@_project.register_kernel("cpu")
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    view: Tensor,
+    lens: list[float],
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    native = load("refersplat")
+    if native is None or means.dtype not in (torch.float32, torch.float64):
+        return reference.project(means, quats, scales, view, *lens, width, height)
+    count = len(means)
+    outputs = (means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count))
+    radii = torch.empty(count, dtype=torch.int32)
+    native.project(
+        *map(as_array, (means, quats, scales, view)),
+        np.array([*lens, width, height], dtype=np.float64),
+        num_threads(),
+        *(output.numpy() for output in outputs),
+        radii.numpy(),
+    )
+    return *outputs, radii
+
+
+@_project.register_fake
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    view: Tensor,
+    lens: list[float],
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    count = means.shape[0]
+    radii = means.new_empty(count, dtype=torch.int32)
+    return means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count), radii
+
+
+@torch.library.custom_op("refersplat::project_backward", mutates_args=())
+def _project_backward(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    view: Tensor,
+    lens: list[float],
+    width: int,
+    height: int,
+    grad_means2d: Tensor,
+    grad_conics: Tensor,
+    grad_depths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    native = load("refersplat") if means.device.type == "cpu" else None
+    if native is None or means.dtype not in (torch.float32, torch.float64):
+        return reference.gradients(
+            lambda *inputs: reference.project(*inputs, view, *lens, width, height)[:3],
+            (means, quats, scales),
+            (grad_means2d, grad_conics, grad_depths),
+        )
+    grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (means, quats)]
+    grads.append(torch.empty_like(scales, memory_format=torch.contiguous_format))
+    native.project_backward(
+        *map(as_array, (means, quats, scales, view)),
+        np.array([*lens, width, height], dtype=np.float64),
+        *map(as_array, (grad_means2d, grad_conics, grad_depths)),
+        num_threads(),
+        *(grad.numpy() for grad in grads),
+    )
+    return tuple(grads)
+
+
+@_project_backward.register_fake
+def _(means: Tensor, quats: Tensor, scales: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+
+
+def _keep_projection(ctx: Any, inputs: tuple, output: tuple) -> None:
+    means, quats, scales, view, *ctx.rest = inputs
+    ctx.save_for_backward(means, quats, scales, view)
+    ctx.mark_non_differentiable(output[3])
+
+
+def _project_gradients(ctx: Any, *grads: Tensor) -> tuple:
+    saved = ctx.saved_tensors
+    return (*_project_backward(*saved, *ctx.rest, *grads[:3]), None, None, None, None)
+
+
+_project.register_autograd(_project_gradients, setup_context=_keep_projection)
+
+
+@torch.library.custom_op("refersplat::spherical_harmonics", mutates_args=())
+def _shade(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
+    native = load("refersplat") if means.device.type == "cpu" else None
+    if native is None or means.dtype not in (torch.float32, torch.float64):
+        return reference.spherical_harmonics(means, sh, position, degree)
+    colors = means.new_empty(len(means), 3)
+    native.shade(*map(as_array, (means, sh, position)), degree, num_threads(), colors.numpy())
+    return colors
+
+
+@_shade.register_fake
+def _(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
+    return means.new_empty(means.shape[0], 3)
+
+
+@torch.library.custom_op("refersplat::spherical_harmonics_backward", mutates_args=())
+def _shade_backward(
+    means: Tensor, sh: Tensor, position: Tensor, degree: int, colors: Tensor, grad_colors: Tensor
+) -> tuple[Tensor, Tensor]:
+    native = load("refersplat") if means.device.type == "cpu" else None
+    if native is None or means.dtype not in (torch.float32, torch.float64):
+        return reference.gradients(
+            lambda *inputs: reference.spherical_harmonics(*inputs, position, degree),
+            (means, sh),
+            (grad_colors,),
+        )
+    grad_means = torch.empty_like(means, memory_format=torch.contiguous_format)
+    grad_sh = torch.empty_like(sh, memory_format=torch.contiguous_format)
+    native.shade_backward(
+        *map(as_array, (means, sh, position)),
+        degree,
+        *map(as_array, (colors, grad_colors)),
+        num_threads(),
+        grad_means.numpy(),
+        grad_sh.numpy(),
+    )
+    return grad_means, grad_sh
+
+
+@_shade_backward.register_fake
+def _(means: Tensor, sh: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(means), torch.empty_like(sh)
+
+
+def _keep_shading(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    means, sh, position, ctx.degree = inputs
+    ctx.save_for_backward(means, sh, position, output)
+
+
+def _shade_gradients(ctx: Any, grad: Tensor) -> tuple:
+    means, sh, position, colors = ctx.saved_tensors
+    return *_shade_backward(means, sh, position, ctx.degree, colors, grad), None, None
+
+
+_shade.register_autograd(_shade_gradients, setup_context=_keep_shading)

@@ -95,6 +95,7 @@ def parse(
     program: str,
     description: str,
     resolved: str | None = None,
+    may_be_absent: bool = False,
 ) -> Schema:
     """The options of a run: the defaults, then the file, then the command line.
 
@@ -104,7 +105,8 @@ def parse(
         program: What the help calls the program.
         description: What the help says about it.
         resolved: Name of the file in the folder of ``-m`` that is read where ``--config`` is not
-            given, for programs that work on what another has written.
+            given, for programs that go on with what is there.
+        may_be_absent: Whether there need not be such a file yet.
 
     Raises:
         InputError: The file is absent or wrong. A wrong option ends the program.
@@ -115,11 +117,13 @@ def parse(
         base = load_yaml(Path(known.config), schema)
     elif resolved is not None and known.folder is not None:
         path = Path(known.folder, resolved)
-        if not path.is_file():
+        if path.is_file():
+            base = load_yaml(path, schema)
+        elif not may_be_absent:
             raise InputError(
-                f"{path}: no such file, so {known.folder} is no output of train.py; give its -m"
+                f"{path}: no such file, so {known.folder} is no folder that train.py has written; "
+                "give -m the one that it has"
             )
-        base = load_yaml(path, schema)
     return tyro.cli(
         schema,
         args=known.rest,

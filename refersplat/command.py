@@ -1,0 +1,161 @@
+"""What the three programs share: their options, and the folder that a run owns."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from refersplat.checkpoint import load_gaussians
+from refersplat.config import Config
+from refersplat.gaussians import Gaussians
+from runs.config import differences, load_yaml, parse, save_yaml
+from runs.errors import InputError
+
+log = logging.getLogger(__name__)
+
+RESOLVED = "config.yaml"
+"""The options of the run, in its folder."""
+TIMINGS = "timings.json"
+
+AT_LEAST = {
+    "seed": 0,
+    "data.image_cache_gb": 0,
+    "rgb.iterations": 1,
+    "rgb.sh_degree": 0,
+    "rgb.position_lr_max_steps": 1,
+    "rgb.densify_every": 1,
+    "rgb.opacity_reset_every": 1,
+    "rgb.max_gaussians": 0,
+    "rgb.random_points": 1,
+    "rgb.checkpoint_every": 1,
+    "train.iterations": 1,
+    "train.sentences_per_step": 1,
+    "train.contrastive_weight": 0,
+    "train.keep_aside": 0,
+    "train.stages": 1,
+    "train.checkpoint_every": 1,
+    "render.frames": 2,
+}
+AT_MOST = {"rgb.sh_degree": 3, "rgb.lambda_dssim": 1, "train.stages": 2, "train.threshold": 1}
+
+CHANGEABLE = (
+    *("model_path", "resume", "data.image_cache_gb", "rgb.checkpoint_every"),
+    *("text.cache", "train.threshold", "train.cache_gb", "train.checkpoint_every"),
+    *("render.split", "render.views", "render.sentence", "render.orbit", "render.frames"),
+)
+"""Options that a run may be gone on with when they differ: its result does not depend on them."""
+
+
+def read_options(argv: Sequence[str], program: str, description: str) -> Config:
+    """The options of a program; all but train.py start from those of the run in ``-m``.
+
+    Raises:
+        InputError: A file or a value is wrong.
+    """
+    is_training = program == "train.py"
+    resolved = None if is_training and "--resume" not in argv else RESOLVED
+    config = parse(
+        Config,
+        argv,
+        program=program,
+        description=description,
+        resolved=resolved,
+        may_be_absent=is_training,
+    )
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, scene=_absolute(config.data.scene)),
+        rgb=dataclasses.replace(
+            config.rgb, start_checkpoint=_absolute(config.rgb.start_checkpoint)
+        ),
+    )
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Looks at the numbers before any work is done.
+
+    Raises:
+        InputError: One is out of its range, or a folder is not given.
+    """
+    if not config.model_path:
+        raise InputError("-m: expected the folder of the run, got nothing; add -m output/NAME")
+    if not config.data.scene:
+        raise InputError("-s: expected the folder of a scene, got nothing; add -s data/SCENE")
+    if Path(config.model_path).exists() and not Path(config.model_path).is_dir():
+        raise InputError(f"-m: expected a folder, got the file {config.model_path}; name another")
+    rates = [
+        f"{section}.{field.name}"
+        for section in ("rgb", "train")
+        for field in dataclasses.fields(getattr(config, section))
+        if "_lr" in field.name and not field.name.endswith("steps")
+    ]
+    lowest = AT_LEAST | dict.fromkeys(rates, 0)
+    for name in [*lowest, *AT_MOST]:
+        value, low, high = attrgetter(name)(config), lowest.get(name), AT_MOST.get(name)
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (
+                high is not None
+            )
+            raise InputError(f"--{name}: expected {' and '.join(bounds)}, got {value}; change it")
+
+
+def claim_folder(config: Config) -> None:
+    """Makes the folder the run's own and writes the options there.
+
+    A folder belongs to one run: nothing in it is overwritten by another.
+
+    Raises:
+        InputError: It holds a run that is not to be gone on with, or one with other options.
+    """
+    out = Path(config.model_path)
+    path = out / RESOLVED
+    if path.exists():
+        if not config.resume:
+            raise InputError(
+                f"-m: {out} holds a run already; go on with it by --resume, name another folder, "
+                "or delete it"
+            )
+        before = load_yaml(path, Config)
+        if differing := [n for n in differences(config, before) if n not in CHANGEABLE]:
+            name = differing[0]
+            was, now = (attrgetter(name)(c) for c in (before, config))
+            message = f"--resume: the run in {out} has {name} {was!r}, now it is {now!r}; "
+            message += "leave the option out, or name another folder"
+            if not any(name.startswith(("data.", "rgb.", "seed")) for name in differing):
+                message += f" and reuse the Gaussians: --start_checkpoint {newest_cloud(out)}"
+            raise InputError(message)
+    save_yaml(dataclasses.replace(config, resume=False), path)
+
+
+def newest_cloud(out: Path) -> Path | None:
+    """The point cloud of the most iterations in a run's folder, ours or Inria's."""
+    clouds = {
+        int(number): path
+        for path in out.glob("point_cloud/iteration_*/point_cloud.ply")
+        if (number := path.parent.name.removeprefix("iteration_")).isdigit()
+    }
+    return clouds[max(clouds)] if clouds else None
+
+
+def trained_gaussians(out: Path) -> Gaussians:
+    """The Gaussians of a run.
+
+    Raises:
+        InputError: There are none yet, or their file is broken.
+    """
+    path = newest_cloud(out)
+    if path is None:
+        raise InputError(
+            f"{out}/point_cloud: holds no iteration_*/point_cloud.ply, so the training has not "
+            "come to its end; go on with train.py --resume"
+        )
+    return load_gaussians(path)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute()) if path else path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import platform
 import subprocess
@@ -25,6 +26,25 @@ def seconds(function: Callable[[], object], repeats: int = 3) -> float:
         function()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+def peak_mib(function: Callable[[], object]) -> float:
+    """How much memory a call takes beyond what the process held before it (Linux only, else NaN)."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not (status.exists() and reset.exists()):
+        return float("nan")
+
+    def read(key: str) -> float:
+        line = next(x for x in status.read_text().splitlines() if x.startswith(key))
+        return int(line.split()[1]) / 1024
+
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process kept would hide the need
+    reset.write_text("5")
+    before = read("VmRSS")
+    kept = function()
+    peak = read("VmHWM")
+    del kept
+    return peak - before
 
 
 def sgemm_gflops(size: int = 4096) -> float:

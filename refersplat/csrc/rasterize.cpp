@@ -144,22 +144,27 @@ void walk(const TileLists<T>& lists, int64_t tile, const Window& w, Row<T>* rows
   }
 }
 
-// Calls body(std::integral_constant<int, C>) for common widths, with 0 for any other.
-template <typename Body>
+// Calls body(std::integral_constant<int, C>) for common widths, with 0 for any other. Doubles are
+// for checking gradients: they are compiled once.
+template <typename T, typename Body>
 void with_channels(int channels, const Body& body) {
-  switch (channels) {
-    case 1:
-      return body(std::integral_constant<int, 1>());
-    case 3:
-      return body(std::integral_constant<int, 3>());
-    case 4:
-      return body(std::integral_constant<int, 4>());
-    case 16:
-      return body(std::integral_constant<int, 16>());
-    case 32:
-      return body(std::integral_constant<int, 32>());
-    default:
-      return body(std::integral_constant<int, 0>());
+  if constexpr (sizeof(T) == 8) {
+    body(std::integral_constant<int, 0>());
+  } else {
+    switch (channels) {
+      case 1:
+        return body(std::integral_constant<int, 1>());
+      case 3:
+        return body(std::integral_constant<int, 3>());
+      case 4:
+        return body(std::integral_constant<int, 4>());
+      case 16:
+        return body(std::integral_constant<int, 16>());
+      case 32:
+        return body(std::integral_constant<int, 32>());
+      default:
+        return body(std::integral_constant<int, 0>());
+    }
   }
 }
 
@@ -240,7 +245,7 @@ void rasterize(const Splats<T>& splats, const T* values, int channels, int threa
                T* transmittance) {
   const TileLists<T> lists = make_tile_lists(splats, threads);
   const int64_t plane = int64_t(splats.height) * splats.width;
-  with_channels(channels, [&](auto fixed) {
+  with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
     parallel_for(lists.tiles(), 4, threads, [&](int64_t begin, int64_t end) {
       std::vector<T> memory(size_t(C) * kTile * kTile + 16);
@@ -283,7 +288,7 @@ void rasterize_backward(const Splats<T>& splats, const T* values, int channels, 
   const int64_t plane = int64_t(splats.height) * splats.width;
   const int width = 6 + channels;  // of a slot: six moments, then the values' gradients
   std::vector<T> slots(size_t(lists.slots) * width);
-  with_channels(channels, [&](auto fixed) {
+  with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
     parallel_for(lists.tiles(), 4, threads, [&](int64_t begin, int64_t end) {
       // Of each pixel [rows, C, columns]: the image's gradient. [rows, columns]: what the Gaussians
@@ -461,7 +466,7 @@ void blend_product(const BlendView<T>& blend, const T* values, int channels, int
                    T* image) {
   const int tiles_x = (blend.width + kTile - 1) / kTile;
   const int64_t plane = int64_t(blend.height) * blend.width;
-  with_channels(channels, [&](auto fixed) {
+  with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
     parallel_for(blend.tiles, 4, threads, [&](int64_t begin, int64_t end) {
       std::vector<T> sums(size_t(kTile) * kTile * C);  // [pixels, C]
@@ -494,7 +499,7 @@ void blend_transposed_product(const BlendView<T>& blend, const T* grad_image, in
   // A group's sums go to its own place first, and are added in order: the number of threads does
   // not change the result.
   std::vector<T> sums(size_t(blend.groups) * channels);
-  with_channels(channels, [&](auto fixed) {
+  with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
     parallel_for(blend.tiles, 4, threads, [&](int64_t begin, int64_t end) {
       std::vector<T> grads(size_t(kTile) * kTile * C);  // [pixels, C]

@@ -247,7 +247,7 @@ def blend_pairs(
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Of each pair of a ``BlendMatrix``, the pixel of the image [pairs] and the Gaussian [pairs]."""
+    """Of each pair of a ``BlendMatrix``, the image's pixel [pairs] and the Gaussian [pairs]."""
     tiles_x = -(-width // TILE)
     group_tiles = torch.arange(len(tile_groups) - 1, device=pixels.device).repeat_interleave(
         tile_groups.diff()

@@ -1,0 +1,68 @@
+"""Every command in the documentation exists, and its options are understood."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from refersplat.config import Config
+from runs.config import choose_model, parse
+from train import MODELS, SHORT_OPTIONS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
+PROGRAMS = ("train.py", "render.py", "eval.py")
+
+
+def commands(page):
+    """The words of each command in a page's blocks of shell."""
+    for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", page, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in line.removeprefix("$ ").split("&&"):
+                words = shlex.split(command, comments=True)
+                while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
+                    words = words[1:]  # a variable of the environment
+                if words:
+                    yield words
+
+
+DOCUMENTED = [
+    pytest.param(words, id=f"{page.name}: {' '.join(words)}")
+    for page in PAGES
+    if page.exists()
+    for words in commands(page.read_text(encoding="utf-8"))
+]
+
+
+def test_the_readme_begins_with_the_two_commands():
+    found = [words for words in commands((ROOT / "README.md").read_text(encoding="utf-8"))]
+    assert ["bash", "scripts/demo.sh"] in found
+    assert ["bash", "scripts/check.sh"] in found
+
+
+@pytest.mark.parametrize("words", DOCUMENTED)
+def test_exists_and_is_understood(words):
+    program, *rest = words
+    if program == "bash":
+        subprocess.run(["bash", "-n", ROOT / rest[0]], check=True)
+    elif program == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]), f"no module {rest[1]}"
+    elif program == "python":
+        assert (ROOT / rest[0]).is_file(), f"no file {rest[0]}"
+        if rest[0] in PROGRAMS:
+            understand(rest[1:])
+
+
+def understand(argv):
+    """Parses the options of one of the three programs; a wrong one ends the program."""
+    assert choose_model(argv, MODELS, SHORT_OPTIONS) == "refersplat"
+    config = parse(Config, argv, program="", description="")
+    assert config.model_path or config.data.scene
+
+
+def test_a_wrong_option_is_seen(capsys):
+    with pytest.raises(SystemExit):
+        understand(["-m", "output/demo", "--no_such_option"])

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +224,7 @@ def _points_bin(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without comments; checks the count that COLMAP writes into its comments."""
+    """Numbered lines, stripped, without comments."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.startswith("#"):
@@ -231,10 +232,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _check_count(path: Path, got: int) -> None:
+    """Refuses fewer entries than COLMAP's comment at the top of the file promises."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        header = "".join(line for _, line in zip(range(8), file) if line.startswith("#"))  # noqa: B905
+        header = "".join(takewhile(lambda line: line.startswith("#"), file))
     stated = re.search(r"Number of \w+: (\d+)", header)
-    if stated and got != int(stated[1]):
+    if stated and got < int(stated[1]):
         raise InputError(
             f"{path}: is cut short or was edited: its comment promises {stated[1]} entries, got "
             f"{got}; copy the file again or correct the comment"

@@ -156,23 +156,7 @@ def load_scene(config: DataConfig) -> Scene:
     warnings = capture.warnings
     files = ref_lerf.find_json(path, known, warnings)
     test, split = _split(config, path, known, capture, files, warnings)
-
-    masks = ref_lerf.MaskFolders(path, config.masks)
-    entries = {
-        name: ref_lerf.read_objects(
-            file, name, masks, is_test=name in test or file.is_test, warnings=warnings
-        )
-        for name, file in files.items()
-    }
-    shared = Counter(entry.mask_path for of_view in entries.values() for entry in of_view)
-    warnings += [
-        f"{mask}: is the mask of {count} views" for mask, count in shared.items() if count > 1
-    ]
-    if masks.num_missing:
-        warnings.append(
-            f"{path / config.masks}: no mask of {masks.num_missing} objects in training views, "
-            "left out there"
-        )
+    entries = _read_entries(config, path, files, test, warnings)
     sizes = in_threads(read_size, [shot.path for shot in shots])
     cache = PixelCache(int(config.image_cache_gb * 2**30))
     views = []
@@ -260,6 +244,31 @@ def _split(
         listed=listed,
         where=str(path),
     )
+
+
+def _read_entries(
+    config: DataConfig,
+    path: Path,
+    files: dict[str, ref_lerf.JsonFile],
+    test: set[str],
+    warnings: list[str],
+) -> dict[str, list[ref_lerf.Entry]]:
+    """What the json files name, by view."""
+    masks = ref_lerf.MaskFolders(path, config.masks)
+    entries = {
+        name: ref_lerf.read_objects(
+            file, name, masks, is_test=name in test or file.is_test, warnings=warnings
+        )
+        for name, file in files.items()
+    }
+    uses = Counter(entry.mask_path for of_view in entries.values() for entry in of_view)
+    warnings += [f"{mask}: is the mask of {num} views" for mask, num in uses.items() if num > 1]
+    if masks.num_missing:
+        warnings.append(
+            f"{path / config.masks}: no mask of {masks.num_missing} objects in training views, "
+            "left out there"
+        )
+    return entries
 
 
 def _warp(shot: Shot, size: tuple[int, int], resolution: int, warnings: list[str]) -> Warp:

@@ -31,7 +31,7 @@ def test_position_is_where_the_camera_frame_starts(angle, x, z):
 
 @given(width=st.integers(1, 400), height=st.integers(1, 400))
 def test_resizing_keeps_what_is_seen(width, height):
-    camera = turned(0, (0, 0, 0))
+    camera = turned(0.3, (1.0, 0.0, -2.0))
     resized = camera.resized(width, height)
     assert resized.tan_x == pytest.approx(camera.tan_x)
     assert resized.tan_y == pytest.approx(camera.tan_y)

@@ -184,6 +184,11 @@ def step(
         state.statistics = densify(
             adam, state.statistics, config, extent, prune_large, state.generator
         )
+        if not adam.gaussians.count:
+            raise InputError(
+                f"no Gaussian is left at iteration {iteration}: no two photos agree; check "
+                "that the poses belong to the photos, or raise --rgb.opacity_reset_every"
+            )
     if densifying and iteration % config.opacity_reset_every == 0:
         adam.limit_opacities(RESET_OPACITY)
     return rendering, loss.detach()

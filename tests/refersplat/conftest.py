@@ -1,201 +1,44 @@
-"""A small scene, written as COLMAP and Ref-LERF would, for tests of everything that reads one."""
-
-from __future__ import annotations
+"""A scene of photos, small enough to train in seconds."""
 
 import json
 import math
-import shutil
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-MODELS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4}
+NUM_VIEWS = 9
+WIDTH, HEIGHT = 32, 24
+FOCAL = 30.0
+DISTANCE = 3.0
 
 
-@dataclass
-class SmallScene:
-    """Cameras on an arc around some points, each with a photo, two objects and their masks."""
+def photo(angle):
+    """A ball in the dark whose colour changes around it, seen from ``angle`` radians."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    inside = np.hypot(columns - WIDTH / 2, rows - HEIGHT / 2) < 7
+    ball = np.array([220, 60 + 80 * math.sin(angle), 40])
+    return np.where(inside[..., None], ball, 0).astype(np.uint8)
 
-    path: Path
-    num_views: int = 4
-    width: int = 40
-    height: int = 30
-    model: str = "PINHOLE"
-    params: tuple[float, ...] = (50.0, 48.0, 20.5, 14.5)
-    names: list[str] = field(default_factory=list)
-    poses: list[np.ndarray] = field(default_factory=list)
-    """World to camera, [4, 4] float64."""
-    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
-    colors: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), dtype=np.uint8))
 
-    def __post_init__(self) -> None:
-        random = np.random.default_rng(0)
-        self.names = self.names or [f"frame_{i + 1:05d}.png" for i in range(self.num_views)]
-        self.poses = [_look_at_origin(0.4 * i) for i in range(self.num_views)]
-        self.points = random.uniform(-0.7, 0.7, (12, 3))
-        self.colors = random.integers(0, 256, (12, 3), dtype=np.uint8)
-
-    def project(self, index: int) -> np.ndarray:  # [P, 2]
-        """Where COLMAP sees the points in a photo, distortion included."""
-        pose = self.poses[index]
-        local = self.points @ pose[:3, :3].T + pose[:3, 3]
-        return self.distort(local[:, :2] / local[:, 2:])
-
-    def distort(self, rays: np.ndarray) -> np.ndarray:  # [P, 2] -> [P, 2] pixels
-        simple = self.model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
-        fx, fy, cx, cy, *rest = [self.params[0], *self.params] if simple else self.params
-        k1, k2, p1, p2 = [*rest, 0, 0, 0, 0][:4]
-        x, y = rays.T
-        r2 = x**2 + y**2
-        scale = 1 + k1 * r2 + k2 * r2**2
-        u = x * scale + 2 * p1 * x * y + p2 * (r2 + 2 * x**2)
-        v = y * scale + 2 * p2 * x * y + p1 * (r2 + 2 * y**2)
-        return np.stack([fx * u + cx, fy * v + cy], axis=-1)
-
-    def write(self, binary: bool = True) -> SmallScene:
-        self.write_images()
-        self.write_sentences()
-        return self.write_colmap(binary=binary)
-
-    def write_images(self) -> SmallScene:
-        for index, name in enumerate(self.names):
-            pixels = np.empty((self.height, self.width, 3), dtype=np.uint8)
-            pixels[..., 0] = np.linspace(0, 255, self.width)
-            pixels[..., 1] = np.linspace(0, 255, self.height)[:, None]
-            pixels[..., 2] = (40 * index) % 256
-            path = self.path / "images" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
-        return self
-
-    def write_sentences(self) -> SmallScene:
-        """Left and right half of every photo are a cup and a bowl."""
-        for folder in ("json", "gt_mask"):
-            (self.path / folder).mkdir(parents=True, exist_ok=True)
-        for name in self.names:
-            stem = Path(name).stem
-            objects = []
-            for category, left, right in (("cup", 0, 0.5), ("bowl", 0.5, 1)):
-                mask = np.zeros((self.height, self.width), dtype=np.uint8)
-                mask[:, int(left * self.width) : int(right * self.width)] = 255
-                file = f"{category}_{stem}.png"
-                Image.fromarray(mask).save(self.path / "gt_mask" / file)
-                sentences = [f"The {category} on the table.", f"A thing: the {category}."]
-                objects.append({"category": category, "segmentation": file, "sentence": sentences})
-            self.write_json(stem, {"object": objects})
-        return self
-
-    def write_json(self, stem: str, content: object, folder: str = "json") -> None:
-        path = self.path / folder / f"{stem}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
-
-    def read_json(self, stem: str) -> dict:
-        return json.loads((self.path / "json" / f"{stem}.json").read_text())
-
-    def write_colmap(self, binary: bool = True, folder: str = "sparse/0") -> SmallScene:
-        model = self.path / folder
-        shutil.rmtree(self.path / "sparse", ignore_errors=True)
-        model.mkdir(parents=True)
-        (self._write_binary if binary else self._write_text)(model)
-        return self
-
-    def _write_binary(self, model: Path) -> None:
-        camera = struct.pack("<iiQQ", 7, MODELS[self.model], self.width, self.height)
-        camera += struct.pack(f"<{len(self.params)}d", *self.params)
-        (model / "cameras.bin").write_bytes(struct.pack("<Q", 1) + camera)
-        images = struct.pack("<Q", len(self.names))
-        for index, name in enumerate(self.names):
-            images += struct.pack("<i7di", index + 1, *self._pose_numbers(index), 7)
-            images += name.encode() + b"\0" + struct.pack("<Q", len(self.points))
-            for number, (x, y) in enumerate(self.project(index)):
-                images += struct.pack("<ddq", x, y, number)
-        (model / "images.bin").write_bytes(images)
-        points = struct.pack("<Q", len(self.points))
-        for number, (point, color) in enumerate(zip(self.points, self.colors, strict=True)):
-            points += struct.pack("<Q3d3Bd", number, *point, *color, 0.5)
-            points += struct.pack("<Qiiii", 2, 1, number, 2, number)
-        (model / "points3D.bin").write_bytes(points)
-
-    def _write_text(self, model: Path) -> None:
-        def text(values: np.ndarray | tuple) -> str:
-            return " ".join(repr(float(value)) for value in values)
-
-        lines = ["# Camera list", "# Number of cameras: 1"]
-        lines.append(f"7 {self.model} {self.width} {self.height} {text(self.params)}")
-        (model / "cameras.txt").write_text("\n".join(lines) + "\n")
-        lines = ["# Image list", f"# Number of images: {len(self.names)}, mean observations: 12"]
-        for index, name in enumerate(self.names):
-            lines.append(f"{index + 1} {text(self._pose_numbers(index))} 7 {name}")
-            lines.append(
-                " ".join(f"{text(p)} {number}" for number, p in enumerate(self.project(index)))
-            )
-        (model / "images.txt").write_text("\n".join(lines) + "\n")
-        lines = ["# 3D point list", f"# Number of points: {len(self.points)}, mean track: 2"]
-        for number, (point, color) in enumerate(zip(self.points, self.colors, strict=True)):
-            red, green, blue = map(int, color)
-            lines.append(f"{number} {text(point)} {red} {green} {blue} 0.5 1 {number} 2 {number}")
-        (model / "points3D.txt").write_text("\n".join(lines) + "\n")
-
-    def _pose_numbers(self, index: int) -> tuple[float, ...]:
-        pose = self.poses[index]
-        return (*_quaternion(pose[:3, :3]), *pose[:3, 3])
-
-    def transforms(self, **fields: object) -> dict:
-        """What transforms.json holds of this scene; the lens as one camera_angle_x without any."""
-        frames = [
-            {
-                "file_path": f"images/{name}",
-                "transform_matrix": (
-                    np.linalg.inv(pose) @ np.diag([1.0, -1.0, -1.0, 1.0])
-                ).tolist(),
-            }
-            for name, pose in zip(self.names, self.poses, strict=True)
+@pytest.fixture
+def photo_scene(tmp_path):
+    """A folder with a transforms.json and nine photos around a ball at the origin."""
+    folder = tmp_path / "scene"
+    (folder / "images").mkdir(parents=True)
+    frames = []
+    for i in range(NUM_VIEWS):
+        angle = 2 * math.pi * i / NUM_VIEWS
+        sin, cos = math.sin(angle), math.cos(angle)
+        pose = [
+            [cos, 0, sin, DISTANCE * sin],
+            [0, 1, 0, 0],
+            [-sin, 0, cos, DISTANCE * cos],
+            [0, 0, 0, 1],
         ]
-        angle = 2 * math.atan(self.width / 2 / self.params[0])
-        return {**(fields or {"camera_angle_x": angle}), "frames": frames}
-
-    def write_transforms(self, record: object, name: str = "transforms.json") -> SmallScene:
-        shutil.rmtree(self.path / "sparse", ignore_errors=True)
-        (self.path / name).write_text(json.dumps(record))
-        return self
-
-
-def _look_at_origin(angle: float) -> np.ndarray:  # [4, 4]
-    position = np.array([3 * math.sin(angle), -0.5, -3 * math.cos(angle)])
-    forward = -position / np.linalg.norm(position)
-    right = np.cross([0.0, 1.0, 0.0], forward)
-    right /= np.linalg.norm(right)
-    rotation = np.stack([right, np.cross(forward, right), forward])
-    pose = np.eye(4)
-    pose[:3, :3] = rotation
-    pose[:3, 3] = -rotation @ position
-    return pose
-
-
-def _quaternion(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """wxyz, of a rotation by less than half a turn."""
-    w = math.sqrt(max(1 + np.trace(rotation), 0)) / 2
-    skew = rotation - rotation.T
-    return w, skew[2, 1] / (4 * w), skew[0, 2] / (4 * w), skew[1, 0] / (4 * w)
-
-
-@pytest.fixture
-def make_scene(tmp_path: Path) -> Callable[..., SmallScene]:
-    """Makes a scene in a folder of its own; nothing is written before ``write``."""
-
-    def make(folder: str = "scene", **options: object) -> SmallScene:
-        return SmallScene(tmp_path / folder, **options)
-
-    return make
-
-
-@pytest.fixture
-def small_scene(make_scene: Callable[..., SmallScene]) -> SmallScene:
-    """A scene with COLMAP's binary model, photos, sentences and masks, all written."""
-    return make_scene().write()
+        Image.fromarray(photo(angle)).save(folder / "images" / f"{i:03}.png")
+        frames.append({"file_path": f"images/{i:03}.png", "transform_matrix": pose})
+    lens = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2, "cy": HEIGHT / 2}
+    size = {"w": WIDTH, "h": HEIGHT}
+    (folder / "transforms.json").write_text(json.dumps({**lens, **size, "frames": frames}))
+    return folder

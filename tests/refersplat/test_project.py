@@ -1,3 +1,5 @@
+"""Projection and spherical harmonics: the compiled ops against their meaning."""
+
 import math
 
 import pytest
@@ -6,148 +8,222 @@ from torch.testing import assert_close
 
 from refersplat.cameras import Camera
 from refersplat.ops import project, reference, spherical_harmonics
-from tests.refersplat.splats import camera, gaussians
+
+GRADIENT_NAMES = ["means", "quats", "scales"]
 
 
-def reference_project(means, quats, scales, seen_by):
-    lens = (seen_by.fx, seen_by.fy, seen_by.cx, seen_by.cy, seen_by.width, seen_by.height)
-    return reference.project(means, quats, scales, seen_by.world_to_camera, *lens)
+def camera(width=64, height=48, cx=None, cy=None, dtype=torch.float32):
+    view = torch.eye(4, dtype=dtype)
+    cos, sin = math.cos(0.3), math.sin(0.3)
+    view[:3, :3] = torch.tensor([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]], dtype=dtype)
+    view[:3, 3] = torch.tensor([0.1, -0.2, 0.3], dtype=dtype)
+    middle = (width / 2 if cx is None else cx, height / 2 if cy is None else cy)
+    return Camera(view, 50.0, 45.0, *middle, width, height)
 
 
-@pytest.mark.parametrize("count", [0, 1, 500])
-def test_projection_matches_reference(rng, device, count):
-    means, quats, scales, _, _ = gaussians(rng, count, device, torch.float64)
-    seen_by = camera(device, torch.float64)
-    got = project(means, quats, scales, seen_by)
-    want = reference_project(means, quats, scales, seen_by)
-    in_front = want[2] > reference.NEAR
-    for name, one, other in zip(got._fields[:3], got[:3], want[:3], strict=True):
-        assert_close(one[in_front], other[in_front], rtol=1e-10, atol=1e-10, msg=name)
-    assert torch.equal(got.radii, want[3])
-    assert not got.radii[~in_front].any()
+def random_gaussians(rng, count, dtype=torch.float32, device="cpu"):
+    """Some behind the camera, some outside of the image, where the Jacobian is clamped."""
+    means = 3 * torch.randn(count, 3, generator=rng, dtype=dtype) + torch.tensor([0.0, 0, 3])
+    quats = 2 * torch.randn(count, 4, generator=rng, dtype=dtype)
+    scales = 0.01 + 0.5 * torch.rand(count, 3, generator=rng, dtype=dtype)
+    return [t.to(dtype).to(device) for t in (means, quats, scales)]
 
 
-def test_projection_gradients_match_reference(rng, device):
-    inputs = [t.requires_grad_() for t in gaussians(rng, 300, device, torch.float64)[:3]]
-    seen_by = camera(device, torch.float64)
-    results = []
-    for op in (project, reference_project):
-        means2d, conics, depths, _ = op(*inputs, seen_by)
-        weights = (torch.arange(1, 7, dtype=torch.float64) / 7).to(device)
-        # Behind the camera nothing is defined.
-        loss = torch.cat([means2d, conics, depths[:, None]], dim=1)[depths > 0.2] @ weights
-        results.append(torch.autograd.grad(loss.sum(), inputs))
-    for name, got, want in zip(["means", "quats", "scales"], *results, strict=True):
+def reference_project(means, quats, scales, camera):
+    lens = (camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height)
+    return reference.project(means, quats, scales, camera.world_to_camera.to(means), *lens)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000])
+@pytest.mark.parametrize("centre", [(None, None), (10.0, 60.0)])
+def test_projection_matches_reference(rng, device, count, centre):
+    gaussians = random_gaussians(rng, count, device=device)
+    view = camera(cx=centre[0], cy=centre[1]).to(device)
+    means2d, conics, depths, radii = project(*gaussians, view)
+    expected = reference_project(*gaussians, view)
+    seen = depths > 0.2
+    # Some tens of roundings, the largest where depths are near 0.2; measured worst 1.5e-6.
+    assert_close(means2d[seen], expected[0][seen], rtol=1e-5, atol=1e-4)
+    # A thin Gaussian's determinant loses digits to the product it is the rest of.
+    assert_close(conics[seen], expected[1][seen], rtol=1e-3, atol=1e-4)
+    assert_close(depths, expected[2], rtol=1e-6, atol=1e-6)
+    assert radii.dtype == torch.int32
+    # A radius is rounded up: what lies at an integer may fall to either side.
+    assert ((radii - expected[3]).abs() <= 1).all()
+    assert ((radii != expected[3]).sum() <= count / 1000).all()
+
+
+@pytest.mark.parametrize("centre", [(None, None), (10.0, 60.0)])
+def test_projection_gradients_match_reference(rng, device, centre):
+    gaussians = random_gaussians(rng, 500, torch.float64, device)
+    gaussians = [tensor.requires_grad_() for tensor in gaussians]
+    view = camera(cx=centre[0], cy=centre[1], dtype=torch.float64).to(device)
+    seen = (project(*gaussians, view).depths > 0.2).double()
+    weights = [
+        torch.randn(500, *shape, generator=rng, dtype=torch.float64) for shape in [(2,), (3,), ()]
+    ]
+    weights = [w.to(device) * seen.view(-1, *[1] * (w.dim() - 1)) for w in weights]
+    grads = [
+        torch.autograd.grad(op(*gaussians, view)[:3], gaussians, weights)
+        for op in (project, reference_project)
+    ]
+    for name, got, want in zip(GRADIENT_NAMES, *grads, strict=True):
         assert want.abs().max() > 0, name
-        assert_close(got, want, rtol=1e-9, atol=1e-9, msg=name)
+        assert_close(got, want, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_projection_passes_gradcheck(rng):
+    view = camera(dtype=torch.float64)
+    means = torch.tensor([[0.2, 0.1, 3.0], [4.0, -3.0, 2.0]], dtype=torch.float64)
+    _, quats, scales = random_gaussians(rng, 2, torch.float64)
+    inputs = [t.requires_grad_() for t in (means, quats, scales)]
+    assert torch.autograd.gradcheck(lambda *args: project(*args, view)[:3], inputs)
+
+
+def test_a_gaussian_on_the_axis():
+    view = Camera(torch.eye(4), 100.0, 50.0, 32.0, 24.0, 64, 48)
+    means = torch.tensor([[0.0, 0.0, 2.0]])
+    quats = torch.tensor([[3.0, 0.0, 0.0, 0.0]])  # any length
+    scales = torch.tensor([[0.1, 0.2, 5.0]])
+    means2d, conics, depths, radii = project(means, quats, scales, view)
+    # The image's centre lies between pixels 31 and 32; standard deviations are 5 in both axes.
+    assert_close(means2d, torch.tensor([[31.5, 23.5]]))
+    assert_close(conics, torch.tensor([[1 / 25.3, 0.0, 1 / 25.3]]))
+    assert_close(depths, torch.tensor([2.0]))
+    # The two variances are told apart by at least sqrt(0.1), as in Kerbl et al.
+    assert radii.tolist() == [math.ceil(3 * math.sqrt(25.3 + math.sqrt(0.1)))]
+
+
+def test_an_off_centre_principal_point_shifts_the_image():
+    rng = torch.Generator().manual_seed(3)
+    means, quats, scales = random_gaussians(rng, 50)
+    means[:, 2] = means[:, 2].abs() + 2
+    centred, shifted = camera(), camera(cx=32 + 3.0, cy=24 - 2.0)
+    got, want = project(means, quats, scales, shifted), project(means, quats, scales, centred)
+    front = want.depths > 0.2
+    assert_close(
+        got.means2d[front], want.means2d[front] + torch.tensor([3.0, -2.0]), rtol=0, atol=2e-4
+    )
+    # Both cameras see what is near the axis with the same Jacobian.
+    near = front & ((want.means2d - torch.tensor([31.5, 23.5])).abs() < 20).all(dim=1)
+    assert near.any()
+    assert_close(got.conics[near], want.conics[near])
+
+
+def test_what_is_behind_or_beside_is_culled():
+    view = Camera(torch.eye(4), 50.0, 50.0, 32.0, 24.0, 64, 48)
+    means = torch.tensor([[0.0, 0, 3], [0, 0, 0.2], [0, 0, -3], [50, 0, 3], [0, 0, 0.21]])
+    quats, scales = torch.tensor([[1.0, 0, 0, 0]]).expand(5, 4), torch.full((5, 3), 0.1)
+    projected = project(means, quats, scales, view)
+    assert (projected.radii > 0).tolist() == [True, False, False, False, True]
+    assert all(tensor.isfinite().all() for tensor in projected)
+
+
+def test_colors_of_degree_zero_do_not_depend_on_direction(rng):
+    sh = torch.randn(20, 1, 3, generator=rng)
+    for _ in range(3):
+        means, position = torch.randn(20, 3, generator=rng), torch.randn(3, generator=rng)
+        want = (0.28209479177387814 * sh[:, 0] + 0.5).clamp_min(0)
+        assert_close(spherical_harmonics(means, sh, position, 0), want)
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_colors_match_reference(rng, device, degree):
-    means, _, _, _, sh = gaussians(rng, 100, device, torch.float64)
-    leaves = [means.requires_grad_(), sh.requires_grad_()]
-    position = torch.tensor([0.5, 0.1, -1.0], dtype=torch.float64, device=device)
-    results = []
-    for op in (spherical_harmonics, reference.spherical_harmonics):
-        colors = op(*leaves, position, degree)
-        grads = torch.autograd.grad(
-            (colors * colors.detach().cos()).sum(), leaves, allow_unused=True
+@pytest.mark.parametrize("count", [0, 1, 3_000])
+def test_colors_match_reference(rng, device, degree, count):
+    means = torch.randn(count, 3, generator=rng).to(device)
+    sh = torch.randn(count, 16, 3, generator=rng).to(device)
+    position = torch.tensor([0.1, 0.2, -0.3], device=device)
+    got = spherical_harmonics(means, sh, position, degree)
+    # 16 terms of size 1 in float32; measured worst 1.5e-6.
+    assert_close(
+        got, reference.spherical_harmonics(means, sh, position, degree), rtol=1e-5, atol=8e-6
+    )
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_color_gradients_match_reference(rng, device, degree):
+    means = torch.randn(200, 3, generator=rng, dtype=torch.float64).to(device).requires_grad_()
+    sh = torch.randn(200, 16, 3, generator=rng, dtype=torch.float64).to(device).requires_grad_()
+    position = torch.tensor([0.1, 0.2, -0.3], device=device, dtype=torch.float64)
+    weights = torch.randn(200, 3, generator=rng, dtype=torch.float64).to(device)
+    (got_means, got_sh), (want_means, want_sh) = (
+        torch.autograd.grad(
+            op(means, sh, position, degree), (means, sh), weights, materialize_grads=True
         )
-        results.append((colors, *(colors.new_zeros(()) if g is None else g for g in grads)))
-    for got, want in zip(*results, strict=True):
-        assert_close(got, want.expand_as(got), rtol=1e-10, atol=1e-10)
-    assert (results[0][0] == 0).any(), "some colour should be clamped"
+        for op in (spherical_harmonics, reference.spherical_harmonics)
+    )
+    assert_close(got_means, want_means, rtol=1e-9, atol=1e-12)
+    assert_close(got_sh, want_sh, rtol=1e-9, atol=1e-12)
+    assert (got_sh[:, (degree + 1) ** 2 :] == 0).all()
 
 
-def test_gradcheck(rng):
-    means, quats, scales, _, sh = gaussians(rng, 3, dtype=torch.float64)
-    means = means / 5 + torch.tensor([0.0, 0.0, 3.0])
-    leaves = [t.requires_grad_() for t in (means, quats, scales)]
-    seen_by = camera(dtype=torch.float64)
-    torch.autograd.gradcheck(lambda *inputs: project(*inputs, seen_by)[:3], leaves)
-    torch.autograd.gradcheck(
-        lambda m, h: spherical_harmonics(m, h, seen_by.position, 3),
-        [means, (sh / 10).detach().requires_grad_()],
+def test_colors_pass_gradcheck(rng):
+    means = torch.randn(3, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    sh = 0.1 * torch.randn(3, 16, 3, generator=rng, dtype=torch.float64)
+    position = torch.zeros(3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda means, sh: spherical_harmonics(means, sh, position, 3), (means, sh.requires_grad_())
     )
 
 
 def test_operators_are_registered_correctly(rng, device):
-    means, quats, scales, _, sh = (t.requires_grad_() for t in gaussians(rng, 4, device))
-    means.data[:, 2].abs_().add_(1)
-    seen_by = camera(device)
-    lens = [seen_by.fx, seen_by.fy, seen_by.cx, seen_by.cy]
+    ops = torch.ops.refersplat
+    gaussians = [tensor.requires_grad_() for tensor in random_gaussians(rng, 5, device=device)]
+    view = camera().to(device)
+    pose = (view.world_to_camera, [view.fx, view.fy, view.cx, view.cy], view.width, view.height)
+    torch.library.opcheck(ops.project.default, (*gaussians, *pose))
+    grads = [torch.randn(5, *shape, generator=rng).to(device) for shape in [(2,), (3,), ()]]
+    plain = [tensor.detach() for tensor in gaussians]
+    torch.library.opcheck(ops.project_backward.default, (*plain, *pose, *grads))
+
+    sh = torch.randn(5, 16, 3, generator=rng).to(device)
+    position = torch.zeros(3, device=device)
     torch.library.opcheck(
-        torch.ops.refersplat.project.default,
-        (means, quats, scales, seen_by.world_to_camera, lens, seen_by.width, seen_by.height),
+        ops.spherical_harmonics.default, (gaussians[0], sh.requires_grad_(), position, 3)
     )
+    colors = spherical_harmonics(plain[0], sh.detach(), position, 3)
     torch.library.opcheck(
-        torch.ops.refersplat.spherical_harmonics.default, (means, sh, seen_by.position, 3)
+        ops.spherical_harmonics_backward.default,
+        (plain[0], sh.detach(), position, 3, colors, torch.ones_like(colors)),
     )
 
 
-def test_a_sphere_ahead_by_hand():
-    seen_by = Camera(torch.eye(4), fx=10.0, fy=20.0, cx=8.0, cy=6.0, width=16, height=12)
-    ball = project(
-        torch.tensor([[1.0, -0.5, 5.0]]),
-        torch.tensor([[2.0, 0.0, 0.0, 0.0]]),
-        torch.tensor([[0.5, 0.5, 0.5]]),
-        seen_by,
-    )
-    assert_close(ball.means2d, torch.tensor([[10 * 0.2 + 7.5, -20 * 0.1 + 5.5]]))
-    assert_close(ball.depths, torch.tensor([5.0]))
-    # J = [[2, 0, -0.4], [0, 4, 0.4]] / 1, covariance = 0.25 J J^T + 0.3.
-    covariance = torch.tensor([[0.25 * 4.16 + 0.3, -0.04], [-0.04, 0.25 * 16.16 + 0.3]])
-    inverse = torch.linalg.inv(covariance)
-    assert_close(ball.conics[0], torch.stack([inverse[0, 0], inverse[0, 1], inverse[1, 1]]))
-    largest = float(torch.linalg.eigvalsh(covariance)[-1])
-    assert int(ball.radii[0]) == math.ceil(3 * math.sqrt(largest))
+def test_results_do_not_depend_on_the_number_of_threads(rng):
+    gaussians = [tensor.requires_grad_() for tensor in random_gaussians(rng, 10_000)]
+    sh = torch.randn(10_000, 16, 3, generator=rng)
+
+    def compute():
+        projected = project(*gaussians, camera())
+        colors = spherical_harmonics(gaussians[0], sh, torch.zeros(3), 3)
+        loss = sum(tensor.square().sum() for tensor in (projected.means2d, colors))
+        return *projected, colors, *torch.autograd.grad(loss, gaussians, materialize_grads=True)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = compute()
+        torch.set_num_threads(3)
+        together = compute()
+    finally:
+        torch.set_num_threads(before)
+    for one, many in zip(alone, together, strict=True):
+        assert torch.equal(one, many)
 
 
-def test_moving_everything_moves_nothing(rng):
-    means, quats, scales, _, sh = gaussians(rng, 50, dtype=torch.float64)
-    turn = reference.rotation(torch.randn(1, 4, generator=rng, dtype=torch.float64))[0]
-    shift = torch.randn(3, generator=rng, dtype=torch.float64)
-    here = camera(dtype=torch.float64)
-    there = here.world_to_camera.clone()
-    there[:3, :3] = here.world_to_camera[:3, :3] @ turn.T
-    there[:3, 3] = here.world_to_camera[:3, 3] - there[:3, :3] @ shift
-    moved = Camera(there, here.fx, here.fy, here.cx, here.cy, here.width, here.height)
-    # Isotropic, so that the Gaussians' own rotations need not be turned.
-    round_scales = scales[:, :1].expand(-1, 3)
-    before = project(means, quats, round_scales, here)
-    after = project(means @ turn.T + shift, quats, round_scales, moved)
-    in_front = before.depths > 0.2
-    for one, other in zip(before[:3], after[:3], strict=True):
-        assert_close(one[in_front], other[in_front], rtol=1e-8, atol=1e-8)
-    flat = sh[:, :1]
-    assert_close(
-        spherical_harmonics(means, flat, here.position, 0),
-        spherical_harmonics(means @ turn.T + shift, flat, moved.position, 0),
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"means": torch.ones(3, 2)}, r"means must have shape \[\*, 3\], got \[3, 2\]"),
-        ({"quats": torch.ones(3, 3)}, r"quats must have shape \[3, 4\], got \[3, 3\]"),
-        ({"scales": torch.ones(2, 3)}, r"scales must have shape \[3, 3\], got \[2, 3\]"),
-        ({"scales": torch.ones(3, 3).double()}, r"scales must match means \(cpu, float32\)"),
-    ],
-)
-def test_refuses_what_does_not_fit(change, message):
-    inputs = {"means": torch.ones(3, 3), "quats": torch.ones(3, 4), "scales": torch.ones(3, 3)}
-    with pytest.raises(ValueError, match=message):
-        project(**(inputs | change), camera=camera())
-
-
-@pytest.mark.parametrize(
-    ("coefficients", "degree", "message"),
-    [
-        (16, 4, "degree must lie between 0 and 3, got 4"),
-        (4, 2, "sh must have at least 9 coefficients for degree 2, got 4"),
-    ],
-)
-def test_refuses_a_degree_without_coefficients(coefficients, degree, message):
-    with pytest.raises(ValueError, match=message):
-        spherical_harmonics(torch.ones(3, 3), torch.ones(3, coefficients, 3), torch.ones(3), degree)
+def test_names_what_does_not_fit(rng):
+    means, quats, scales = random_gaussians(rng, 3)
+    with pytest.raises(ValueError, match=r"quats must have shape \[3, 4\], got \[2, 4\]"):
+        project(means, quats[:2], scales, camera())
+    with pytest.raises(
+        ValueError, match="scales must match means .cpu, float32., got cpu, float64"
+    ):
+        project(means, quats, scales.double(), camera())
+    sh = torch.zeros(3, 4, 3)
+    with pytest.raises(
+        ValueError, match="sh must have at least 9 coefficients for degree 2, got 4"
+    ):
+        spherical_harmonics(means, sh, torch.zeros(3), 2)
+    with pytest.raises(ValueError, match="degree must lie between 0 and 3, got 4"):
+        spherical_harmonics(means, sh, torch.zeros(3), 4)
+    with pytest.raises(ValueError, match=r"camera_position must have shape \[3\], got \[4\]"):
+        spherical_harmonics(means, sh, torch.zeros(4), 0)

@@ -1,204 +1,324 @@
+"""Blending: the compiled ops against their meaning, and a view's blend matrix against both."""
+
+import math
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refersplat.ops import rasterize, reference
-from tests.refersplat.splats import HEIGHT, WIDTH, splats
+from refersplat.ops import blend_matrix, rasterize, reference
 
-INPUTS = ["means2d", "conics", "opacities", "values"]
-
-
-def gradients(op, inputs, height=HEIGHT, width=WIDTH):
-    """Gradients of a random function of image and transmittance, by name."""
-    means2d, conics, depths, opacities, values = inputs
-    leaves = [t.clone().requires_grad_() for t in (means2d, conics, opacities, values)]
-    outputs = op(leaves[0], leaves[1], depths, leaves[2], leaves[3], height, width)
-    rng = torch.Generator().manual_seed(1)
-    weights = [torch.randn(o.shape, generator=rng, dtype=torch.float64).to(o) for o in outputs]
-    return dict(zip(INPUTS, torch.autograd.grad(outputs, leaves, weights), strict=True))
+HEIGHT, WIDTH = 37, 45  # neither a whole number of tiles
+NAMES = ["means2d", "conics", "opacities", "values"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 300])
-@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 16, 32, 33])
+def random_splats(rng, count, channels, dtype=torch.float32, device="cpu", size=(HEIGHT, WIDTH)):
+    """Means2d, conics, depths, opacities, values: also some off the image, faint, or too near."""
+    place = torch.rand(count, 2, generator=rng, dtype=dtype)
+    means2d = place * torch.tensor([size[1] + 20, size[0] + 20], dtype=dtype) - 10
+    factor = 3 * torch.randn(count, 2, 2, generator=rng, dtype=dtype)
+    inverse = torch.linalg.inv(factor @ factor.mT + 0.3 * torch.eye(2, dtype=dtype))
+    conics = torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], dim=1)
+    depths = 3 * torch.rand(count, generator=rng, dtype=dtype)
+    opacities = torch.rand(count, generator=rng, dtype=dtype)
+    values = torch.randn(count, channels, generator=rng, dtype=dtype)
+    return [t.to(device) for t in (means2d, conics, depths, opacities, values)]
+
+
+def splat(x, y, variance, depth, opacity, values):
+    """Tensors of one round Gaussian."""
+    conic = [1 / variance, 0, 1 / variance]
+    return [torch.tensor([row]) for row in ([x, y], conic, depth, opacity, values)]
+
+
+def together(*splats):
+    return [torch.cat(tensors) for tensors in zip(*splats, strict=True)]
+
+
+def gradients(op, splats, weights, size=(HEIGHT, WIDTH)):
+    """Gradients of means2d, conics, opacities and values."""
+    means2d, conics, depths, opacities, values = splats
+    inputs = [t.detach().requires_grad_() for t in (means2d, conics, opacities, values)]
+    outputs = op(inputs[0], inputs[1], depths, inputs[2], inputs[3], *size)
+    return torch.autograd.grad(outputs, inputs, weights)
+
+
+def random_weights(rng, channels, dtype, device="cpu", size=(HEIGHT, WIDTH)):
+    return [
+        torch.randn(*shape, *size, generator=rng, dtype=dtype).to(device)
+        for shape in [(channels,), ()]
+    ]
+
+
+def with_threads(number, compute):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number)
+        return compute()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50, 2_000])
+@pytest.mark.parametrize("channels", [0, 1, 3, 5, 16])
 def test_matches_reference(rng, device, count, channels):
-    inputs = splats(rng, count, channels, device)
-    image, left = rasterize(*inputs, HEIGHT, WIDTH)
-    expected_image, expected_left = reference.rasterize(*inputs, HEIGHT, WIDTH)
-    assert image.shape == (channels, HEIGHT, WIDTH)
-    # float32 sums of up to 60 terms in the same order, exp by a polynomial; measured worst 1.2e-6.
-    assert_close(image, expected_image, rtol=0, atol=6e-6)
-    assert_close(left, expected_left, rtol=0, atol=6e-6)
+    splats = random_splats(rng, count, channels, device=device)
+    image, left = rasterize(*splats, HEIGHT, WIDTH)
+    expected_image, expected_left = reference.rasterize(*splats, HEIGHT, WIDTH)
+    # float32, up to some hundred terms in the same order; measured worst 3e-6.
+    assert_close(image, expected_image, rtol=1e-5, atol=2e-5)
+    assert_close(left, expected_left, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("count", [0, 1, 300])
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_gradients_match_reference(rng, device, count, channels):
-    inputs = splats(rng, count, channels, device, torch.float64)
-    got, want = gradients(rasterize, inputs), gradients(reference.rasterize, inputs)
-    for name in INPUTS:
-        assert count == 0 or want[name].abs().max() > 0, name
-        # Sums in another order; measured worst 4e-12 where the gradients reach 1e3.
+@pytest.mark.parametrize("channels", [1, 3, 7])
+def test_gradients_match_reference(rng, device, channels):
+    splats = random_splats(rng, 300, channels, torch.float64, device)
+    weights = random_weights(rng, channels, torch.float64, device)
+    got, want = (gradients(op, splats, weights) for op in (rasterize, reference.rasterize))
+    for name, ours, theirs in zip(NAMES, got, want, strict=True):
+        assert theirs.abs().max() > 0, name
+        assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 6, 16, 32])
+def test_gradients_in_float32_are_those_in_float64(rng, channels):
+    splats = random_splats(rng, 200, channels)
+    weights = random_weights(rng, channels, torch.float32)
+    got = gradients(rasterize, splats, weights)
+    want = gradients(rasterize, [t.double() for t in splats], [w.double() for w in weights])
+    for name, ours, theirs in zip(NAMES, got, want, strict=True):
+        # Sums over up to 1 665 pixels; measured worst 3e-6.
+        assert (ours.double() - theirs).norm() < 2e-5 * theirs.norm(), name
+
+
+def test_passes_gradcheck():
+    means2d = torch.tensor([[1.2, 1.1], [2.1, 0.8], [0.3, 2.2]], dtype=torch.float64)
+    conics = torch.tensor([[0.2, 0.05, 0.3]] * 3, dtype=torch.float64)  # no pixel below 1/255
+    depths = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
+    opacities = torch.tensor([0.5, 0.7, 0.6], dtype=torch.float64)
+    values = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.0, 1.0]], dtype=torch.float64)
+    inputs = [t.requires_grad_() for t in (means2d, conics, opacities, values)]
+    assert torch.autograd.gradcheck(lambda m, c, o, v: rasterize(m, c, depths, o, v, 4, 3), inputs)
+
+
+def test_one_gaussian_between_others():
+    image, left = rasterize(*splat(8.0, 6.0, 4.0, 1.0, 0.5, [1.0, -2.0]), 20, 20)
+    assert_close(image[:, 6, 8], torch.tensor([0.5, -1.0]))
+    # Two pixels away: one standard deviation.
+    beside = 0.5 * math.exp(-0.5)
+    assert_close(image[0, 6, [6, 10]], torch.full((2,), beside))
+    assert_close(image[0, [4, 8], 8], torch.full((2,), beside))
+    assert_close(left, 1 - image[0])
+    # 0.5 exp(-q / 2) = 1/255 at a distance of 6.23.
+    assert image[0, 6, 14] > 0
+    assert image[0, 6, 15] == 0
+
+
+def test_nearer_comes_first_and_equal_depths_in_order():
+    red, blue = [1.0, 0.0], [0.0, 1.0]
+    near, far = splat(2.0, 2.0, 1.0, 1.0, 0.5, red), splat(2.0, 2.0, 1.0, 2.0, 0.5, blue)
+    for splats in (together(near, far), together(far, near)):
+        image, left = rasterize(*splats, 5, 5)
+        assert_close(image[:, 2, 2], torch.tensor([0.5, 0.25]))
+        assert_close(left[2, 2], torch.tensor(0.25))
+    same = splat(2.0, 2.0, 1.0, 1.0, 0.5, blue)
+    image, _ = rasterize(*together(near, same), 5, 5)
+    assert_close(image[:, 2, 2], torch.tensor([0.5, 0.25]))
+
+
+def test_an_opaque_gaussian_hides_what_is_behind():
+    # Alpha is at most 0.99: two of them leave 1e-4, and the third would take it below.
+    wide = 1e6
+    front = splat(8.0, 8.0, wide, 1.0, 1.0, [1.0])
+    middle, back = splat(8.0, 8.0, wide, 2.0, 0.9, [0.0]), splat(8.0, 8.0, wide, 3.0, 1.0, [1e6])
+    image, left = rasterize(*together(front, middle, back), 16, 16)
+    assert_close(image[0], torch.full((16, 16), 0.99))
+    assert_close(left, torch.full((16, 16), 1e-3))
+
+
+def test_order_of_the_rows_does_not_matter(rng):
+    splats = random_splats(rng, 500, 3)
+    order = torch.randperm(500, generator=rng)
+    for got, want in zip(
+        rasterize(*[t[order] for t in splats], HEIGHT, WIDTH),
+        rasterize(*splats, HEIGHT, WIDTH),
+        strict=True,
+    ):
+        assert torch.equal(got, want)
+
+
+def test_channels_do_not_know_of_each_other(rng):
+    *splats, values = random_splats(rng, 100, 33)
+    whole, _ = rasterize(*splats, values, HEIGHT, WIDTH)
+    matrix = blend_matrix(*splats, HEIGHT, WIDTH)
+    for channels in range(1, 34):
+        few = values[:, :channels]
+        # The same operations; a compiler may fuse some of them.
         assert_close(
-            got[name], want[name], rtol=1e-10, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}"
+            rasterize(*splats, few, HEIGHT, WIDTH)[0], whole[:channels], rtol=1e-5, atol=1e-6
+        )
+        assert_close(matrix.blend(few), whole[:channels], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [0.2, 0.0, -1.0])
+def test_nothing_is_seen_behind_the_near_plane(depth):
+    splats = splat(2.0, 2.0, 1.0, depth, 0.5, [1.0])
+    image, left = rasterize(*splats, 5, 5)
+    assert (image == 0).all()
+    assert (left == 1).all()
+    assert all(
+        (grad == 0).all() for grad in gradients(rasterize, splats, [image + 1, left], (5, 5))
+    )
+
+
+def test_one_gaussian_wider_than_the_image():
+    splats = splat(-400.0, 300.0, 1e8, 1.0, 0.5, [2.0])
+    image, left = rasterize(*splats, 70, 90)
+    assert_close(image, torch.ones(1, 70, 90), rtol=0, atol=2e-3)
+    expected, _ = reference.rasterize(*splats, 70, 90)
+    assert_close(image, expected)
+
+
+def test_gaussians_on_the_edge_of_sight_match_reference():
+    """Alpha around 1/255, on both sides of the tiles' seams."""
+    opacities = torch.linspace(0.5 / 255, 3 / 255, 40, dtype=torch.float64)
+    count = len(opacities)
+    rng = torch.Generator().manual_seed(5)
+    means2d, conics, depths, _, values = random_splats(rng, count, 1, torch.float64)
+    means2d = torch.stack([means2d[:, 0].round() + 0.5, means2d[:, 1].round()], dim=1)
+    splats = (means2d, conics, depths, opacities, values)
+    for got, want in zip(
+        rasterize(*splats, HEIGHT, WIDTH), reference.rasterize(*splats, HEIGHT, WIDTH), strict=True
+    ):
+        assert_close(got, want, rtol=1e-12, atol=1e-14)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(0, 40),
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    channels=st.integers(1, 5),
+)
+def test_any_size_matches_reference(seed, count, height, width, channels):
+    rng = torch.Generator().manual_seed(seed)
+    size = (height, width)
+    splats = random_splats(rng, count, channels, torch.float64, size=size)
+    image, left = rasterize(*splats, *size)
+    expected_image, expected_left = reference.rasterize(*splats, *size)
+    assert_close(image, expected_image, rtol=1e-9, atol=1e-12)
+    assert_close(left, expected_left, rtol=1e-9, atol=1e-12)
+    matrix = blend_matrix(*splats[:4], *size)
+    assert_close(matrix.blend(splats[4]), expected_image, rtol=1e-9, atol=1e-12)
+    weights = random_weights(rng, channels, torch.float64, size=size)
+    got, want = (gradients(op, splats, weights, size) for op in (rasterize, reference.rasterize))
+    for ours, theirs in zip(got, want, strict=True):
+        assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("channels", [3, 6])
+def test_results_do_not_depend_on_the_number_of_threads(rng, channels):
+    splats = random_splats(rng, 3_000, channels, size=(150, 170))
+    weights = random_weights(rng, channels, torch.float32, size=(150, 170))
+
+    def compute():
+        matrix = blend_matrix(*splats[:4], 150, 170)
+        values = splats[4].requires_grad_()
+        blended = matrix.blend(values)
+        return (
+            *rasterize(*splats, 150, 170),
+            *gradients(rasterize, splats, weights, (150, 170)),
+            blended,
+            *torch.autograd.grad(blended, values, weights[0]),
         )
 
-
-@pytest.mark.parametrize("channels", [1, 3, 4, 16, 32])
-def test_float_gradients_match_double(rng, device, channels):
-    inputs = splats(rng, 200, channels, device)
-    want = gradients(rasterize, [t.double() for t in inputs])
-    for name, got in gradients(rasterize, inputs).items():
-        # Measured worst 9e-7 of the norm.
-        assert (got - want[name]).norm() < 5e-6 * want[name].norm(), name
+    alone = with_threads(1, compute)
+    for number in (2, 3, 7):
+        for one, many in zip(alone, with_threads(number, compute), strict=True):
+            assert torch.equal(one, many)
 
 
-def test_gradcheck(rng):
-    means2d, conics, depths, opacities, values = splats(rng, 4, 2, dtype=torch.float64)
-    # Smooth there: no alpha within a step of 1/255 or 0.99, no pixel that is finished.
-    means2d = means2d / 20 + 2
-    opacities = 0.3 + 0.1 * opacities
-    conics = conics / conics.abs().amax(dim=1, keepdim=True) * 0.02
-    leaves = [t.requires_grad_() for t in (means2d, conics, opacities, values)]
-    torch.autograd.gradcheck(
-        lambda m, c, o, v: rasterize(m, c, depths + 1, o, v, 5, 6), leaves, rtol=1e-5
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [0, 1, 400])
+def test_blend_matrix_renders_as_rasterize_does(rng, device, dtype, count):
+    *splats, values = random_splats(rng, count, 3, dtype, device)
+    matrix = blend_matrix(*splats, HEIGHT, WIDTH)
+    values.requires_grad_()
+    image, left = rasterize(*splats, values, HEIGHT, WIDTH)
+    # The same weights; only the compiler's choice of fused operations differs.
+    assert_close(matrix.blend(values), image, rtol=1e-5, atol=1e-6)
+    assert torch.equal(matrix.transmittance, left)
+    weights = torch.randn(3, HEIGHT, WIDTH, generator=rng, dtype=dtype).to(device)
+    (got,) = torch.autograd.grad(matrix.blend(values), values, weights)
+    (want,) = torch.autograd.grad(image, values, weights)
+    assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert matrix.entries == len(matrix.weights) <= max(count, 1) * HEIGHT * WIDTH
+    assert matrix.nbytes > 5 * matrix.entries
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blend_matrix_holds_what_the_reference_holds(rng, device, dtype):
+    splats = random_splats(rng, 300, 0, dtype, device)[:4]
+    matrix = blend_matrix(*splats, HEIGHT, WIDTH)
+    names = ["tile_groups", "group_pairs", "gaussians", "pixels", "weights", "transmittance"]
+    expected = reference.blend_matrix(*splats, HEIGHT, WIDTH)
+    for name, want in zip(names, expected, strict=True):
+        assert_close(getattr(matrix, name), want, rtol=1e-5, atol=1e-6)
+
+
+def test_blend_passes_gradcheck(rng):
+    *splats, values = random_splats(rng, 6, 2, torch.float64, size=(8, 8))
+    matrix = blend_matrix(*splats, 8, 8)
+    assert torch.autograd.gradcheck(matrix.blend, values.requires_grad_())
+
+
+def test_operators_are_registered_correctly(rng, device):
+    ops = torch.ops.refersplat
+    splats = random_splats(rng, 9, 2, device=device)
+    leaves = [t if i == 2 else t.clone().requires_grad_() for i, t in enumerate(splats)]
+    torch.library.opcheck(ops.rasterize.default, (*leaves, HEIGHT, WIDTH))
+    image, left = rasterize(*splats, HEIGHT, WIDTH)
+    backward = (*splats, image, left, torch.ones_like(image), torch.ones_like(left))
+    torch.library.opcheck(ops.rasterize_backward.default, backward)
+
+    matrix = blend_matrix(*splats[:4], HEIGHT, WIDTH)
+    stored = (
+        matrix.tile_groups,
+        matrix.group_pairs,
+        matrix.gaussians,
+        matrix.pixels,
+        matrix.weights,
     )
+    torch.library.opcheck(ops.blend.default, (leaves[4], *stored, HEIGHT, WIDTH))
+    torch.library.opcheck(ops.blend_backward.default, (image, *stored, 9))
 
 
-def test_operator_is_registered_correctly(rng, device):
-    inputs = [t.requires_grad_() for t in splats(rng, 5, 2, device)]
-    torch.library.opcheck(torch.ops.refersplat.rasterize.default, (*inputs, HEIGHT, WIDTH))
-
-
-def test_one_gaussian_by_hand():
-    image, left = rasterize(
-        torch.tensor([[2.0, 1.0]]),
-        torch.tensor([[0.5, 0.0, 2.0]]),
-        torch.tensor([1.0]),
-        torch.tensor([0.8]),
-        torch.tensor([[3.0, -1.0]]),
-        3,
-        5,
+def test_compiles_into_a_graph(rng):
+    splats = random_splats(rng, 20, 3)
+    compiled = torch.compile(
+        lambda *tensors: rasterize(*tensors, HEIGHT, WIDTH)[0].mean(dim=0),
+        backend="aot_eager",
+        fullgraph=True,
     )
-    # At the centre alpha is the opacity; one column on exp(-0.25), one row on exp(-1) of it.
-    right, below = 0.8 * torch.exp(torch.tensor([-0.25, -1.0]))
-    assert_close(left[1, 2], torch.tensor(0.2))
-    assert_close(image[:, 1, 2], torch.tensor([2.4, -0.8]))
-    assert_close(image[0, 1, 3], 3 * right)
-    assert_close(left[2, 2], 1 - below)
+    assert_close(compiled(*splats), rasterize(*splats, HEIGHT, WIDTH)[0].mean(dim=0))
 
 
-def test_opaque_gaussian_hides_what_is_behind():
-    stack = torch.tensor([[8.0, 8.0]]).expand(8, 2)
-    conics = torch.tensor([[1e-6, 0.0, 1e-6]]).expand(8, 3)
-    depths = torch.tensor([8.0, 1.0, 7.0, 2.0, 6.0, 3.0, 5.0, 4.0])
-    image, left = rasterize(stack, conics, depths, torch.full((8,), 0.98), torch.eye(8), 16, 16)
-    # 0.98, then 0.0196; a third would take the transmittance from 4e-4 to 8e-6.
-    expected = torch.zeros(8)
-    expected[1], expected[3] = 0.98, 0.0196
-    assert_close(image[:, 8, 8], expected, rtol=0, atol=1e-6)
-    assert_close(left[8, 8], torch.tensor(4e-4), rtol=1e-3, atol=0)
-
-
-def test_order_of_rows_does_not_matter(rng, device):
-    inputs = splats(rng, 100, 3, device)
-    shuffled = torch.randperm(100, generator=rng).to(device)
-    image, left = rasterize(*inputs, HEIGHT, WIDTH)
-    other_image, other_left = rasterize(*(t[shuffled] for t in inputs), HEIGHT, WIDTH)
-    assert torch.equal(image, other_image)
-    assert torch.equal(left, other_left)
-
-
-def test_equal_depths_come_in_the_order_of_their_rows():
-    splat = (torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0, 1.0]]))
-    twice = [t.expand(2, -1) for t in splat]
-    image, _ = rasterize(*twice, torch.ones(2), torch.tensor([0.9, 0.9]), torch.eye(2), 1, 1)
-    assert_close(image[:, 0, 0], torch.tensor([0.9, 0.09]))
-
-
-def test_threads_do_not_change_a_bit(rng):
-    inputs = splats(rng, 400, 3)
-    results = []
-    for threads in (1, 2, 5):
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            results.append(
-                [*rasterize(*inputs, HEIGHT, WIDTH), *gradients(rasterize, inputs).values()]
-            )
-        finally:
-            torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (16, 16), (17, 15)])
-def test_image_of_any_size(rng, device, height, width):
-    inputs = splats(rng, 150, 2, device)
-    image, left = rasterize(*inputs, height, width)
-    expected_image, expected_left = reference.rasterize(*inputs, height, width)
-    assert_close(image, expected_image, rtol=0, atol=6e-6)
-    assert_close(left, expected_left, rtol=0, atol=6e-6)
-
-
-@settings(max_examples=30)
-@given(
-    deviation=st.floats(0.3, 1e4),
-    ratio=st.floats(0.003, 1),
-    angle=st.floats(0, 3.2),
-    x=st.floats(-200, 250),
-    y=st.floats(-200, 250),
-    opacity=st.floats(0, 1),
-)
-def test_no_pixel_of_any_ellipse_is_missed(deviation, ratio, angle, x, y, opacity):
-    turn = torch.tensor(angle, dtype=torch.float64)
-    axes = torch.stack(
-        [torch.stack([turn.cos(), turn.sin()]), torch.stack([-turn.sin(), turn.cos()])]
-    )
-    variances = torch.tensor([deviation, max(0.55, deviation * ratio)], dtype=torch.float64) ** 2
-    inverse = axes.T @ torch.diag(1 / variances) @ axes
-    inputs = (
-        torch.tensor([[x, y]], dtype=torch.float64),
-        torch.stack([inverse[0, 0], inverse[0, 1], inverse[1, 1]])[None],
-        torch.ones(1, dtype=torch.float64),
-        torch.tensor([opacity], dtype=torch.float64),
-        torch.ones(1, 1, dtype=torch.float64),
-    )
-    image, _ = rasterize(*inputs, 40, 50)
-    expected, _ = reference.rasterize(*inputs, 40, 50)
-    assert_close(image, expected, rtol=0, atol=1e-12)
-
-
-def test_what_is_not_a_number_is_not_seen(rng):
-    inputs = splats(rng, 20, 1)
-    image, _ = rasterize(*inputs, HEIGHT, WIDTH)
-    broken = [torch.cat([t, t[:4]]) for t in inputs]
-    broken[0][20], broken[1][21], broken[2][22], broken[3][23] = (float("nan"),) * 4
-    assert torch.equal(rasterize(*broken, HEIGHT, WIDTH)[0], image)
-
-
-@pytest.mark.parametrize(
-    ("index", "change", "message"),
-    [
-        (0, lambda t: t[:, :1], r"means2d must have shape \[\*, 2\], got \[3, 1\]"),
-        (1, lambda t: t[:2], r"conics must have shape \[3, 3\], got \[2, 3\]"),
-        (2, lambda t: t[:, None], r"depths must have shape \[3\], got \[3, 1\]"),
-        (
-            3,
-            lambda t: t.double(),
-            r"opacities must match means2d \(cpu, float32\), got cpu, float64",
-        ),
-        (4, lambda t: t[0], r"values must have shape \[3, \*\], got \[2\]"),
-    ],
-)
-def test_refuses_what_does_not_fit(rng, index, change, message):
-    inputs = list(splats(rng, 3, 2))
-    inputs[index] = change(inputs[index])
-    with pytest.raises(ValueError, match=message):
-        rasterize(*inputs, HEIGHT, WIDTH)
-
-
-def test_refuses_an_image_without_pixels(rng):
-    with pytest.raises(ValueError, match="height and width must be at least 1, got 0 and 51"):
-        rasterize(*splats(rng, 3, 2), 0, WIDTH)
+def test_names_what_does_not_fit(rng):
+    means2d, conics, depths, opacities, values = random_splats(rng, 3, 2)
+    with pytest.raises(ValueError, match=r"conics must have shape \[3, 3\], got \[3, 2\]"):
+        rasterize(means2d, conics[:, :2], depths, opacities, values, 4, 4)
+    with pytest.raises(ValueError, match=r"values must have shape \[3, \*\], got \[2, 2\]"):
+        rasterize(means2d, conics, depths, opacities, values[:2], 4, 4)
+    with pytest.raises(ValueError, match=r"depths must match means2d \(cpu, float32\)"):
+        rasterize(means2d, conics, depths.double(), opacities, values, 4, 4)
+    with pytest.raises(ValueError, match="height and width must be at least 1, got 0 and 4"):
+        rasterize(means2d, conics, depths, opacities, values, 0, 4)
+    with pytest.raises(ValueError, match=r"opacities must have shape \[3\], got \[3, 1\]"):
+        blend_matrix(means2d, conics, depths, opacities[:, None], 4, 4)
+    matrix = blend_matrix(means2d, conics, depths, opacities, 4, 4)
+    with pytest.raises(ValueError, match=r"values must have shape \[3, \*\], got \[4, 2\]"):
+        matrix.blend(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"values must match weights \(cpu, float32\)"):
+        matrix.blend(values.double())

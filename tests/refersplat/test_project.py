@@ -215,7 +215,7 @@ def test_names_what_does_not_fit(rng):
     with pytest.raises(ValueError, match=r"quats must have shape \[3, 4\], got \[2, 4\]"):
         project(means, quats[:2], scales, camera())
     with pytest.raises(
-        ValueError, match="scales must match means .cpu, float32., got cpu, float64"
+        ValueError, match=r"scales must match means \(cpu, float32\), got cpu, float64"
     ):
         project(means, quats, scales.double(), camera())
     sh = torch.zeros(3, 4, 3)

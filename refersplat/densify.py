@@ -73,6 +73,9 @@ def densify(
 ) -> DensificationStatistics:
     """Clones small and splits large Gaussians that are pulled at, and removes useless ones.
 
+    There is no limit to a Gaussian's size on the image: the published code clears the radii before
+    it compares them, so none was ever removed for that.
+
     Args:
         adam: Holds the Gaussians; changed in place.
         statistics: What was observed since the last time.

@@ -45,7 +45,7 @@ class RgbState:
     iteration: int = 0
 
     @classmethod
-    def start(cls, config: Config, scene: Scene, device: torch.device) -> RgbState:
+    def start(cls, config: Config, scene: Scene, device: torch.device | str) -> RgbState:
         """Before the first step."""
         generator = torch.Generator().manual_seed(config.seed)
         gaussians = starting_gaussians(scene, config.rgb, generator).to(device)
@@ -70,7 +70,7 @@ class RgbState:
 
     @classmethod
     def load(
-        cls, path: Path, views: Sequence[View], extent: float, device: torch.device
+        cls, path: Path, views: Sequence[View], extent: float, device: torch.device | str
     ) -> RgbState:
         """Reads what :meth:`save` wrote, if it was saved for these views.
 
@@ -96,14 +96,13 @@ class RgbState:
         return cls(adam, statistics, generator, state["iteration"])
 
 
-def train(config: Config, scene: Scene) -> Gaussians:
+def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> Gaussians:
     """Fits Gaussians to the training views, or takes those of ``config.rgb.start_checkpoint``.
 
     Writes ``rgb_state.pt`` as it goes; at the end the point cloud, Inria's checkpoint and the files
     that viewers want. With ``config.resume`` a stopped run goes on to the same result.
     """
     rgb, out = config.rgb, Path(config.model_path)
-    device = torch.device("cpu")
     if rgb.start_checkpoint:
         gaussians = load_gaussians(rgb.start_checkpoint).to(device)
         save_scene(out, gaussians, 0, config.data, scene.views)
@@ -122,7 +121,7 @@ def train(config: Config, scene: Scene) -> Gaussians:
             rendering, loss = step(state, view, image.to(device), rgb, scene.extent)
             progress.advance()
             if state.iteration % REPORT_EVERY == 0:
-                quality = psnr(rendering.color.detach(), image)
+                quality = psnr(rendering.color.detach(), image.to(device))
                 count = state.adam.gaussians.count
                 progress.report(state.iteration, loss=float(loss), psnr=float(quality), count=count)
             if state.iteration % rgb.checkpoint_every == 0 or state.iteration == rgb.iterations:

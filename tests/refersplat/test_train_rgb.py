@@ -40,9 +40,7 @@ def test_training_comes_near_the_photos_and_leaves_its_files(config, tmp_path):
     config = replace(config, rgb=replace(QUICK, opacity_reset_every=3_000))
     scene = load_scene(config.data)
     gaussians = train(config, scene)
-    before = evaluate_rgb(
-        RgbState.start(config, scene, torch.device("cpu")).adam.gaussians, scene.test
-    )
+    before = evaluate_rgb(RgbState.start(config, scene, "cpu").adam.gaussians, scene.test)
     after = evaluate_rgb(gaussians, scene.test)
     assert after["psnr"] > before["psnr"] + 4
     assert after["l1"] < before["l1"] / 2
@@ -68,7 +66,7 @@ def test_start_checkpoint_takes_the_place_of_training(config, tmp_path, rng):
 
 def test_resuming_another_scene_is_refused(config):
     scene = load_scene(config.data)
-    state = RgbState.start(config, scene, torch.device("cpu"))
+    state = RgbState.start(config, scene, "cpu")
     path = config.model_path + "/rgb_state.pt"
     state.save(path, scene.train[1:], scene.extent)
     with pytest.raises(InputError, match=r"rgb_state\.pt: was saved with 6 training views of ano"):
@@ -77,7 +75,7 @@ def test_resuming_another_scene_is_refused(config):
 
 def test_an_emptied_scene_is_an_error(config):
     scene = load_scene(config.data)
-    state = RgbState.start(config, scene, torch.device("cpu"))
+    state = RgbState.start(config, scene, "cpu")
     state.adam.limit_opacities(1e-4)
     state.iteration = 39
     view = scene.train[0]
@@ -87,7 +85,7 @@ def test_an_emptied_scene_is_an_error(config):
 
 def test_a_step_lowers_the_loss_of_its_view(config):
     scene = load_scene(config.data)
-    state = RgbState.start(config, scene, torch.device("cpu"))
+    state = RgbState.start(config, scene, "cpu")
     view = scene.train[0]
     losses = [float(step(state, view, view.image(), QUICK, scene.extent)[1]) for _ in range(15)]
     assert losses[-1] < 0.9 * losses[0]
@@ -96,7 +94,7 @@ def test_a_step_lowers_the_loss_of_its_view(config):
 
 def test_random_background_leaves_photos_without_alpha_alone(config):
     scene = load_scene(config.data)
-    state = RgbState.start(config, scene, torch.device("cpu"))
+    state = RgbState.start(config, scene, "cpu")
     view, random = scene.train[0], replace(QUICK, random_background=True)
     renderings = [step(state, view, view.image(), random, 1e-6)[0] for _ in range(2)]
     corners = [rendering.color[:, 0, 0].detach() for rendering in renderings]

@@ -31,13 +31,15 @@ def gaussians(rng, count, device="cpu", dtype=torch.float32) -> tuple[Tensor, ..
     return tuple(part.to(device, dtype) for part in parts)
 
 
-def splats(rng, count, channels, device="cpu", dtype=torch.float32) -> tuple[Tensor, ...]:
+def splats(
+    rng, count, channels, device="cpu", dtype=torch.float32, size=(HEIGHT, WIDTH)
+) -> tuple[Tensor, ...]:
     """means2d, conics, depths, opacities, values; some Gaussians off the image or behind it."""
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=rng, dtype=torch.float64)
 
-    means2d = uniform(count, 2) * torch.tensor([WIDTH + 20, HEIGHT + 20]) - 10
+    means2d = uniform(count, 2) * torch.tensor([size[1] + 20, size[0] + 20]) - 10
     deviations, slant = 0.6 + 6 * uniform(count, 2), 1.6 * uniform(count) - 0.8
     xx, yy = deviations.square().unbind(dim=1)
     xy = slant * (xx * yy).sqrt()

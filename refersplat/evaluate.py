@@ -1,0 +1,205 @@
+"""Scores a run on its test views."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from native import backend
+from refersplat.answering import Answers
+from refersplat.cases import Case, answer_all
+from refersplat.command import TIMINGS, read_options
+from refersplat.config import Config
+from refersplat.data import Scene, load_scene
+from refersplat.metrics import summarize
+from refersplat.report import draw_report
+from refersplat.train_rgb import evaluate_rgb
+from runs.config import to_mapping
+from runs.errors import InputError
+from runs.results import Stopwatch, peak_memory_mib, provenance, save_results
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Scores the run in a folder (-m) on its test views."
+RESULTS = "results.json"
+REPORT = "report.png"
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    config = read_options(argv, "eval.py", DESCRIPTION)
+    results = evaluate(config)
+    sys.stdout.write(table(results) + "\n")
+
+
+def evaluate(config: Config) -> dict[str, Any]:
+    """Scores the run, writes ``results.json`` and ``report.png``, returns the results.
+
+    Raises:
+        InputError: The run is not trained, or its scene has no test views with sentences.
+    """
+    out = Path(config.model_path)
+    answers = Answers.load(config)
+    scene = load_scene(config.data)
+    if not any(view.objects for view in scene.test):
+        reason = "no test view has a sentence" if scene.test else "there are no test views"
+        raise InputError(
+            f"{scene.path}: {reason} ({scene.split}), so there is nothing to score; train with "
+            "--eval, on a scene whose test views have json/ and masks"
+        )
+    watch = Stopwatch(out / TIMINGS)
+    with watch.stage("evaluate"):
+        cases = list(answer_all(answers, scene.test, lambda item: item.sentences, amodal=True))
+        known = training_sentences(scene)
+        trained = list(answer_all(answers, scene.test, lambda o: known.get(o.category, ())))
+        photos = evaluate_rgb(answers.gaussians, scene.test)
+        results = {
+            "metrics": metrics(cases, trained) | photos,
+            **break_down(cases),
+            "threshold": answers.threshold,
+            "threshold_chosen_by": answers.chosen_by,
+            "counts": counts(scene, cases, answers),
+            "encoder": {"name": answers.encoder.name, "identity": answers.encoder.identity},
+            "seed": config.seed,
+            "setting": config.train.setting,
+            **provenance(backend("refersplat")),
+            "config": to_mapping(config),
+        }
+        draw_report(out / REPORT, cases, answers)
+    results["stages"] = watch.stages
+    results["peak_memory_mib"] = max(
+        peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
+    )
+    save_results(out / RESULTS, results)
+    log.info("%s and %s are written", out / RESULTS, out / REPORT)
+    return results
+
+
+def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
+    """What the training views say about each category, every sentence once."""
+    known: dict[str | None, dict[str, None]] = defaultdict(dict)
+    for view in scene.train:
+        for item in view.objects:
+            if item.category is not None:
+                known[item.category].update(dict.fromkeys(item.sentences))
+    return {category: list(sentences) for category, sentences in known.items()}
+
+
+def metrics(cases: Sequence[Case], trained: Sequence[Case]) -> dict[str, float | None]:
+    """The numbers of the run; each is a mean over (view, object, sentence)."""
+    amodal = [case.amodal_iou for case in cases if case.amodal_iou is not None]
+    convention = {
+        f"lerf_{name}": value
+        for name, value in summarize([case.iou for case in lerf_cases(cases)]).items()
+    }
+    return {
+        **summarize([case.iou for case in cases]),
+        "mIoU_threshold_0.5": summarize([case.iou_at_half for case in cases])["mIoU"],
+        "mIoU_best_threshold": best_threshold_iou(cases),
+        "mIoU_training_sentences": summarize([case.iou for case in trained])["mIoU"],
+        "mIoU_amodal": summarize(amodal)["mIoU"] if amodal else None,
+        **convention,
+    }
+
+
+def best_threshold_iou(cases: Sequence[Case]) -> float:
+    """Mean IoU if each sentence had the threshold that suits it best on the test views.
+
+    An upper bound: it looks at the truth.
+    """
+    curves: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+    for case in cases:
+        curves[case.category, case.sentence].append(case.curve)
+    total = sum(float(torch.stack(own).sum(dim=0).max()) for own in curves.values())
+    return total / len(cases)
+
+
+def lerf_cases(cases: Sequence[Case]) -> list[Case]:
+    """What the published evaluation of Ref-LERF scores: one case per view and category.
+
+    Its masks are named by category, so of several sentences the last one's is left; empty true
+    masks are passed over. The threshold stays ours.
+    """
+    last = {(case.view.name, case.category): case for case in cases}
+    return [case for case in last.values() if not case.is_empty]
+
+
+def break_down(cases: Sequence[Case]) -> dict[str, Any]:
+    """Scores per object, per sentence and per view, and every single case."""
+    groups: dict[str, dict[str, list[float]]] = {
+        name: defaultdict(list) for name in ("per_object", "per_sentence", "per_view")
+    }
+    for case in cases:
+        groups["per_object"][case.category].append(case.iou)
+        groups["per_sentence"][f"{case.category}: {case.sentence}"].append(case.iou)
+        groups["per_view"][case.view.name].append(case.iou)
+    tables: dict[str, Any] = {
+        name: {key: summarize(ious) | {"cases": len(ious)} for key, ious in sorted(group.items())}
+        for name, group in groups.items()
+    }
+    tables["cases"] = [
+        {
+            "view": case.view.name,
+            "object": case.category,
+            "sentence": case.sentence,
+            "IoU": round(case.iou, 4),
+            "IoU_threshold_0.5": round(case.iou_at_half, 4),
+            "IoU_amodal": None if case.amodal_iou is None else round(case.amodal_iou, 4),
+            "is_empty": case.is_empty,
+        }
+        for case in cases
+    ]
+    return tables
+
+
+def counts(scene: Scene, cases: Sequence[Case], answers: Answers) -> dict[str, int]:
+    """How much the scores rest on."""
+    return {
+        "training_views": len(scene.train),
+        "test_views": len({case.view.name for case in cases}),
+        "objects": len({case.category for case in cases}),
+        "sentences": len({case.sentence for case in cases}),
+        "cases": len(cases),
+        "cases_without_object": sum(case.is_empty for case in cases),
+        "gaussians": answers.gaussians.count,
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results for people."""
+    numbers, per_object = results["metrics"], results["per_object"]
+    width = max(16, *map(len, per_object))
+    lines = [f"{'object':<{width}}  {'mIoU':>6} {'@0.25':>6} {'@0.5':>6}  cases"]
+
+    def row(name: str, scores: dict[str, float], cases: int) -> str:
+        cells = " ".join(f"{scores[key]:6.3f}" for key in ("mIoU", "acc@0.25", "acc@0.5"))
+        return f"{name:<{width}}  {cells}  {cases:5d}"
+
+    lines += [row(name, scores, scores["cases"]) for name, scores in per_object.items()]
+    lines += ["-" * len(lines[0]), row("all", numbers, results["counts"]["cases"]), ""]
+    extra = [
+        ("training sentences", "mIoU_training_sentences", ""),
+        ("through view", "mIoU_amodal", "against whole silhouettes"),
+        (
+            "LERF convention",
+            "lerf_mIoU",
+            "one sentence per view and category, hidden ones left out",
+        ),
+        ("threshold 0.5", "mIoU_threshold_0.5", ""),
+        ("best thresholds", "mIoU_best_threshold", "an upper bound: each sentence's own best"),
+        ("PSNR", "psnr", "dB"),
+        ("SSIM", "ssim", ""),
+    ]
+    for label, key, note in extra:
+        if numbers.get(key) is not None:
+            lines.append(f"{label:<{width}}  {numbers[key]:6.3f}  {note}".rstrip())
+    threshold = f"{results['threshold']:6.2f}  {results['threshold_chosen_by']}"
+    lines.append(f"{'threshold':<{width}}  {threshold}")
+    return "\n".join(lines)

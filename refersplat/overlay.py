@@ -1,0 +1,165 @@
+"""Pictures of answers: the marked photo with its sentence, the mask, the heat map."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+MARK = (255, 176, 0)
+"""Colour of what is seen; orange and blue can be told apart by nearly everybody."""
+HIDDEN = (60, 150, 255)
+"""Colour of the outline of what lies behind others."""
+PAPER, INK, FAINT = (255, 255, 255), (24, 24, 28), (120, 120, 128)
+SMALLEST_WIDTH = 480
+"""Pictures are enlarged to this width, so that their caption can be read."""
+MARGIN = 8
+
+
+def to_pixels(
+    image: Tensor,  # [3, H, W] in 0..1
+) -> np.ndarray:  # [H, W, 3] uint8
+    """A picture of an image tensor."""
+    scaled = (image.detach().clamp(0, 1) * 255).round().byte()
+    return scaled.permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def draw_mask(
+    mask: Tensor,  # [H, W] bool
+) -> np.ndarray:  # [H, W] uint8
+    """White where the object is."""
+    return mask.cpu().numpy().astype(np.uint8) * 255
+
+
+def draw_heat(
+    probabilities: Tensor,  # [H, W]
+) -> np.ndarray:  # [H, W, 3] uint8
+    """Black, over violet and orange, to yellow for certain."""
+    levels = (probabilities.detach().clamp(0, 1) * 255).byte().cpu().numpy()
+    return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def draw_overlay(
+    image: Tensor,  # [3, H, W]
+    mask: Tensor,  # [H, W] bool
+    through: Tensor | None = None,  # [H, W] bool
+) -> np.ndarray:  # [h, w, 3] uint8
+    """The image, darkened but for the marked object; enlarged if it is small.
+
+    Args:
+        image: What the camera sees.
+        mask: Where the object is seen.
+        through: Where the object is; the part that is hidden gets an outline.
+    """
+    pixels = to_pixels(image)
+    factor = enlargement(pixels.shape[1])
+    size = (pixels.shape[1] * factor, pixels.shape[0] * factor)
+    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    inside = _smooth(mask, size)
+    gray = pixels.mean(axis=2, keepdims=True)
+    around = 0.45 * (0.5 * pixels + 0.5 * gray)
+    marked = 0.75 * pixels + 0.25 * np.float32(MARK)
+    weight = cv2.GaussianBlur(inside, (0, 0), 0.8)[..., None]
+    picture = (weight * marked + (1 - weight) * around).clip(0, 255).astype(np.uint8)
+    thickness = max(2, round(size[0] / 320))
+    if through is not None:
+        hidden = _smooth(through & ~mask, size)
+        # Slivers along the visible mask's edge are no hidden part.
+        kernel = np.ones((2 * thickness + 3,) * 2, np.uint8)
+        _outline(picture, cv2.morphologyEx(hidden, cv2.MORPH_OPEN, kernel), HIDDEN, thickness)
+    _outline(picture, inside, MARK, thickness)
+    return picture
+
+
+def enlargement(width: int) -> int:
+    """How many times a picture of this width is enlarged."""
+    return max(1, -(-SMALLEST_WIDTH // width))
+
+
+def add_caption(
+    picture: np.ndarray,  # [h, w, 3]
+    sentence: str,
+    note: str = "",
+) -> Image.Image:
+    """The picture with a sentence below it, in as many lines as it needs, and a fainter note."""
+    width = picture.shape[1]
+    size = max(15, width // 36)
+    lines = wrap(sentence, width - 2 * MARGIN, font(size))
+    step = round(size * 1.35)
+    height = MARGIN * 2 + step * (len(lines) + bool(note))
+    page = Image.new("RGB", (width, picture.shape[0] + height), PAPER)
+    page.paste(Image.fromarray(picture), (0, 0))
+    draw = ImageDraw.Draw(page)
+    top = picture.shape[0] + MARGIN
+    for line in lines:
+        draw.text((MARGIN, top), line, fill=INK, font=font(size))
+        top += step
+    if note:
+        draw.text((MARGIN, top), note, fill=FAINT, font=font(round(size * 0.85)))
+    return page
+
+
+def wrap(text: str, width: int, typeface: ImageFont.ImageFont) -> list[str]:
+    """Breaks text into lines of at most ``width`` pixels, inside a word where it is longer."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        for piece in _pieces(word, width, typeface):
+            longer = f"{line} {piece}" if line else piece
+            if line and typeface.getlength(longer) > width:
+                lines.append(line)
+                line = piece
+            else:
+                line = longer
+    return [*lines, line] if line or not lines else lines
+
+
+def stack(pictures: Sequence[Image.Image], gap: int = MARGIN) -> Image.Image:
+    """Pictures below each other."""
+    width = max(picture.width for picture in pictures)
+    height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
+    page = Image.new("RGB", (width, height), PAPER)
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height + gap
+    return page
+
+
+@functools.cache
+def font(size: int) -> ImageFont.ImageFont:
+    """DejaVu Sans, which knows Latin, Greek and Cyrillic, where matplotlib brings it along."""
+    spec = importlib.util.find_spec("matplotlib")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+        if path.is_file():
+            return ImageFont.truetype(str(path), size)
+    return ImageFont.load_default(size)
+
+
+def _pieces(word: str, width: int, typeface: ImageFont.ImageFont) -> list[str]:
+    pieces = [""]
+    for character in word:
+        if pieces[-1] and typeface.getlength(pieces[-1] + character) > width:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
+
+
+def _smooth(mask: Tensor, size: tuple[int, int]) -> np.ndarray:  # [h, w] float32 of 0 and 1
+    """A mask enlarged with round instead of stepped edges."""
+    values = mask.cpu().numpy().astype(np.float32)
+    return (cv2.resize(values, size, interpolation=cv2.INTER_CUBIC) >= 0.5).astype(np.float32)
+
+
+def _outline(
+    picture: np.ndarray, mask: np.ndarray, color: tuple[int, int, int], thickness: int
+) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, color, thickness, cv2.LINE_AA)

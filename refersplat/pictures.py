@@ -1,0 +1,201 @@
+"""Draws what a run answers: a mask, a heat map and a captioned overlay for each sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from refersplat.answering import Answers
+from refersplat.command import read_options, trained_gaussians
+from refersplat.config import Config
+from refersplat.data import Scene, View, load_scene
+from refersplat.orbit import film
+from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
+from runs.errors import InputError
+from runs.files import write_whole
+from runs.progress import Progress
+
+log = logging.getLogger(__name__)
+
+DESCRIPTION = "Draws what the run in a folder (-m) answers to sentences."
+FOLDER = "renders"
+LONGEST_SLUG = 40
+
+
+class Question(NamedTuple):
+    """A sentence to be drawn in a view."""
+
+    sentence: str
+    stem: str
+    """Of its files: object and sentence."""
+    note: str
+    """Below the sentence in the picture."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    draw(read_options(argv, "render.py", DESCRIPTION))
+
+
+def draw(config: Config) -> None:
+    """Writes pictures, or with ``config.render.orbit`` videos, under ``<out>/renders``.
+
+    Raises:
+        InputError: The run is not trained, or there is nothing to draw.
+    """
+    out = Path(config.model_path)
+    scene = load_scene(config.data)
+    options = config.render
+    if any(not sentence.strip() for sentence in options.sentence):
+        raise InputError("--sentence: expected words, got nothing; write them in quotes")
+    if options.orbit:
+        draw_orbits(config, scene)
+        return
+    views = choose_views(scene, options.views, options.split)
+    answers = Answers.load(config)
+    name = "views" if options.views else options.split
+    folder = out / FOLDER / (f"asked/{name}" if options.sentence else name)
+    number = draw_views(answers, views, folder, questions_of(options.sentence))
+    if not number:
+        raise InputError(
+            f"{scene.path}: none of the {len(views)} views has a sentence; "
+            'ask with --sentence "…", or draw others with --split all'
+        )
+    log.info("%d sentences drawn in %d views: %s", number, len(views), folder)
+
+
+def draw_orbits(config: Config, scene: Scene) -> None:
+    """A video for each sentence, or of the bare scene."""
+    out, options = Path(config.model_path), config.render
+    cameras = [view.camera for view in scene.train]
+    background = torch.full((3,), scene.train[0].background)
+    if not options.sentence:
+        path = out / FOLDER / "orbit" / "scene.mp4"
+        film(path, trained_gaussians(out), cameras, options.frames, background)
+        log.info("%s", path)
+        return
+    answers = Answers.load(config)
+    for sentence in options.sentence:
+        path = out / FOLDER / "orbit" / f"{slug(sentence)}_{digest(sentence)}.mp4"
+        film(path, answers.gaussians, cameras, options.frames, background, answers, sentence)
+        log.info("%s", path)
+
+
+def choose_views(scene: Scene, names: Sequence[str], split: str) -> list[View]:
+    """The views that are asked for by name, or a split.
+
+    Raises:
+        InputError: There is no such view, or none in the split.
+    """
+    if names:
+        known = {view.name: view for view in scene.views}
+        unknown = [name for name in names if Path(name).stem not in known]
+        if unknown:
+            first, last = scene.views[0].name, scene.views[-1].name
+            raise InputError(
+                f"--views: no view {unknown[0]!r} in {scene.path}, there are {len(known)} from "
+                f"{first} to {last}; correct the name"
+            )
+        return [known[Path(name).stem] for name in names]
+    views = {"test": scene.test, "train": scene.train, "all": scene.views}[split]
+    if not views:
+        raise InputError(
+            f"--split {split}: {scene.path} has no such views ({scene.split}); "
+            "draw others with --split all, or train with --eval"
+        )
+    return views
+
+
+def questions_of(sentences: Sequence[str]) -> Callable[[View], list[Question]]:
+    """What to draw in a view: the sentences given, else those of the view's own objects."""
+
+    def own(view: View) -> Iterator[Question]:
+        for number, item in enumerate(view.objects, 1):
+            for index, sentence in enumerate(item.sentences, 1):
+                stem = (
+                    f"{number:02d}_{slug(item.category or 'object')}_{index:02d}_{slug(sentence)}"
+                )
+                yield Question(
+                    sentence, stem, f"{view.name} · {item.category or f'object {number}'}"
+                )
+
+    def given(view: View) -> Iterator[Question]:
+        for sentence in sentences:
+            yield Question(sentence, f"{slug(sentence)}_{digest(sentence)}", view.name)
+
+    return lambda view: list(given(view) if sentences else own(view))
+
+
+@torch.inference_mode()
+def draw_views(
+    answers: Answers,
+    views: Sequence[View],
+    folder: Path,
+    questions: Callable[[View], list[Question]],
+) -> int:
+    """Draws each view's questions into a folder of its own; returns how many there were."""
+    number = 0
+    with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
+        for view in views:
+            asked = questions(view)
+            if asked:
+                writing = _draw_view(answers, view, asked, folder / view.name, pool)
+                for future in writing:
+                    future.result()  # raises what the writing raised
+            number += len(asked)
+            progress.advance()
+    return number
+
+
+def _draw_view(
+    answers: Answers, view: View, asked: list[Question], folder: Path, pool: ThreadPoolExecutor
+) -> list[Future[None]]:
+    image, blend = view.image(), answers.view(view.camera)
+    response = answers.respond([question.sentence for question in asked])
+    seen, through = answers.seen(response, blend), answers.through(response, view.camera)
+    return [
+        pool.submit(_write, folder, question, image, *heat, answers.threshold)
+        for question, *heat in zip(asked, seen, through, strict=True)
+    ]
+
+
+def _write(
+    folder: Path,
+    question: Question,
+    image: Tensor,  # [3, H, W]
+    seen: Tensor,  # [H, W]
+    through: Tensor,  # [H, W]
+    threshold: float,
+) -> None:
+    mask, whole = seen >= threshold, through >= threshold
+    overlay = add_caption(draw_overlay(image, mask, whole), question.sentence, question.note)
+    for kind, picture in (
+        ("mask.png", Image.fromarray(draw_mask(mask))),
+        ("through.png", Image.fromarray(draw_mask(whole))),
+        ("heat.png", Image.fromarray(draw_heat(seen))),
+        ("overlay.jpg", overlay),
+    ):
+        is_photo = kind.endswith("jpg")
+        options = {"quality": 92} if is_photo else {"compress_level": 4}
+        with write_whole(folder / f"{question.stem}.{kind}") as file:
+            picture.save(file, format="JPEG" if is_photo else "PNG", **options)
+
+
+def slug(text: str) -> str:
+    """Text as part of a file name: its words, in any script, joined by hyphens."""
+    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    return words[:LONGEST_SLUG].rstrip("-") or "sentence"
+
+
+def digest(text: str) -> str:
+    """Tells sentences apart whose slugs are the same."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

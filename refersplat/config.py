@@ -41,20 +41,35 @@ class RgbConfig:
     start_checkpoint: Annotated[str, arg(aliases=("--start_checkpoint",))] = ""
     """Use these Gaussians instead of fitting: a chkpnt*.pth or a .ply."""
     sh_degree: int = 3
+    """Degree of the colours' spherical harmonics, up by one every 1000 steps."""
     position_lr_init: float = 1.6e-4
+    """Learning rate of the centres at first, times the scene's extent."""
     position_lr_final: float = 1.6e-6
+    """And in the end; log-linear between the two."""
     position_lr_max_steps: int = 30_000
+    """When the end is reached."""
     feature_lr: float = 2.5e-3
+    """Learning rate of the colours; of their direction-dependent part a twentieth."""
     opacity_lr: float = 0.05
+    """Learning rate of the opacities (as logits)."""
     scaling_lr: float = 5e-3
+    """Learning rate of the scales (as logarithms)."""
     rotation_lr: float = 1e-3
+    """Learning rate of the rotations."""
     percent_dense: float = 0.01
+    """Share of the scene's extent above which a Gaussian is split, not cloned."""
     lambda_dssim: float = 0.2
+    """Weight of D-SSIM; L1 has the rest."""
     densify_from: int = 500
+    """First step after which Gaussians are added and removed."""
     densify_until: int = 15_000
+    """Last step of it."""
     densify_every: int = 100
+    """Steps between two times."""
     densify_gradient: float = 2e-4
+    """Mean view-space gradient from which a Gaussian is cloned or split."""
     opacity_reset_every: int = 3_000
+    """Steps between two resets of all opacities to 0.01."""
     max_gaussians: int = 0
     """Densification stops at this many; 0 sets no limit."""
     random_background: bool = False
@@ -62,6 +77,7 @@ class RgbConfig:
     random_points: int = 20_000
     """How many random points to start from where the scene has none."""
     checkpoint_every: int = 1_000
+    """Steps between two states that --resume can go on from."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +117,7 @@ class TrainConfig:
     cache_gb: Annotated[float, arg(aliases=("--cache_gb",))] = -1.0
     """Memory for the views' blend matrices; -1 takes a quarter of what is free."""
     checkpoint_every: int = 500
+    """Steps between two states that --resume can go on from."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,7 @@ class Config:
     model_path: Annotated[str, arg(aliases=("-m",))] = ""
     """Folder that the run writes."""
     seed: int = 0
+    """The same seed gives the same result."""
     resume: bool = False
     """Go on where a stopped run left off."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -125,7 +125,7 @@ class MatchConfig:
     """How a new sentence finds its group of Gaussians; every switch takes one ingredient away."""
 
     groups: bool = True
-    """Answer with the group that a sentence means; off, every sentence gets the field's response."""
+    """Answer with the group that a sentence means; off, with the field's response."""
     refine_steps: int = 150
     """Steps that fit the groups' memberships to the masks; 0 keeps the lifted masks."""
     nearest: bool = True

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import itertools
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from runs.files import write_whole
-
 from refersplat import config
+from runs.files import write_whole
 
 MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 
@@ -24,7 +24,7 @@ def docstrings(schema: type) -> dict[str, str]:
     body = ast.parse(inspect.getsource(schema)).body[0].body
     return {
         before.target.id: " ".join(after.value.value.split())
-        for before, after in zip(body, body[1:], strict=False)
+        for before, after in itertools.pairwise(body)
         if isinstance(before, ast.AnnAssign)
         and isinstance(after, ast.Expr)
         and isinstance(after.value, ast.Constant)

@@ -29,7 +29,7 @@ def seconds(function: Callable[[], object], repeats: int = 3) -> float:
 
 
 def peak_mib(function: Callable[[], object]) -> float:
-    """How much memory a call takes beyond what the process held before it (Linux only, else NaN)."""
+    """Memory a call takes beyond what the process held before it; NaN where not on Linux."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not (status.exists() and reset.exists()):
         return float("nan")

@@ -28,7 +28,7 @@ AT_LEAST = {
     "rgb.position_lr_max_steps": 1,
     "rgb.densify_every": 1,
     "rgb.opacity_reset_every": 1,
-    "rgb.max_gaussians": 0,
+    "rgb.max_gaussians": -1,
     "rgb.random_points": 1,
     "rgb.checkpoint_every": 1,
     "train.iterations": 1,

@@ -1,0 +1,30 @@
+"""The shipped configs mean what they should; options are named rightly where code names them."""
+
+from pathlib import Path
+
+import pytest
+
+from refersplat.command import AT_LEAST, AT_MOST, CHANGEABLE, check
+from refersplat.config import Config
+from refersplat.data.splits import REF_LERF_TEST
+from runs.config import load_yaml, options
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", REF_LERF_TEST)
+def test_scene_configs_have_the_papers_test_views(name):
+    config = load_yaml(ROOT / f"configs/refersplat/{name}.yaml", Config)
+    assert [int(view) for view in config.data.test_views] == list(REF_LERF_TEST[name])
+    assert config.data.eval
+    check(config)
+
+
+def test_every_option_that_is_named_elsewhere_exists():
+    names = {option.name for option in options(Config)}
+    assert {*AT_LEAST, *AT_MOST, *CHANGEABLE} <= names
+
+
+def test_no_two_options_share_a_name():
+    listed = [name for option in options(Config) for name in (f"--{option.name}", *option.aliases)]
+    assert len(listed) == len(set(listed))

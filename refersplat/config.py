@@ -70,8 +70,8 @@ class RgbConfig:
     """Mean view-space gradient from which a Gaussian is cloned or split."""
     opacity_reset_every: int = 3_000
     """Steps between two resets of all opacities to 0.01."""
-    max_gaussians: int = 0
-    """Densification stops at this many; 0 sets no limit."""
+    max_gaussians: int = -1
+    """Densification stops at this many; -1 is one for each pixel of a photo, 0 sets no limit."""
     random_background: bool = False
     """Another background colour in each step, so that transparent images leave nothing behind."""
     random_points: int = 20_000

@@ -62,12 +62,20 @@ def needs_density(iteration: int, config: RgbConfig) -> bool:
     )
 
 
+def gaussian_limit(config: RgbConfig, camera: Camera) -> float:
+    """How many Gaussians there may be, given the size of the photos."""
+    if config.max_gaussians < 0:
+        return camera.width * camera.height
+    return config.max_gaussians or math.inf
+
+
 @torch.no_grad()
 def densify(
     adam: Adam,
     statistics: DensificationStatistics,
     config: RgbConfig,
     extent: float,
+    limit: float,
     prune_large: bool,
     generator: torch.Generator,
 ) -> DensificationStatistics:
@@ -81,6 +89,7 @@ def densify(
         statistics: What was observed since the last time.
         config: Thresholds.
         extent: Size of the scene.
+        limit: How many Gaussians there may be; where room is short, the strongest pull wins.
         prune_large: Whether Gaussians that are large in the world are removed, too.
         generator: Where the places of split Gaussians are drawn from.
 
@@ -90,10 +99,10 @@ def densify(
     gaussians = adam.gaussians.detached()
     wanted = statistics.mean_gradient() >= config.densify_gradient
     large = gaussians.scales.amax(dim=1) > config.percent_dense * extent
-    room = config.max_gaussians - gaussians.count if config.max_gaussians else math.inf
-    if wanted.sum() > room:  # the strongest first
+    room = max(limit - gaussians.count, 0)
+    if wanted.sum() > room:
         order = statistics.mean_gradient().argsort(dim=0, descending=True, stable=True)
-        wanted[order[max(int(room), 0) :]] = False
+        wanted[order[int(room) :]] = False
 
     clones = gaussians.select(wanted & ~large)
     parts = split(gaussians.select(wanted & large), generator)

@@ -18,7 +18,13 @@ from refersplat.checkpoint import (
 )
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
-from refersplat.densify import RESET_OPACITY, DensificationStatistics, densify, needs_density
+from refersplat.densify import (
+    RESET_OPACITY,
+    DensificationStatistics,
+    densify,
+    gaussian_limit,
+    needs_density,
+)
 from refersplat.gaussians import Gaussians, save_ply
 from refersplat.image_losses import l1, photo_loss, psnr, ssim
 from refersplat.initialize import starting_gaussians
@@ -179,9 +185,10 @@ def step(
         state.statistics.observe(rendering, view.camera)
     adam.step(learning_rates(config, extent, iteration))
     if needs_density(iteration, config):
+        limit = gaussian_limit(config, view.camera)
         prune_large = iteration > config.opacity_reset_every
         state.statistics = densify(
-            adam, state.statistics, config, extent, prune_large, state.generator
+            adam, state.statistics, config, extent, limit, prune_large, state.generator
         )
         if not adam.gaussians.count:
             raise InputError(

@@ -6,7 +6,13 @@ from torch.testing import assert_close
 
 from refersplat.cameras import Camera
 from refersplat.config import RgbConfig
-from refersplat.densify import DensificationStatistics, densify, needs_density, split
+from refersplat.densify import (
+    DensificationStatistics,
+    densify,
+    gaussian_limit,
+    needs_density,
+    split,
+)
 from refersplat.gaussians import Gaussians
 from refersplat.optimizer import Adam
 from refersplat.render import Rendering
@@ -28,14 +34,14 @@ def gaussians_of(scales, opacities=None):
     )
 
 
-def densified(gaussians, gradients, config=CONFIG, prune_large=False, seed=0):
+def densified(gaussians, gradients, limit=math.inf, prune_large=False, seed=0):
     adam = Adam.start(gaussians)
     adam.first = adam.first.map(torch.ones_like)
     statistics = DensificationStatistics.start(gaussians)
     statistics.gradient += torch.tensor(gradients)
     statistics.views += 1
     generator = torch.Generator().manual_seed(seed)
-    fresh = densify(adam, statistics, config, EXTENT, prune_large, generator)
+    fresh = densify(adam, statistics, CONFIG, EXTENT, limit, prune_large, generator)
     assert len(fresh.gradient) == adam.gaussians.count
     assert not fresh.gradient.any()
     return adam
@@ -78,11 +84,16 @@ def test_nothing_is_added_below_the_threshold():
 
 
 def test_the_strongest_come_first_where_room_is_short():
-    config = RgbConfig(max_gaussians=4)
-    adam = densified(gaussians_of([SMALL] * 3), [1.0, 3.0, 2.0], config)
+    adam = densified(gaussians_of([SMALL] * 3), [1.0, 3.0, 2.0], limit=4)
     assert_close(adam.gaussians.means[:, 0].detach(), torch.tensor([0.0, 1.0, 2.0, 1.0]))
-    full = densified(gaussians_of([SMALL] * 5), [1.0] * 5, config)
+    full = densified(gaussians_of([SMALL] * 5), [1.0] * 5, limit=4)
     assert full.gaussians.count == 5
+
+
+@pytest.mark.parametrize(("asked", "limit"), [(-1, 200), (0, math.inf), (7, 7)])
+def test_limit_follows_the_photos_where_none_is_given(asked, limit):
+    camera = Camera(torch.eye(4), 10.0, 10.0, 10.0, 5.0, width=20, height=10)
+    assert gaussian_limit(RgbConfig(max_gaussians=asked), camera) == limit
 
 
 def test_split_keeps_the_mean_and_follows_the_shape():

@@ -99,24 +99,31 @@ class Answerer:
         A training sentence is answered by its group, a new one by the group that matches best. A
         sentence that is like nothing said before is not forced into a group.
         """
-        responses = self.field.respond(self.features, self.positions, self.encoder(sentences))
-        if self.language is None:
-            return Answer(responses, torch.full((len(sentences),), NO_GROUP))
-        chosen = self.choose(self.match(sentences, responses), sentences)
+        language = self.language
+        if language is None:
+            return Answer(self.ask(sentences), torch.full((len(sentences),), NO_GROUP))
+        chosen = torch.tensor([language.known.get(text, NO_GROUP) for text in sentences])
+        fresh = (chosen == NO_GROUP).nonzero()[:, 0].tolist()
+        logits = self.positions.new_empty(len(sentences), len(self.positions))
+        if fresh:
+            asked = [sentences[row] for row in fresh]
+            logits[fresh] = self.ask(asked)
+            chosen[fresh] = self.choose(self.match(asked, logits[fresh]))
         rows = chosen != NO_GROUP
-        responses[rows] = self.language.groups.logits.T[chosen[rows]]
-        return Answer(responses, chosen)
+        logits[rows] = language.groups.logits.T[chosen[rows]]
+        return Answer(logits, chosen)
+
+    def ask(self, sentences: Sequence[str]) -> Tensor:  # [B, N]
+        """The field's own responses."""
+        text = self.encoder(sentences).to(self.positions.device)
+        return self.field.respond(self.features, self.positions, text)
 
     def match(self, sentences: Sequence[str], responses: Tensor) -> Match:
         """How well each group matches, given the field's responses [B, N]."""
         language = self.language
         return language.matcher(sentences, self.encoder, language.groups.mean(responses))
 
-    def choose(self, match: Match, sentences: Sequence[str]) -> Tensor:  # [B] int64
-        """The group of each sentence, or none."""
-        language = self.language
-        is_strange = match.surprise > language.matcher.options.reject
-        best = match.logits.argmax(dim=1).masked_fill(is_strange, NO_GROUP)
-        known = [language.known.get(sentence, NO_GROUP) for sentence in sentences]
-        known = torch.tensor(known, device=best.device)
-        return torch.where(known != NO_GROUP, known, best)
+    def choose(self, match: Match) -> Tensor:  # [B] int64
+        """The group that matches best, or none."""
+        is_strange = match.surprise > self.language.matcher.options.reject
+        return match.logits.argmax(dim=1).masked_fill(is_strange, NO_GROUP)

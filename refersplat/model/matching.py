@@ -27,7 +27,7 @@ PRIOR = {
     "relation": 0.8,
     "color": 0.8,
     "size": 0.5,
-    "field": 0.3,
+    "field": 0.5,
 }
 """What an ingredient's score is multiplied by before anything is known of the scene."""
 NEAREST_SHARPNESS = 5.0
@@ -193,7 +193,7 @@ class Matcher:
             "relation": lambda: self._relations(said),
             "color": lambda: self.facts.color_scores(said.phrases),
             "size": lambda: self.facts.size_scores(said.phrases),
-            "field": lambda: F.log_softmax(field, dim=1).nan_to_num(nan=0.0),
+            "field": lambda: _standing(field),
         }
         return torch.stack([makers[name]() for name in self.names], dim=-1)
 
@@ -274,3 +274,13 @@ class Matcher:
         matcher.weights = torch.tensor([state["weights"][name] for name in matcher.names])
         matcher.usual = state["usual"]
         return matcher
+
+
+def _standing(responses: Tensor) -> Tensor:  # [B, G]
+    """Responses above their mean, in standard deviations; zeros where there are none.
+
+    Logits grow as long as the field is trained, so their size tells nothing.
+    """
+    centred = responses - responses.mean(dim=1, keepdim=True)
+    spread = centred.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
+    return (centred / spread).nan_to_num(nan=0.0)

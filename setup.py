@@ -106,6 +106,8 @@ class BuildNative(build_ext):
         """Compiles one source file of one variant and returns the object's path."""
         variant = extension.name.rpartition("_")[2]
         flags = MSVC_COMMON + MSVC_FLAGS[variant] if self.is_msvc else unix_flags(variant)
+        if source.endswith("bindings.cpp") and not self.is_msvc:
+            flags.append("-O1")  # it only hands arguments on, and takes the longest
         (path,) = self.compiler.compile(
             [source],
             output_dir=os.path.join(self.build_temp, extension.name),

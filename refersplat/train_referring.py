@@ -230,9 +230,15 @@ def learn_from(
     targets, rows = zip(*chosen, strict=True)
     asked = text[list(rows)]
     words = state.field.embed_words(asked)
-    met = state.field.interact(state.features, positions, words, asked.mask)
+    blend = frozen.blends(lesson.view)
+    # What the view does not show, often more than half, need not respond.
+    visible = blend.gaussians.unique().long()
+    met = state.field.interact(state.features, positions, words, asked.mask, visible)
+    responses = positions.new_zeros(len(positions), len(rows)).index_copy(
+        0, visible, met.responses.T
+    )
     masks = lesson.masks(targets).to(positions.device)
-    losses = {"bce": mask_loss(frozen.blends(lesson.view).blend(met.responses.T), masks)}
+    losses = {"bce": mask_loss(blend.blend(responses), masks)}
     if options.contrastive_weight:
         said = [row for target in lesson.targets for row in target.sentences]
         owner = [index for index, target in enumerate(lesson.targets) for _ in target.sentences]
@@ -241,7 +247,7 @@ def learn_from(
             selected = positions.new_zeros(len(rows), 1, dtype=torch.int64)
         else:
             ratio = selection_ratio(state.step)
-            selected = select_answering(met.responses, ratio)
+            selected = visible[select_answering(met.responses, ratio)]
         losses["contrastive"] = contrastive_loss(
             met.mean(selected),
             sentence_means(state.field, text[said], counts_padding=is_published),

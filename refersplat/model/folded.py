@@ -40,7 +40,7 @@ class Interaction:
     """Gaussians and a few sentences that have met; see ``ReferringField.forward``."""
 
     responses: Tensor
-    """[B, N] logits."""
+    """[B, N] logits, or [B, K] where ``visible`` chooses K of the N Gaussians."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Interaction:
         positions: Tensor,  # [N, 3]
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
+        visible: Tensor | None = None,  # [K]
     ) -> None:
         """Lets them meet. Differentiable in the field's parameters, features and words."""
         self.field = field
@@ -56,10 +57,19 @@ class Interaction:
         self.positions = positions
         self.words = words
         self.mask = mask
-        chunks = encode(field, features, positions)
-        self.word_positions = locate(field, chunks, words)
+        if visible is None:
+            asked, others = encode(field, features, positions), []
+        else:
+            is_other = torch.ones(len(features), dtype=torch.bool, device=features.device)
+            is_other[visible] = False
+            others = is_other.nonzero()[:, 0]
+            asked, others = (
+                encode(field, features[rows], positions[rows]) if len(rows) else []
+                for rows in (visible, others)
+            )
+        self.word_positions = locate(field, asked + others, words)
         reader = Reader(field, words, mask, self.word_positions)
-        self.responses = torch.cat([reader.respond(chunk) for chunk in chunks], dim=1)
+        self.responses = torch.cat([reader.respond(chunk) for chunk in asked], dim=1)
 
     def mean(
         self,

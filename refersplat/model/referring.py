@@ -120,9 +120,14 @@ class ReferringField(nn.Module):
         positions: Tensor,  # [N, 3]
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
+        visible: Tensor | None = None,  # [K]
     ) -> Interaction:
-        """The responses to a few sentences, and means of ``forward`` over chosen Gaussians."""
-        return Interaction(self, features, positions, words, mask)
+        """The responses to a few sentences, and means of ``forward`` over chosen Gaussians.
+
+        ``visible`` names Gaussians, each once: only they respond, in that order. All of them still
+        decide where the words are.
+        """
+        return Interaction(self, features, positions, words, mask, visible)
 
     @torch.no_grad()
     def respond(

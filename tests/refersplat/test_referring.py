@@ -61,6 +61,15 @@ def test_folded_matches_definition(field, rng, monkeypatch, count):
         assert (one - other).norm() <= 1e-10 * other.norm() + 1e-13 * scale, name
 
 
+def test_only_visible_gaussians_respond(field, rng):
+    features, positions, text = case(rng, 50)
+    words = field.embed_words(text)
+    visible = torch.tensor([3, 7, 48])
+    everyone = field.interact(features, positions, words, text.mask)
+    some = field.interact(features, positions, words, text.mask, visible)
+    assert_close(some.responses, everyone.responses[:, visible], rtol=1e-12, atol=1e-12)
+
+
 def test_float32_is_accurate(field, rng):
     features, positions, text = case(rng, 5000)
     want = defined(field, features, positions, text)[1].detach()

@@ -1,0 +1,89 @@
+"""Which Gaussians answer: a training sentence's, a new sentence's, a strange sentence's."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from refersplat.config import MatchConfig
+from refersplat.model.answer import NO_GROUP, Answerer, Language
+from refersplat.model.facts import Facts
+from refersplat.model.groups import Groups
+from refersplat.model.phrases import COLORS
+from refersplat.model.referring import ReferringField
+from text_encoder import make_encoder
+
+SENTENCES = [
+    "The red mug with a handle.",
+    "A cup to drink coffee from.",
+    "The ceramic vessel for hot drinks.",
+    "The scissors with blue handles.",
+    "A pair of shears for cutting paper.",
+    "The tool with two sharp blades.",
+]
+NUM_GAUSSIANS = 30
+
+
+def language(encoder) -> Language:
+    member = torch.arange(NUM_GAUSSIANS)[:, None] // 10 == torch.arange(2)  # the last 10: neither
+    places = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
+    colors = torch.full((2, len(COLORS)), 1 / len(COLORS))
+    facts = Facts(places, places + 0.1, colors)
+    groups = Groups(torch.where(member, 6.0, -6.0), ((0, 1, 2), (3, 4, 5)), facts)
+    return Language.learn(groups, SENTENCES, encoder, MatchConfig())
+
+
+@pytest.fixture(scope="module")
+def answerer():
+    encoder = make_encoder("auto")
+    torch.manual_seed(0)
+    field = ReferringField(encoder.dim).eval()
+    features = torch.randn(NUM_GAUSSIANS, 16)
+    return Answerer(field, features, torch.randn(NUM_GAUSSIANS, 3), encoder, language(encoder))
+
+
+def test_a_training_sentence_is_answered_by_its_group(answerer):
+    answer = answerer.respond(SENTENCES)
+    assert answer.groups.tolist() == [0, 0, 0, 1, 1, 1]
+    assert_close(answer.logits, answerer.language.groups.logits.T[answer.groups])
+
+
+def test_a_new_sentence_is_answered_by_what_it_means(answerer):
+    assert answerer.respond(["The mug of tea.", "What a tailor cuts with."]).groups.tolist() == [
+        0,
+        1,
+    ]
+
+
+def test_a_strange_sentence_is_answered_by_the_field(answerer):
+    asked = ["The mug.", "A dog barking at the postman.", SENTENCES[3]]
+    answer = answerer.respond(asked)
+    assert answer.groups.tolist() == [0, NO_GROUP, 1]
+    assert_close(answer.logits[1:2], answerer.ask(asked[1:2]))
+
+
+def test_the_field_answers_alone_without_a_language(answerer):
+    alone = Answerer(answerer.field, answerer.features, answerer.positions, answerer.encoder)
+    answer = alone.respond(SENTENCES)
+    assert (answer.groups == NO_GROUP).all()
+    assert_close(answer.logits, answerer.ask(SENTENCES))
+
+
+def test_state_goes_through_a_file_without_code(answerer):
+    file = io.BytesIO()
+    state = {
+        "text_dim": answerer.encoder.dim,
+        "field": answerer.field.state_dict(),
+        "features": answerer.features,
+        "language": answerer.language.state_dict(),
+    }
+    torch.save(state, file)
+    file.seek(0)
+    learned = torch.load(file, weights_only=True)
+    again = Answerer.from_state(learned, answerer.positions, answerer.encoder)
+    asked = [*SENTENCES, "The mug of tea.", "A dog barking at the postman."]
+    for got, expected in zip(again.respond(asked), answerer.respond(asked), strict=True):
+        assert_close(got, expected, rtol=0, atol=0)

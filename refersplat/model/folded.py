@@ -10,11 +10,12 @@ Everything is laid out as [channels, Gaussians], so that loops run along the Gau
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from .referring import Mlp, ReferringField
@@ -122,13 +123,38 @@ def gram(matrix: Tensor) -> Tensor:
     return matrix.T @ matrix
 
 
-def quadratic(
-    form: Tensor,  # [E + 1, E + 1]
-    x: Tensor,  # [E, n]
-) -> Tensor:  # [n]
-    """The quadratic form of each (x, 1)."""
-    inner = torch.addmm(2 * form[:-1, -1:], form[:-1, :-1], x)
-    return (inner * x).sum(dim=0) + form[-1, -1]
+class Quadratic(torch.autograd.Function):
+    """The quadratic form of each (x, 1). Its gradient in x needs no second product with the form,
+    which autograd would compute.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        form: Tensor,  # [E + 1, E + 1], symmetric
+        x: Tensor,  # [E, n]
+    ) -> Tensor:  # [n]
+        """Σ form[i, j] x[i] x[j], with a last x of 1."""
+        half_slope = torch.addmm(form[:-1, -1:], form[:-1, :-1], x)
+        ctx.save_for_backward(x, half_slope)
+        return ((half_slope + form[:-1, -1:]) * x).sum(dim=0) + form[-1, -1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients in the form and in x."""
+        x, half_slope = ctx.saved_tensors
+        weighted = x * grad
+        grad_form = torch.cat(
+            [
+                torch.cat([weighted @ x.T, weighted.sum(dim=1, keepdim=True)], dim=1),
+                torch.cat([weighted.sum(dim=1), grad.sum()[None]])[None],
+            ]
+        )
+        return grad_form, half_slope * (2 * grad)
+
+
+quadratic = Quadratic.apply
 
 
 def locate(

@@ -2,6 +2,8 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "blend.h"
+#include "project.h"
 #include "rasterize.h"
 
 namespace py = pybind11;
@@ -33,26 +35,36 @@ refer::Splats<T> splats(const Array<T>& means2d, const Array<T>& conics, const A
 }
 
 template <typename T>
-refer::BlendView<T> blend_view(const Array<int64_t>& tile_groups, const Array<int64_t>& group_pairs,
-                               const Array<int32_t>& gaussians, const Array<uint8_t>& pixels,
+refer::BlendView<T> blend_view(const Array<int64_t>& tile_groups,
+                               const Array<int64_t>& tile_weights, const Array<int32_t>& gaussians,
+                               const Array<int32_t>& group_rows, const Array<int32_t>& rows,
                                const Array<T>& weights, int height, int width) {
   return {height,
           width,
           tile_groups.size() - 1,
           gaussians.size(),
+          weights.size(),
           tile_groups.data(),
-          group_pairs.data(),
+          tile_weights.data(),
           gaussians.data(),
-          pixels.data(),
+          group_rows.data(),
+          rows.data(),
           weights.data()};
 }
 
-// Hands a vector's memory to NumPy without copying it.
+// Hands memory to NumPy without copying it.
 template <typename V>
 py::array as_array(std::vector<V>&& values) {
   auto* kept = new std::vector<V>(std::move(values));
   py::capsule owner(kept, [](void* p) { delete static_cast<std::vector<V>*>(p); });
   return py::array_t<V>(py::ssize_t(kept->size()), kept->data(), owner);
+}
+
+template <typename V>
+py::array as_array(refer::Memory<V>&& values) {
+  V* const kept = values.data.release();
+  py::capsule owner(kept, [](void* p) { delete[] static_cast<V*>(p); });
+  return py::array_t<V>(py::ssize_t(values.size), kept, owner);
 }
 
 // All arrays of a call are of one type: the Python wrappers check it.
@@ -149,29 +161,31 @@ void bind_blend(py::module_& m) {
       py::gil_scoped_release release;
       blend = refer::blend_weights(s, threads, t);
     }
-    return py::make_tuple(as_array(std::move(blend.tile_groups)),
-                          as_array(std::move(blend.group_pairs)),
-                          as_array(std::move(blend.gaussians)), as_array(std::move(blend.pixels)),
-                          as_array(std::move(blend.weights)));
+    return py::make_tuple(
+        as_array(std::move(blend.tile_groups)), as_array(std::move(blend.tile_weights)),
+        as_array(std::move(blend.gaussians)), as_array(std::move(blend.group_rows)),
+        as_array(std::move(blend.rows)), as_array(std::move(blend.weights)));
   });
-  m.def("blend_product",
-        [](const Array<int64_t>& tile_groups, const Array<int64_t>& group_pairs,
-           const Array<int32_t>& gaussians, const Array<uint8_t>& pixels, const Array<T>& weights,
-           const Array<T>& values, int threads, Array<T>& image) {
-          const auto blend = blend_view<T>(tile_groups, group_pairs, gaussians, pixels, weights,
-                                           int(image.shape(1)), int(image.shape(2)));
-          const int channels = int(image.shape(0));
-          const T* v = values.data();
-          T* i = image.mutable_data();
-          py::gil_scoped_release release;
-          refer::blend_product(blend, v, channels, threads, i);
-        });
+  m.def("blend_product", [](const Array<int64_t>& tile_groups, const Array<int64_t>& tile_weights,
+                            const Array<int32_t>& gaussians, const Array<int32_t>& group_rows,
+                            const Array<int32_t>& rows, const Array<T>& weights,
+                            const Array<T>& values, int threads, Array<T>& image) {
+    const auto blend = blend_view<T>(tile_groups, tile_weights, gaussians, group_rows, rows,
+                                     weights, int(image.shape(1)), int(image.shape(2)));
+    const int channels = int(image.shape(0));
+    const T* v = values.data();
+    T* i = image.mutable_data();
+    py::gil_scoped_release release;
+    refer::blend_product(blend, v, channels, threads, i);
+  });
   m.def("blend_transposed_product",
-        [](const Array<int64_t>& tile_groups, const Array<int64_t>& group_pairs,
-           const Array<int32_t>& gaussians, const Array<uint8_t>& pixels, const Array<T>& weights,
-           const Array<T>& grad_image, int threads, Array<T>& grad_values) {
-          const auto blend = blend_view<T>(tile_groups, group_pairs, gaussians, pixels, weights,
-                                           int(grad_image.shape(1)), int(grad_image.shape(2)));
+        [](const Array<int64_t>& tile_groups, const Array<int64_t>& tile_weights,
+           const Array<int32_t>& gaussians, const Array<int32_t>& group_rows,
+           const Array<int32_t>& rows, const Array<T>& weights, const Array<T>& grad_image,
+           int threads, Array<T>& grad_values) {
+          const auto blend =
+              blend_view<T>(tile_groups, tile_weights, gaussians, group_rows, rows, weights,
+                            int(grad_image.shape(1)), int(grad_image.shape(2)));
           const int64_t count = grad_values.shape(0);
           const int channels = int(grad_image.shape(0));
           const T* gi = grad_image.data();

@@ -11,6 +11,7 @@
 
 #include "parallel.h"
 #include "rasterize.h"
+#include "splat.h"
 
 namespace refer {
 

@@ -23,8 +23,9 @@ class BlendMatrix:
     """The weights with which one view blends its Gaussians.
 
     Stored tile by tile (16 x 16 pixels, row by row): one group for each Gaussian that contributes
-    to the tile, one pair of pixel and weight for each pixel that it contributes to. Five bytes a
-    pair in float32, where a CSR matrix takes eight.
+    to the tile; of each group, the rows of pixels that it reaches; of each row, which of its 16
+    pixels. Less than five bytes a weight in float32, where a CSR matrix takes eight, and a row is
+    one vector of the products' arithmetic.
     """
 
     height: int
@@ -33,14 +34,17 @@ class BlendMatrix:
     """How many Gaussians the view was made of, N."""
     tile_groups: Tensor
     """[tiles + 1] int64, each tile's first group."""
-    group_pairs: Tensor
-    """[groups + 1] int64, each group's first pair."""
+    tile_weights: Tensor
+    """[tiles + 1] int64, each tile's first weight."""
     gaussians: Tensor
     """[groups] int32, the group's Gaussian."""
-    pixels: Tensor
-    """[pairs] uint8, the pixel's place in its tile, ``16 * y + x``."""
+    group_rows: Tensor
+    """[groups + 1] int32, each group's first row."""
+    rows: Tensor
+    """[rows] int32: bit x (0 to 15) where the Gaussian contributes to the row's pixel x; from bit
+    16 on, the row's place y in its tile."""
     weights: Tensor
-    """[pairs], the Gaussian's share of the pixel."""
+    """[weights], the Gaussian's share of each of these pixels."""
     transmittance: Tensor
     """[H, W], what is left behind the last Gaussian."""
 
@@ -55,9 +59,10 @@ class BlendMatrix:
         return _product(
             values,
             self.tile_groups,
-            self.group_pairs,
+            self.tile_weights,
             self.gaussians,
-            self.pixels,
+            self.group_rows,
+            self.rows,
             self.weights,
             self.height,
             self.width,
@@ -107,19 +112,20 @@ def blend_matrix(
 def _product(
     values: Tensor,
     tile_groups: Tensor,
-    group_pairs: Tensor,
+    tile_weights: Tensor,
     gaussians: Tensor,
-    pixels: Tensor,
+    group_rows: Tensor,
+    rows: Tensor,
     weights: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
-    arrays = (tile_groups, group_pairs, gaussians, pixels, weights)
+    arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
     native = load("refersplat") if values.device.type == "cpu" else None
     if native is None or values.dtype not in (torch.float32, torch.float64):
-        rows, columns = reference.blend_pairs(*arrays[:4], height, width)
+        pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
         image = values.new_zeros(height * width, values.shape[1])
-        image.index_add_(0, rows, weights[:, None] * values[columns])
+        image.index_add_(0, pixel, weights[:, None] * values[gaussian])
         return image.T.reshape(-1, height, width).contiguous()
     image = values.new_empty(values.shape[1], height, width)
     native.blend_product(*map(as_array, (*arrays, values)), num_threads(), image.numpy())
@@ -135,19 +141,20 @@ def _(values: Tensor, *rest: Any) -> Tensor:
 def _transposed_product(
     grad: Tensor,
     tile_groups: Tensor,
-    group_pairs: Tensor,
+    tile_weights: Tensor,
     gaussians: Tensor,
-    pixels: Tensor,
+    group_rows: Tensor,
+    rows: Tensor,
     weights: Tensor,
     count: int,
 ) -> Tensor:
-    arrays = (tile_groups, group_pairs, gaussians, pixels, weights)
-    channels, height, width = grad.shape
+    arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
+    channels, _, width = grad.shape
     native = load("refersplat") if grad.device.type == "cpu" else None
     if native is None or grad.dtype not in (torch.float32, torch.float64):
-        rows, columns = reference.blend_pairs(*arrays[:4], height, width)
+        pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
         values = grad.new_zeros(count, channels)
-        return values.index_add_(0, columns, weights[:, None] * grad.flatten(1).T[rows])
+        return values.index_add_(0, gaussian, weights[:, None] * grad.flatten(1).T[pixel])
     values = grad.new_empty(count, channels)
     native.blend_transposed_product(*map(as_array, (*arrays, grad)), num_threads(), values.numpy())
     return values
@@ -165,7 +172,7 @@ def _keep_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _gradients(ctx: Any, grad: Tensor) -> tuple:
-    return _transposed_product(grad, *ctx.saved_tensors, ctx.count), *[None] * 7
+    return _transposed_product(grad, *ctx.saved_tensors, ctx.count), *[None] * 8
 
 
 _product.register_autograd(_gradients, setup_context=_keep_for_backward)

@@ -219,44 +219,46 @@ def blend_matrix(
         parts.append(weights[rank, column])
         left.append(remaining)
     (x, y), (rank, gaussian) = torch.cat(places).T, torch.cat(found).T
+    weights = torch.cat(parts)
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
-    tile, pixel = y // TILE * tiles_x + x // TILE, y % TILE * TILE + x % TILE
-    group_key = tile * (len(means2d) + 1) + rank
-    by_group = torch.argsort(group_key * TILE**2 + pixel, dim=0)
-    keys, sizes = torch.unique_consecutive(group_key[by_group], return_counts=True)
-    first = torch.cat([sizes.new_zeros(1), sizes.cumsum(dim=0)])
-    group_tiles = keys // (len(means2d) + 1)
-    tile_groups = torch.searchsorted(
-        group_tiles, torch.arange(tiles_x * tiles_y + 1, device=keys.device)
-    )
+    group_key = (y // TILE * tiles_x + x // TILE) * (len(means2d) + 1) + rank
+    row_key = group_key * TILE + y % TILE
+    order = torch.argsort(row_key * TILE + x % TILE, dim=0)
+
+    row_keys, row_of_weight = row_key[order].unique_consecutive(return_inverse=True)
+    masks = torch.zeros_like(row_keys).index_add_(0, row_of_weight, 1 << x[order] % TILE)
+    group_keys, group_sizes = (row_keys // TILE).unique_consecutive(return_counts=True)
+    groups = torch.searchsorted(group_keys, group_key[order])
+    tiles = torch.arange(tiles_x * tiles_y + 1, device=x.device) * (len(means2d) + 1)
     return (
-        tile_groups,
-        first,
-        gaussian[by_group][first[:-1]].to(torch.int32),
-        pixel[by_group].to(torch.uint8),
-        torch.cat(parts)[by_group],
+        torch.searchsorted(group_keys, tiles),
+        torch.searchsorted(group_key[order], tiles),
+        gaussian.new_empty(len(group_keys)).scatter_(0, groups, gaussian[order]).to(torch.int32),
+        torch.nn.functional.pad(group_sizes.cumsum(dim=0), (1, 0)).to(torch.int32),
+        (masks | row_keys % TILE << 16).to(torch.int32),
+        weights[order],
         torch.cat(left).view(height, width),
     )
 
 
 def blend_pairs(
     tile_groups: Tensor,  # [tiles + 1]
-    group_pairs: Tensor,  # [groups + 1]
+    tile_weights: Tensor,  # [tiles + 1]
     gaussians: Tensor,  # [groups]
-    pixels: Tensor,  # [pairs]
-    height: int,
+    group_rows: Tensor,  # [groups + 1]
+    rows: Tensor,  # [rows]
     width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Of each pair of a ``BlendMatrix``, the image's pixel [pairs] and the Gaussian [pairs]."""
+    """Of each weight of a ``BlendMatrix``, the image's pixel and the Gaussian."""
     tiles_x = -(-width // TILE)
-    group_tiles = torch.arange(len(tile_groups) - 1, device=pixels.device).repeat_interleave(
-        tile_groups.diff()
-    )
-    sizes = group_pairs.diff()
-    tile, place = group_tiles.repeat_interleave(sizes), pixels.long()
-    y = tile // tiles_x * TILE + place // TILE
-    x = tile % tiles_x * TILE + place % TILE
-    return y * width + x, gaussians.long().repeat_interleave(sizes)
+    bits = rows[:, None] >> torch.arange(TILE, device=rows.device) & 1
+    row, x = bits.nonzero(as_tuple=True)
+    group = torch.arange(len(gaussians), device=rows.device).repeat_interleave(group_rows.diff())[
+        row
+    ]
+    tile = torch.repeat_interleave(tile_weights.diff())
+    y = tile // tiles_x * TILE + (rows[row] >> 16)
+    return y * width + tile % tiles_x * TILE + x, gaussians[group].long()
 
 
 def gradients(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from refersplat.config import Config, TrainConfig
 from refersplat.data import Scene
 from refersplat.gaussians import Gaussians
 from refersplat.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
+from refersplat.model.answer import Answerer, Language
+from refersplat.model.groups import Groups, build_groups
 from refersplat.model.referring import ReferringField
 from refersplat.supervision import Blends, Lesson, supervise
 from refersplat.threshold import choose_threshold, mask_probabilities
@@ -44,6 +46,10 @@ class Frozen:
     """The training sentences, encoded."""
     blends: Blends
     """Each view's rendering."""
+    groups: Groups | None = None
+    """The objects that the sentences mean, unless the field is to answer alone."""
+    held_out: tuple[int, ...] = ()
+    """One sentence of each object, which the first half of the training does without."""
 
 
 @dataclass
@@ -59,6 +65,8 @@ class ReferringState:
     """Steps of the stage."""
     teacher: dict[str, Any] | None = None
     """In the second stage, what the first has learned."""
+    trial: Tensor | None = None
+    """[held out, G] what each group answered to the sentences held out, before it learned them."""
 
     @classmethod
     def start(cls, config: Config, frozen: Frozen, stage: int = 0) -> ReferringState:
@@ -94,6 +102,7 @@ class ReferringState:
             "learned": self.learned(),
             "optimizer": self.optimizer.state_dict(),
             "teacher": self.teacher,
+            "trial": self.trial,
         }
         save_state(path, state)
 
@@ -111,6 +120,7 @@ class ReferringState:
                     f"has {value!r}; go on with the same, or start anew without --resume"
                 )
         self.stage, self.step, self.teacher = state["stage"], state["step"], state["teacher"]
+        self.trial = state["trial"]
         self.learn(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -128,10 +138,17 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
     supervision = supervise(scene, options.keep_aside)
     device = gaussians.means.device
     encoder = make_encoder(config.text.encoder, config.text.cache, device)
+    blends = Blends(gaussians, options.cache_gb)
+    groups = None
+    if config.match.groups and options.setting == "default":
+        steps = config.match.refine_steps
+        groups = build_groups(supervision.lessons, gaussians, blends, steps, config.seed)
     frozen = Frozen(
         positions=gaussians.means,
         text=encoder(supervision.sentences).to(device),
-        blends=Blends(gaussians, options.cache_gb),
+        blends=blends,
+        groups=groups,
+        held_out=hold_out(groups, config.seed) if groups and config.match.field else (),
     )
     identity = {
         "seed": config.seed,
@@ -149,10 +166,23 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
     threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
     while state.stage + 1 < options.stages:
         teacher = {**state.learned(), "threshold": threshold}
+        trial = state.trial
         state = ReferringState.start(config, frozen, state.stage + 1)
-        state.teacher = teacher
+        state.teacher, state.trial = teacher, trial
         run_stage(config, state, frozen, supervision.lessons, identity)
         threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
+
+    language = None
+    if groups:
+        held_out = [supervision.sentences[row] for row in frozen.held_out]
+        trial = dict(zip(held_out, state.trial, strict=True)) if state.trial is not None else None
+        language = Language.learn(groups, supervision.sentences, encoder, config.match, trial)
+        answerer = Answerer(
+            state.field, state.features.detach(), gaussians.means, encoder, language
+        )
+        threshold, aside_iou = choose_threshold(
+            answers(state, frozen, supervision.aside, answerer, supervision.sentences)
+        )
 
     log.info(
         "threshold %.2f, mean IoU %.3f on %d training views kept aside",
@@ -169,6 +199,7 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
         "threshold": threshold,
         "aside": [lesson.view.name for lesson in supervision.aside],
         "aside_iou": aside_iou,
+        "language": language.state_dict() if language else None,
     }
     save_state(out / RESULT_FILE, result)
 
@@ -186,12 +217,21 @@ def run_stage(
         return
     if state.teacher is not None:
         lessons = relabelled(state.teacher, frozen, lessons)
+    # What the field knows of new sentences is only seen on some that it was not taught.
+    trial_steps = options.iterations // 2 if frozen.held_out and state.stage == 0 else 0
+    fewer = without(lessons, frozen.held_out) if state.step < trial_steps else lessons
     label = "referring" if state.stage == 0 else f"referring {state.stage + 1}"
     with Progress(label, options.iterations, state.step, events=path.parent) as progress:
         while state.step < options.iterations:
-            lesson, chosen = pick(config, state.stage, state.step, lessons)
+            is_trial = state.step < trial_steps
+            taught = fewer if is_trial else lessons
+            lesson, chosen = pick(config, state.stage, state.step, taught)
             losses = learn_from(state, frozen, lesson, chosen, options)
             state.step += 1
+            if is_trial and state.step == trial_steps:
+                asked = frozen.text[list(frozen.held_out)]
+                responses = state.field.respond(state.features, frozen.positions, asked)
+                state.trial = frozen.groups.mean(responses)
             progress.advance()
             if state.step % REPORT_EVERY == 0:
                 progress.report(state.step, **{name: float(x) for name, x in losses.items()})
@@ -274,18 +314,48 @@ def sentence_means(
     return words.sum(dim=1) / text.mask.sum(dim=1, keepdim=True)
 
 
+def hold_out(groups: Groups, seed: int) -> tuple[int, ...]:
+    """One sentence of each object of which enough is said without it."""
+    rng = np.random.default_rng((seed, 1))
+    return tuple(int(rng.choice(rows)) for rows in groups.sentences if len(rows) > 2)
+
+
+def without(lessons: list[Lesson], rows: tuple[int, ...]) -> list[Lesson]:
+    """The lessons as if some sentences had not been said."""
+    remaining = []
+    for lesson in lessons:
+        targets = []
+        for target in lesson.targets:
+            if kept := [row for row in target.sentences if row not in rows]:
+                targets.append(target._replace(sentences=kept))
+        if targets:
+            remaining.append(lesson._replace(targets=targets))
+    return remaining
+
+
 @torch.no_grad()
 def answers(
-    state: ReferringState, frozen: Frozen, lessons: list[Lesson]
+    state: ReferringState,
+    frozen: Frozen,
+    lessons: list[Lesson],
+    answerer: Answerer | None = None,
+    sentences: Sequence[str] = (),
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each (view, object, sentence): probabilities [H, W] and the mask [H, W]."""
+    """For each (view, object, sentence): probabilities [H, W] and the mask [H, W].
+
+    The field answers by itself unless there is an ``answerer``, which needs the ``sentences``.
+    """
     for lesson in lessons:
         blend = frozen.blends(lesson.view)
         for index, target in enumerate(lesson.targets):
             (mask,) = lesson.masks([index])
-            asked = frozen.text[target.sentences]
-            responses = state.field.respond(state.features, frozen.positions, asked)
-            for rendered in mask_probabilities(blend.blend(responses.T), blend.transmittance):
+            if answerer:
+                responses = answerer.respond([sentences[row] for row in target.sentences]).logits
+            else:
+                asked = frozen.text[target.sentences]
+                responses = state.field.respond(state.features, frozen.positions, asked)
+            logits = blend.blend(responses.T)
+            for rendered in mask_probabilities(logits, blend.transmittance):
                 yield rendered.cpu(), mask
 
 

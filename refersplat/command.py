@@ -25,7 +25,6 @@ AT_LEAST = {
     "data.image_cache_gb": 0,
     "rgb.iterations": 1,
     "rgb.sh_degree": 0,
-    "rgb.position_lr_max_steps": 1,
     "rgb.densify_every": 1,
     "rgb.opacity_reset_every": 1,
     "rgb.max_gaussians": -1,

@@ -45,9 +45,7 @@ class RgbConfig:
     position_lr_init: float = 1.6e-4
     """Learning rate of the centres at first, times the scene's extent."""
     position_lr_final: float = 1.6e-6
-    """And in the end; log-linear between the two."""
-    position_lr_max_steps: int = 30_000
-    """When the end is reached."""
+    """And at the last step; log-linear between the two."""
     feature_lr: float = 2.5e-3
     """Learning rate of the colours; of their direction-dependent part a twentieth."""
     opacity_lr: float = 0.05
@@ -62,8 +60,8 @@ class RgbConfig:
     """Weight of D-SSIM; L1 has the rest."""
     densify_from: int = 500
     """First step after which Gaussians are added and removed."""
-    densify_until: int = 15_000
-    """Last step of it."""
+    densify_until: float = 0.5
+    """Share of the steps after which the number of Gaussians stays, and opacities are not reset."""
     densify_every: int = 100
     """Steps between two times."""
     densify_gradient: float = 2e-4

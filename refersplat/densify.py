@@ -57,7 +57,7 @@ class DensificationStatistics:
 def needs_density(iteration: int, config: RgbConfig) -> bool:
     """Whether Gaussians are added and removed after this iteration."""
     return (
-        config.densify_from < iteration < config.densify_until
+        config.densify_from < iteration < config.densify_until * config.iterations
         and iteration % config.densify_every == 0
     )
 

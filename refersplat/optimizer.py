@@ -18,7 +18,7 @@ def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str
 
     Positions slow down log-linearly; a scene twice as large takes steps twice as long.
     """
-    progress = min(max(iteration / config.position_lr_max_steps, 0.0), 1.0)
+    progress = min(max(iteration / config.iterations, 0.0), 1.0)
     position = config.position_lr_init ** (1 - progress) * config.position_lr_final**progress
     rest = config.feature_lr / 20
     return {

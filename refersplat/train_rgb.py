@@ -180,7 +180,7 @@ def step(
     loss = photo_loss(rendering.color, target, config.lambda_dssim)
     loss.backward()
 
-    densifying = iteration < config.densify_until
+    densifying = iteration < config.densify_until * config.iterations
     if densifying:
         state.statistics.observe(rendering, view.camera)
     adam.step(learning_rates(config, extent, iteration))

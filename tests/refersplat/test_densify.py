@@ -17,7 +17,7 @@ from refersplat.gaussians import Gaussians
 from refersplat.optimizer import Adam
 from refersplat.render import Rendering
 
-CONFIG = RgbConfig()
+CONFIG = RgbConfig(iterations=30_000)
 EXTENT = 1.0
 SMALL, LARGE = 0.5 * CONFIG.percent_dense, 5 * CONFIG.percent_dense
 

@@ -16,7 +16,7 @@ from refersplat.train_rgb import train
 
 scene, out, resume = sys.argv[1:]
 rgb = RgbConfig(
-    iterations=300, random_points=200, densify_from=20, densify_every=20, densify_until=250,
+    iterations=300, random_points=200, densify_from=20, densify_every=20, densify_until=0.8,
     opacity_reset_every=150, checkpoint_every=25,
 )
 config = Config(model_path=out, data=DataConfig(scene=scene), rgb=rgb, resume=resume == "resume")

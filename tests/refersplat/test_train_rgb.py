@@ -114,7 +114,7 @@ def test_view_order_shows_each_view_once_in_a_round_and_can_go_on():
 
 
 def test_learning_rates_follow_the_published_schedule():
-    config = RgbConfig()
+    config = RgbConfig(iterations=30_000)
     first, last = (learning_rates(config, 2.0, i)["means"][0] for i in (0, 30_000))
     assert (first, last) == pytest.approx((2 * 1.6e-4, 2 * 1.6e-6))
     assert learning_rates(config, 1.0, 15_000)["means"][0] == pytest.approx(1.6e-5)

@@ -30,6 +30,8 @@ SURE = 6.0
 SAME = 0.5
 """Overlap at which two sets of sentences mean the same object."""
 REFINE_LR = 0.3
+LEAST_TRUST = 0.01
+"""Weight of a mask that contradicts all others."""
 LEAST_SEEN = 1e-3
 """Pixels that a Gaussian must have filled in the views of an object for its share to count."""
 
@@ -119,19 +121,17 @@ def build_groups(
         seed: Of the views' order in these steps.
     """
     sets = join_sentences([[t.sentences for t in lesson.targets] for lesson in lessons])
-    votes = _vote(_masks(lessons, blends, sets), gaussians.count, len(sets), gaussians.means)
+    votes, _ = _vote(_masks(lessons, blends, sets), gaussians.means, len(sets))
     sets, votes = merge_same(sets, votes)
-    votes = _vote(
-        _masks(lessons, blends, sets), gaussians.count, len(sets), gaussians.means, votes.share
-    )
+    votes, trust = _vote(_masks(lessons, blends, sets), gaussians.means, len(sets), votes.share)
     logits = SURE * (2 * votes.share - 1)
     if refine_steps:
         rng = np.random.default_rng(seed)
-        order = np.concatenate(
-            [rng.permutation(len(lessons)) for _ in range(-(-refine_steps // len(lessons)))]
-        )
-        views = _masks([lessons[index] for index in order[:refine_steps]], blends, sets)
-        logits = _refine(logits, votes.share, views)
+        epochs = -(-refine_steps // len(lessons))
+        order = np.concatenate([rng.permutation(len(lessons)) for _ in range(epochs)])
+        order = order[:refine_steps]
+        views = _masks((lessons[index] for index in order), blends, sets)
+        logits = _refine(logits, views, [trust[index] for index in order])
     logits = torch.where(votes.seen > LEAST_SEEN, logits.clamp(-2 * SURE, 2 * SURE), -SURE)
     up = torch.stack([lesson.view.camera.world_to_camera[1, :3] for lesson in lessons]).mean(dim=0)
     visible = torch.where(logits > 0, votes.inside, 0)
@@ -201,15 +201,14 @@ def _masks(
         for index, target in enumerate(lesson.targets):
             for group in {owner[row] for row in target.sentences if row in owner}:
                 owned.setdefault(group, []).append(index)
-        if owned:
-            blend = blends(lesson.view)
-            device = blend.weights.device
-            labels = [lesson.masks(rows).float().mean(dim=0).to(device) for rows in owned.values()]
-            yield Masks(list(owned), torch.stack(labels), blend)
+        blend = blends(lesson.view)
+        labels = [lesson.masks(rows).float().mean(dim=0) for rows in owned.values()]
+        stacked = torch.stack(labels) if labels else torch.zeros(0, blend.height, blend.width)
+        yield Masks(list(owned), stacked.to(blend.weights.device), blend)
 
 
 @torch.no_grad()
-def _trust(masks: Masks, share: Tensor) -> Tensor:  # [objects]
+def _agreement(masks: Masks, share: Tensor) -> Tensor:  # [objects]
     """How well each mask agrees with what all views together say."""
     expected = masks.blend.blend(share[:, masks.objects].contiguous())
     both = torch.minimum(expected, masks.labels).sum(dim=(1, 2))
@@ -218,29 +217,45 @@ def _trust(masks: Masks, share: Tensor) -> Tensor:  # [objects]
 
 
 def _vote(
-    views: Iterable[Masks], gaussians: int, objects: int, like: Tensor, share: Tensor | None = None
-) -> Votes:
-    """Sums what each Gaussian fills, weighed by the masks' agreement with ``share``."""
-    inside, seen = like.new_zeros(2, gaussians, objects)
+    views: Iterable[Masks],
+    like: Tensor,  # [N, 3]
+    objects: int,
+    share: Tensor | None = None,  # [N, objects]
+) -> tuple[Votes, list[Tensor]]:
+    """Sums what each Gaussian fills, weighed by the masks' agreement with ``share``.
+
+    Returns:
+        votes: Over all views.
+        trust: For each view, [objects in it] the masks' weights.
+    """
+    inside, seen = like.new_zeros(2, len(like), objects)
+    trust = []
     for masks in views:
         # The transpose of blending, which autograd has: from pixels back to the Gaussians.
-        values = like.new_zeros(gaussians, len(masks.objects) + 1, requires_grad=True)
-        pixels = torch.cat([masks.labels, torch.ones_like(masks.labels[:1])])
+        values = like.new_zeros(len(like), len(masks.objects) + 1, requires_grad=True)
+        pixels = torch.cat([masks.labels, masks.labels.new_ones(1, *masks.labels.shape[1:])])
         (filled,) = torch.autograd.grad(masks.blend.blend(values), values, pixels)
-        trust = 1.0 if share is None else _trust(masks, share).clamp(min=0.01)
-        inside[:, masks.objects] += trust * filled[:, :-1]
-        seen[:, masks.objects] += trust * filled[:, -1:]
-    return Votes(inside, seen)
+        weights = like.new_ones(len(masks.objects))
+        if share is not None:
+            weights = _agreement(masks, share).clamp(min=LEAST_TRUST)
+        inside[:, masks.objects] += weights * filled[:, :-1]
+        seen[:, masks.objects] += weights * filled[:, -1:]
+        trust.append(weights)
+    return Votes(inside, seen), trust
 
 
-def _refine(logits: Tensor, share: Tensor, views: Iterable[Masks]) -> Tensor:  # [N, G]
+def _refine(
+    logits: Tensor,  # [N, G]
+    views: Iterable[Masks],
+    trust: Sequence[Tensor],
+) -> Tensor:  # [N, G]
     """Fits the memberships so that they render as the masks."""
     logits = logits.clone().requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=REFINE_LR)
-    for masks in views:
+    for masks, weights in zip(views, trust, strict=True):
         rendered = masks.blend.blend(logits[:, masks.objects])
         wrong = F.binary_cross_entropy_with_logits(rendered, masks.labels, reduction="none")
-        loss = (_trust(masks, share) * wrong.mean(dim=(1, 2))).sum()
+        loss = (weights * wrong.mean(dim=(1, 2))).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

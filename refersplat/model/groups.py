@@ -231,10 +231,8 @@ def _vote(
     inside, seen = like.new_zeros(2, len(like), objects)
     trust = []
     for masks in views:
-        # The transpose of blending, which autograd has: from pixels back to the Gaussians.
-        values = like.new_zeros(len(like), len(masks.objects) + 1, requires_grad=True)
-        pixels = torch.cat([masks.labels, masks.labels.new_ones(1, *masks.labels.shape[1:])])
-        (filled,) = torch.autograd.grad(masks.blend.blend(values), values, pixels)
+        everywhere = masks.labels.new_ones(1, *masks.labels.shape[1:])
+        filled = masks.blend.collect(torch.cat([masks.labels, everywhere]))
         weights = like.new_ones(len(masks.objects))
         if share is not None:
             weights = _agreement(masks, share).clamp(min=LEAST_TRUST)

@@ -68,6 +68,25 @@ class BlendMatrix:
             self.width,
         )
 
+    def collect(self, image: Tensor) -> Tensor:  # [C, H, W] -> [N, C]
+        """Sums over each Gaussian's pixels, weighted by its share: the transpose of ``blend``.
+
+        Raises:
+            ValueError: If the image's shape, dtype or device does not fit.
+        """
+        check_shape("image", image, (None, self.height, self.width))
+        check_same("image", image, "weights", self.weights)
+        return _transposed_product(
+            image,
+            self.tile_groups,
+            self.tile_weights,
+            self.gaussians,
+            self.group_rows,
+            self.rows,
+            self.weights,
+            self.count,
+        )
+
     @property
     def entries(self) -> int:
         """How many weights are stored."""

@@ -28,7 +28,7 @@ inline int count_bits(uint32_t bits) {
 // Writes the lanes that are not zero one after another; returns which they were. May touch the
 // kTile places from `to` on.
 template <typename T>
-uint32_t pack(const T* lanes, T* to) {
+uint32_t pack(const Lanes<T>& lanes, T* to) {
   uint32_t mask = 0;
   int used = 0;
   for (int i = 0; i < kTile; ++i) {
@@ -41,26 +41,26 @@ uint32_t pack(const T* lanes, T* to) {
 
 // The way back: lanes that are not in the mask become zero. May read up to `end`.
 template <typename T>
-void unpack(const T* from, const T*, uint32_t mask, T* lanes) {
-  for (int i = 0; i < kTile; ++i) lanes[i] = 0;
+void unpack(const T* from, const T*, uint32_t mask, Lanes<T>& lanes) {
+  lanes = {};
   for (; mask; mask &= mask - 1) lanes[lowest_bit(mask)] = *from++;
 }
 
 #ifdef __AVX512F__
 template <>
-uint32_t pack(const float* lanes, float* to) {
-  const __m512 all = _mm512_loadu_ps(lanes);
+uint32_t pack(const Lanes<float>& lanes, float* to) {
+  const __m512 all = _mm512_load_ps(lanes.lane);
   const __mmask16 mask = _mm512_cmp_ps_mask(all, _mm512_setzero_ps(), _CMP_NEQ_UQ);
   _mm512_storeu_ps(to, _mm512_maskz_compress_ps(mask, all));
   return mask;
 }
 
 template <>
-void unpack(const float* from, const float* end, uint32_t mask, float* lanes) {
+void unpack(const float* from, const float* end, uint32_t mask, Lanes<float>& lanes) {
   // A load of 16 whole numbers and a shuffle are quicker than a load that knows the mask.
   const __m512 packed = end - from >= kTile ? _mm512_loadu_ps(from)
                                             : _mm512_maskz_loadu_ps((1u << (end - from)) - 1, from);
-  _mm512_storeu_ps(lanes, _mm512_maskz_expand_ps(__mmask16(mask), packed));
+  _mm512_store_ps(lanes.lane, _mm512_maskz_expand_ps(__mmask16(mask), packed));
 }
 #endif
 
@@ -91,7 +91,7 @@ template <typename T>
 struct Reader {
   const T* next;
   const T* end;
-  alignas(64) T weight[kTile] = {};
+  Lanes<T> weight;
 
   Reader(const BlendView<T>& blend, int64_t tile)
       : next(blend.weights + blend.tile_weights[tile]), end(blend.weights + blend.num_weights) {}
@@ -104,6 +104,17 @@ struct Reader {
     return row >> kRowShift;
   }
 };
+
+// sums[k] += weight * grad[k] for all channels.
+template <typename T>
+inline void add_products(const Lanes<T>& weight, const Lanes<T>* grad, int channels,
+                         Lanes<T>* sums) {
+  const Lanes<T> w = weight;
+  for (int k = 0; k < channels; ++k) {
+#pragma omp simd
+    for (int i = 0; i < kTile; ++i) sums[k][i] += w[i] * grad[k][i];
+  }
+}
 
 }  // namespace
 
@@ -119,7 +130,7 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
     Buffer<int32_t> gaussians, group_rows, row_masks;
     Buffer<T> weights;
     Row<T> rows[kTile];
-    alignas(64) T weight[kTile], alpha[kTile];
+    Lanes<T> weight;
     for (int64_t tile = begin; tile < end; ++tile) {
       const Window w(tile, lists.tiles_x, splats.height, splats.width);
       walk(lists, tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
@@ -129,7 +140,7 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
         int used = 0;
         for (uint32_t bits = f.rows; bits; bits &= bits - 1) {
           const int y = lowest_bit(bits);
-          blend_row(c, f, c.v - T(w.y0 + y), rows[y], weight, alpha);
+          blend_row(c, f, c.v - T(w.y0 + y), rows[y], weight, nullptr);
           const uint32_t mask = pack(weight, next);
           next += count_bits(mask);
           masks[used] = int32_t(mask | uint32_t(y) << kRowShift);
@@ -145,8 +156,8 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
       blend.tile_groups[tile + 1] = int64_t(gaussians.used);
       blend.tile_weights[tile + 1] = int64_t(weights.used);
       for (int y = 0; y < w.rows; ++y) {
-        const int64_t to = int64_t(w.y0 + y) * splats.width + w.x0;
-        std::copy_n(rows[y].left, w.columns, transmittance + to);
+        const int64_t to = w.offset(y, splats.width);
+        write_transmittance(rows[y], w.columns, transmittance + to);
       }
     }
     parts[begin / kTilesPerPart] = {gaussians.kept(), group_rows.kept(), row_masks.kept(),
@@ -196,25 +207,22 @@ void blend_product(const BlendView<T>& blend, const T* values, int channels, int
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
     parallel_for(blend.tiles, 4, threads, [&](int64_t begin, int64_t end) {
-      std::vector<T> sums(size_t(kTile) * C * kTile);  // [rows, C, columns]
+      std::vector<Lanes<T>> sums(size_t(kTile) * C);  // [rows, C]
       for (int64_t tile = begin; tile < end; ++tile) {
         const Window w(tile, tiles_x, blend.height, blend.width);
-        std::fill(sums.begin(), sums.end(), T(0));
+        std::fill(sums.begin(), sums.end(), Lanes<T>());
         Reader<T> reader(blend, tile);
         for (int64_t g = blend.tile_groups[tile]; g < blend.tile_groups[tile + 1]; ++g) {
           const T* const value = values + int64_t(blend.gaussians[g]) * C;
           for (int32_t r = blend.group_rows[g]; r < blend.group_rows[g + 1]; ++r) {
-            T* const into = sums.data() + size_t(reader.read(blend.rows[r])) * C * kTile;
-            for (int k = 0; k < C; ++k) {
-#pragma omp simd
-              for (int i = 0; i < kTile; ++i) into[k * kTile + i] += reader.weight[i] * value[k];
-            }
+            const int y = reader.read(blend.rows[r]);
+            add_weighted(reader.weight, value, C, &sums[size_t(y) * C]);
           }
         }
         for (int y = 0; y < w.rows; ++y) {
-          T* const to = image + int64_t(w.y0 + y) * blend.width + w.x0;
+          T* const to = image + w.offset(y, blend.width);
           for (int k = 0; k < C; ++k) {
-            std::copy_n(sums.data() + (size_t(y) * C + k) * kTile, w.columns, to + k * plane);
+            std::copy_n(sums[size_t(y) * C + k].lane, w.columns, to + k * plane);
           }
         }
       }
@@ -233,28 +241,24 @@ void blend_transposed_product(const BlendView<T>& blend, const T* grad_image, in
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
     parallel_for(blend.tiles, 4, threads, [&](int64_t begin, int64_t end) {
-      std::vector<T> grads(size_t(kTile) * C * kTile);  // [rows, C, columns]
-      std::vector<T> lanes(size_t(C) * kTile);
+      std::vector<Lanes<T>> grads(size_t(kTile) * C), lanes(C);  // [rows, C], [C]
       for (int64_t tile = begin; tile < end; ++tile) {
         const Window w(tile, tiles_x, blend.height, blend.width);
+        if (w.columns < kTile) std::fill(grads.begin(), grads.end(), Lanes<T>());
         for (int y = 0; y < w.rows; ++y) {
-          const T* const from = grad_image + int64_t(w.y0 + y) * blend.width + w.x0;
+          const T* const from = grad_image + w.offset(y, blend.width);
           for (int k = 0; k < C; ++k) {
-            std::copy_n(from + k * plane, w.columns, grads.data() + (size_t(y) * C + k) * kTile);
+            std::copy_n(from + k * plane, w.columns, grads[size_t(y) * C + k].lane);
           }
         }
         Reader<T> reader(blend, tile);
         for (int64_t g = blend.tile_groups[tile]; g < blend.tile_groups[tile + 1]; ++g) {
-          std::fill(lanes.begin(), lanes.end(), T(0));
+          std::fill(lanes.begin(), lanes.end(), Lanes<T>());
           for (int32_t r = blend.group_rows[g]; r < blend.group_rows[g + 1]; ++r) {
-            const T* const grad = grads.data() + size_t(reader.read(blend.rows[r])) * C * kTile;
-            for (int k = 0; k < C; ++k) {
-              T* const lane = lanes.data() + k * kTile;
-#pragma omp simd
-              for (int i = 0; i < kTile; ++i) lane[i] += reader.weight[i] * grad[k * kTile + i];
-            }
+            const int y = reader.read(blend.rows[r]);
+            add_products(reader.weight, &grads[size_t(y) * C], C, lanes.data());
           }
-          for (int k = 0; k < C; ++k) sums[g * C + k] = sum(lanes.data() + k * kTile);
+          for (int k = 0; k < C; ++k) sums[g * C + k] = sum(lanes[k]);
         }
       }
     });

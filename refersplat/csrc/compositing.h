@@ -14,11 +14,37 @@ namespace refer {
 constexpr double kMaxAlpha = 0.99;
 constexpr double kMinTransmittance = 1e-4;
 
+// Limits by the order of the bits: one instruction each for 16 floats, where a comparison that
+// minds NaNs takes several. The bits of floats are ordered as the floats are from 0 on, and the
+// other way round below.
+inline int32_t bits_of(float x) {
+  int32_t bits;
+  std::memcpy(&bits, &x, 4);
+  return bits;
+}
+inline float from_bits(int32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+// min(x, limit) for limit >= 0
+inline float at_most(float x, float limit) {
+  return from_bits(std::min(bits_of(x), bits_of(limit)));
+}
+// max(x, 0)
+inline float positive(float x) { return from_bits(std::max(bits_of(x), 0)); }
+// max(x, limit) for limit < 0
+inline float at_least(float x, float limit) {
+  const uint32_t low = std::min(uint32_t(bits_of(x)), uint32_t(bits_of(limit)));
+  return from_bits(int32_t(low));
+}
+inline double at_most(double x, double limit) { return x > limit ? limit : x; }
+inline double positive(double x) { return x > 0 ? x : 0; }
+
 // exp(x) in operations that a loop over pixels can be vectorised with: within two units in the last
 // place between the smallest alpha that counts and 1, still small below, still large above.
 inline float fast_exp(float x) {
-  x = x < -20.0f ? -20.0f : x;
-  x = x > 20.0f ? 20.0f : x;
+  x = at_most(at_least(x, -20.0f), 20.0f);
   const float scaled = x * 1.44269504f;
   const float whole = (scaled + 12582912.0f) - 12582912.0f;  // rounded to the nearest integer
   const float r = x - whole * 0.693145752f - whole * 1.42860677e-6f;
@@ -29,25 +55,27 @@ inline float fast_exp(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  int32_t bits;
-  std::memcpy(&bits, &p, 4);
-  bits += int32_t(whole) * (1 << 23);
-  std::memcpy(&p, &bits, 4);
-  return p;
+  return from_bits(bits_of(p) + int32_t(whole) * (1 << 23));
 }
 inline double fast_exp(double x) { return std::exp(x); }
 
-// One row of one tile while its Gaussians go by.
+// Numbers of a row of pixels, aligned so that no vector load touches two cache lines.
 template <typename T>
-struct alignas(64) Row {
-  T open[kTile];  // transmittance so far; 0 where the pixel is finished
-  T left[kTile];  // transmittance behind the last Gaussian that contributed
+struct alignas(64) Lanes {
+  T lane[kTile] = {};
+  T& operator[](int i) { return lane[i]; }
+  const T& operator[](int i) const { return lane[i]; }
 };
+
+// One row of a tile while its Gaussians go by: each pixel's transmittance, negative from the moment
+// that the pixel is finished.
+template <typename T>
+using Row = Lanes<T>;
 
 // Where the Gaussian meets a tile: offsets from its centre, and which rows it can reach at all.
 template <typename T>
-struct alignas(64) Footprint {
-  T dx[kTile], at_zero[kTile], per_dy[kTile];
+struct Footprint {
+  Lanes<T> dx, at_zero, per_dy;
   uint32_t rows;
 
   void compute(const Candidate<T>& c, int x0, int y0, int rows_inside) {
@@ -82,31 +110,37 @@ inline int lowest_bit(uint32_t bits) {
   return i;
 }
 
-// Advances one row past one Gaussian; writes its weight at each pixel, and alpha if it is wanted.
-template <typename T>
-inline void blend_row(const Candidate<T>& c, const Footprint<T>& f, T dy, Row<T>& row, T* weight,
-                      T* alpha_out) {
+// Advances one row past one Gaussian; writes its weight at each pixel, and alpha where it is wanted
+// (else nullptr).
+template <typename T, typename Alpha>
+inline void blend_row(const Candidate<T>& c, const Footprint<T>& f, T dy, Row<T>& row,
+                      Lanes<T>& weight, Alpha alpha_out) {
   const T flat = T(-0.5) * c.yy * dy * dy;
 #pragma omp simd
   for (int i = 0; i < kTile; ++i) {
     const T power = f.at_zero[i] + dy * f.per_dy[i] + flat;
-    T alpha = c.opacity * fast_exp(power);
-    alpha = alpha > T(kMaxAlpha) ? T(kMaxAlpha) : alpha;
-    alpha = alpha < T(kMinAlpha) ? T(0) : alpha;
-    const T open = row.open[i], after = open * (1 - alpha);
+    const T full = at_most(c.opacity * fast_exp(power), T(kMaxAlpha));
+    const T alpha = full >= T(kMinAlpha) ? full : T(0);
+    const T left = row[i], open = positive(left), after = open * (1 - alpha);
     const bool alive = after >= T(kMinTransmittance);
     weight[i] = alive ? alpha * open : T(0);
-    row.open[i] = alive ? after : T(0);
-    row.left[i] = alive ? after : row.left[i];
-    alpha_out[i] = alive ? alpha : T(0);
+    row[i] = alive ? after : -std::abs(left);
+    if constexpr (!std::is_null_pointer<Alpha>::value) (*alpha_out)[i] = alive ? alpha : T(0);
   }
+}
+
+// What a row's pixels let through in the end.
+template <typename T>
+void write_transmittance(const Row<T>& row, int columns, T* to) {
+  for (int i = 0; i < columns; ++i) to[i] = std::abs(row[i]);
 }
 
 template <typename T>
 bool finished(const Row<T>& row) {
-  T most = 0;
-  for (int i = 0; i < kTile; ++i) most = row.open[i] > most ? row.open[i] : most;
-  return most == 0;
+  int open = 0;
+#pragma omp simd reduction(| : open)
+  for (int i = 0; i < kTile; ++i) open |= row[i] > 0 ? 1 : 0;
+  return open == 0;
 }
 
 // The part of an image that one tile covers.
@@ -117,6 +151,8 @@ struct Window {
         y0(int(tile / tiles_x) * kTile),
         columns(std::min(kTile, width - x0)),
         rows(std::min(kTile, height - y0)) {}
+  // Where row y of the window begins in a plane of the image.
+  int64_t offset(int y, int width) const { return int64_t(y0 + y) * width + x0; }
 };
 
 // The next Gaussians lie anywhere in memory.
@@ -129,16 +165,13 @@ inline void prefetch(const void* address) {
 #endif
 }
 
-// Walks through a tile's Gaussians, nearest first, until all its pixels are finished:
-// visit(entry, candidate, footprint, live rows).
+// Walks through a tile's Gaussians, nearest first, until all its pixels are finished, and calls
+// visit(candidate, footprint) for those that may reach one. `rows` is left as the last one left it.
 template <typename T, typename Visit>
 void walk(const TileLists<T>& lists, int64_t tile, const Window& w, Row<T>* rows,
           const Visit& visit) {
   for (int y = 0; y < kTile; ++y) {
-    for (int i = 0; i < kTile; ++i) {
-      rows[y].left[i] = 1;
-      rows[y].open[i] = i < w.columns && y < w.rows ? 1 : 0;
-    }
+    for (int i = 0; i < kTile; ++i) rows[y][i] = i < w.columns && y < w.rows ? T(1) : T(-1);
   }
   uint32_t live = (1u << w.rows) - 1;
   int since_check = 0;
@@ -184,8 +217,18 @@ void with_channels(int channels, const Body& body) {
   }
 }
 
+// sums[k] += weight * value[k] for all channels.
 template <typename T>
-T sum(const T* lanes) {
+inline void add_weighted(const Lanes<T>& weight, const T* value, int channels, Lanes<T>* sums) {
+  const Lanes<T> w = weight;
+  for (int k = 0; k < channels; ++k) {
+#pragma omp simd
+    for (int i = 0; i < kTile; ++i) sums[k][i] += w[i] * value[k];
+  }
+}
+
+template <typename T>
+T sum(const Lanes<T>& lanes) {
   T total = 0;
 #pragma omp simd reduction(+ : total)
   for (int i = 0; i < kTile; ++i) total += lanes[i];
@@ -193,7 +236,7 @@ T sum(const T* lanes) {
 }
 
 template <typename T>
-T dot(const T* a, const T* b) {
+T dot(const Lanes<T>& a, const Lanes<T>& b) {
   T total = 0;
 #pragma omp simd reduction(+ : total)
   for (int i = 0; i < kTile; ++i) total += a[i] * b[i];

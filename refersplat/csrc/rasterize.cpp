@@ -1,5 +1,6 @@
 #include "rasterize.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "compositing.h"
@@ -8,6 +9,102 @@ namespace refer {
 namespace {
 
 constexpr int64_t kGrain = 2048;
+constexpr int kTilesPerRange = 4;
+constexpr int kMoments = 6;  // sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2: see Pullback
+
+// Of a tile's pixels: the image's gradient [rows, C], and what the Gaussians behind the current one
+// and the transmittance add to the loss.
+template <typename T>
+struct PixelGradients {
+  std::vector<Lanes<T>> image;
+  Lanes<T> behind[kTile];
+
+  explicit PixelGradients(int channels) : image(size_t(kTile) * channels) {}
+
+  void load(const Window& w, const Splats<T>& s, int channels, const T* colors, const T* left,
+            const T* grad_colors, const T* grad_left) {
+    const int64_t plane = int64_t(s.height) * s.width;
+    if (w.columns < kTile) std::fill(image.begin(), image.end(), Lanes<T>());
+    for (int y = 0; y < w.rows; ++y) {
+      const int64_t from = w.offset(y, s.width);
+      Lanes<T>& rest = behind[y];
+      for (int i = 0; i < w.columns; ++i) rest[i] = left[from + i] * grad_left[from + i];
+      for (int k = 0; k < channels; ++k) {
+        Lanes<T>& grad = image[size_t(y) * channels + k];
+        std::copy_n(grad_colors + k * plane + from, w.columns, grad.lane);
+        for (int i = 0; i < w.columns; ++i) rest[i] += colors[k * plane + from + i] * grad[i];
+      }
+    }
+  }
+};
+
+// Sums over a tile's pixels for one Gaussian. g is the loss's gradient in the exponent of alpha.
+template <typename T, int kChannels>
+struct Pullback {
+  Lanes<T> g, g_dy, g_dy2;
+  std::vector<Lanes<T>> values;  // [C], gradients of the values
+
+  explicit Pullback(int channels) : values(channels) {}
+
+  void clear() {
+    g = g_dy = g_dy2 = {};
+    std::fill(values.begin(), values.end(), Lanes<T>());
+  }
+
+  // Blends one row as the forward pass did and adds what it pulls back.
+  void add_row(const Candidate<T>& c, const Footprint<T>& f, T dy, const T* value,
+               const Lanes<T>* grad, Row<T>& row, Lanes<T>& behind) {
+    const int channels = kChannels ? kChannels : int(values.size());
+    const Row<T> open = row;
+    Lanes<T> weight, alpha, shade;  // shade: product of the image's gradient and the value
+    blend_row(c, f, dy, row, weight, &alpha);
+    Lanes<T>* const sums = values.data();
+    int k = 0;
+    for (; k + 4 <= channels; k += 4) {
+#pragma omp simd
+      for (int i = 0; i < kTile; ++i) {
+        const T g0 = grad[k][i], g1 = grad[k + 1][i], g2 = grad[k + 2][i], g3 = grad[k + 3][i];
+        shade[i] += (g0 * value[k] + g1 * value[k + 1]) + (g2 * value[k + 2] + g3 * value[k + 3]);
+        sums[k][i] += weight[i] * g0;
+        sums[k + 1][i] += weight[i] * g1;
+        sums[k + 2][i] += weight[i] * g2;
+        sums[k + 3][i] += weight[i] * g3;
+      }
+    }
+    for (; k < channels; ++k) {
+#pragma omp simd
+      for (int i = 0; i < kTile; ++i) {
+        shade[i] += grad[k][i] * value[k];
+        sums[k][i] += weight[i] * grad[k][i];
+      }
+    }
+#pragma omp simd
+    for (int i = 0; i < kTile; ++i) {
+      // What lies behind is dimmed by 1 - alpha: d behind / d alpha = -behind / (1 - alpha).
+      const T rest = behind[i] - weight[i] * shade[i];
+      const T grad_alpha = open[i] * shade[i] - rest / (1 - alpha[i]);
+      const bool slopes = (alpha[i] > 0) & (alpha[i] < T(kMaxAlpha));
+      const T slope = slopes ? grad_alpha * alpha[i] : T(0);
+      behind[i] = rest;
+      g[i] += slope;
+      g_dy[i] += slope * dy;
+      g_dy2[i] += slope * dy * dy;
+    }
+  }
+
+  void write(const Footprint<T>& f, T* slot) const {
+    Lanes<T> g_dx;
+#pragma omp simd
+    for (int i = 0; i < kTile; ++i) g_dx[i] = g[i] * f.dx[i];
+    slot[0] = sum(g);
+    slot[1] = sum(g_dx);
+    slot[2] = sum(g_dy);
+    slot[3] = dot(g_dx, f.dx);
+    slot[4] = dot(g_dy, f.dx);
+    slot[5] = sum(g_dy2);
+    for (size_t k = 0; k < values.size(); ++k) slot[kMoments + k] = sum(values[k]);
+  }
+};
 
 }  // namespace
 
@@ -18,31 +115,26 @@ void rasterize(const Splats<T>& splats, const T* values, int channels, int threa
   const int64_t plane = int64_t(splats.height) * splats.width;
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
-    parallel_for(lists.tiles(), 4, threads, [&](int64_t begin, int64_t end) {
-      std::vector<T> memory(size_t(C) * kTile * kTile + 16);
-      T* const sums = memory.data();  // [rows, C, columns]
+    parallel_for(lists.tiles(), kTilesPerRange, threads, [&](int64_t begin, int64_t end) {
+      std::vector<Lanes<T>> sums(size_t(kTile) * C);  // [rows, C]
       Row<T> rows[kTile];
-      alignas(64) T weight[kTile], alpha[kTile];
+      Lanes<T> weight;
       for (int64_t tile = begin; tile < end; ++tile) {
         const Window w(tile, lists.tiles_x, splats.height, splats.width);
-        std::fill(memory.begin(), memory.end(), T(0));
+        std::fill(sums.begin(), sums.end(), Lanes<T>());
         walk(lists, tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
           const T* const value = values + int64_t(c.gaussian) * C;
           for (uint32_t bits = f.rows; bits; bits &= bits - 1) {
             const int y = lowest_bit(bits);
-            blend_row(c, f, c.v - T(w.y0 + y), rows[y], weight, alpha);
-            T* const into = sums + int64_t(y) * C * kTile;
-            for (int k = 0; k < C; ++k) {
-#pragma omp simd
-              for (int i = 0; i < kTile; ++i) into[k * kTile + i] += weight[i] * value[k];
-            }
+            blend_row(c, f, c.v - T(w.y0 + y), rows[y], weight, nullptr);
+            add_weighted(weight, value, C, &sums[size_t(y) * C]);
           }
         });
         for (int y = 0; y < w.rows; ++y) {
-          const int64_t to = int64_t(w.y0 + y) * splats.width + w.x0;
-          std::copy_n(rows[y].left, w.columns, transmittance + to);
+          const int64_t to = w.offset(y, splats.width);
+          write_transmittance(rows[y], w.columns, transmittance + to);
           for (int k = 0; k < C; ++k) {
-            std::copy_n(sums + (int64_t(y) * C + k) * kTile, w.columns, image + k * plane + to);
+            std::copy_n(sums[size_t(y) * C + k].lane, w.columns, image + k * plane + to);
           }
         }
       }
@@ -56,79 +148,28 @@ void rasterize_backward(const Splats<T>& splats, const T* values, int channels, 
                         int threads, T* grad_means2d, T* grad_conics, T* grad_opacities,
                         T* grad_values) {
   const TileLists<T> lists = make_tile_lists(splats, threads);
-  const int64_t plane = int64_t(splats.height) * splats.width;
-  const int width = 6 + channels;  // of a slot: six moments, then the values' gradients
-  std::vector<T> slots(size_t(lists.slots) * width);
+  // A slot for each Gaussian in each of its tiles, added in order: the number of threads does not
+  // change the result.
+  const int size = kMoments + channels;
+  std::vector<T> slots(size_t(lists.slots) * size);
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
-    parallel_for(lists.tiles(), 4, threads, [&](int64_t begin, int64_t end) {
-      // Of each pixel [rows, C, columns]: the image's gradient. [rows, columns]: what the Gaussians
-      // behind the current one, and the transmittance, add to the loss.
-      std::vector<T> grads(size_t(C) * kTile * kTile), behind(kTile * kTile);
-      std::vector<T> value_sums(size_t(C) * kTile);
+    parallel_for(lists.tiles(), kTilesPerRange, threads, [&](int64_t begin, int64_t end) {
+      PixelGradients<T> pixels(C);
+      Pullback<T, decltype(fixed)::value> pullback(C);
       Row<T> rows[kTile];
-      alignas(64) T weight[kTile], alpha[kTile], moment[3][kTile];
       for (int64_t tile = begin; tile < end; ++tile) {
         const Window w(tile, lists.tiles_x, splats.height, splats.width);
-        std::fill(grads.begin(), grads.end(), T(0));
-        std::fill(behind.begin(), behind.end(), T(0));
-        for (int y = 0; y < w.rows; ++y) {
-          const int64_t from = int64_t(w.y0 + y) * splats.width + w.x0;
-          for (int i = 0; i < w.columns; ++i) {
-            T rest = transmittance[from + i] * grad_transmittance[from + i];
-            for (int k = 0; k < C; ++k) {
-              const T grad = grad_image[k * plane + from + i];
-              grads[(size_t(y) * C + k) * kTile + i] = grad;
-              rest += image[k * plane + from + i] * grad;
-            }
-            behind[y * kTile + i] = rest;
-          }
-        }
-        const int tile_x = int(tile % lists.tiles_x), tile_y = int(tile / lists.tiles_x);
+        pixels.load(w, splats, C, image, transmittance, grad_image, grad_transmittance);
         walk(lists, tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
           const T* const value = values + int64_t(c.gaussian) * C;
-          std::memset(moment, 0, sizeof moment);
-          std::fill(value_sums.begin(), value_sums.end(), T(0));
+          pullback.clear();
           for (uint32_t bits = f.rows; bits; bits &= bits - 1) {
             const int y = lowest_bit(bits);
-            const T dy = c.v - T(w.y0 + y);
-            T* const rest = behind.data() + y * kTile;
-            const T* const grad = grads.data() + size_t(y) * C * kTile;
-            alignas(64) T open[kTile], shade[kTile] = {};
-            std::copy_n(rows[y].open, kTile, open);
-            blend_row(c, f, dy, rows[y], weight, alpha);
-            for (int k = 0; k < C; ++k) {
-              T* const sums = value_sums.data() + k * kTile;
-#pragma omp simd
-              for (int i = 0; i < kTile; ++i) {
-                shade[i] += grad[k * kTile + i] * value[k];
-                sums[i] += weight[i] * grad[k * kTile + i];
-              }
-            }
-#pragma omp simd
-            for (int i = 0; i < kTile; ++i) {
-              // Light that comes later is dimmed by 1 - alpha: d rest / d alpha = -rest / (1 -
-              // alpha).
-              rest[i] -= weight[i] * shade[i];
-              const T grad_alpha = open[i] * shade[i] - rest[i] / (1 - alpha[i]);
-              const bool slopes = alpha[i] > 0 && alpha[i] < T(kMaxAlpha);
-              const T g = slopes ? grad_alpha * alpha[i] : T(0);  // of the exponent
-              moment[0][i] += g;
-              moment[1][i] += g * dy;
-              moment[2][i] += g * dy * dy;
-            }
+            pullback.add_row(c, f, c.v - T(w.y0 + y), value, &pixels.image[size_t(y) * C], rows[y],
+                             pixels.behind[y]);
           }
-          T* const slot = slots.data() + c.slot(tile_x, tile_y) * width;
-          T squares[kTile];
-#pragma omp simd
-          for (int i = 0; i < kTile; ++i) squares[i] = moment[0][i] * f.dx[i];
-          slot[0] = sum(moment[0]);
-          slot[1] = sum(squares);
-          slot[2] = sum(moment[1]);
-          slot[3] = dot(squares, f.dx);
-          slot[4] = dot(moment[1], f.dx);
-          slot[5] = sum(moment[2]);
-          for (int k = 0; k < C; ++k) slot[6 + k] = sum(value_sums.data() + k * kTile);
+          pullback.write(f, slots.data() + c.slot(w.x0 / kTile, w.y0 / kTile) * size);
         });
       }
     });
@@ -139,13 +180,13 @@ void rasterize_backward(const Splats<T>& splats, const T* values, int channels, 
   std::fill_n(grad_opacities, splats.count, T(0));
   std::fill_n(grad_values, splats.count * channels, T(0));
   parallel_for(int64_t(lists.candidates.size()), kGrain, threads, [&](int64_t begin, int64_t end) {
-    std::vector<T> total(width);
+    std::vector<T> total(size);
     for (int64_t k = begin; k < end; ++k) {
       const Candidate<T>& c = lists.candidates[k];
-      const T* slot = slots.data() + c.first_slot * width;
+      const T* slot = slots.data() + c.first_slot * size;
       std::fill(total.begin(), total.end(), T(0));
-      for (int n = c.tiles_x * c.tiles_y; n > 0; --n, slot += width) {
-        for (int i = 0; i < width; ++i) total[i] += slot[i];
+      for (int n = c.tiles_x * c.tiles_y; n > 0; --n, slot += size) {
+        for (int i = 0; i < size; ++i) total[i] += slot[i];
       }
       const int64_t g = c.gaussian;
       grad_means2d[2 * g] = -(c.xx * total[1] + c.xy * total[2]);
@@ -154,7 +195,7 @@ void rasterize_backward(const Splats<T>& splats, const T* values, int channels, 
       grad_conics[3 * g + 1] = -total[4];
       grad_conics[3 * g + 2] = T(-0.5) * total[5];
       grad_opacities[g] = total[0] / c.opacity;
-      std::copy_n(total.data() + 6, channels, grad_values + g * channels);
+      std::copy_n(total.data() + kMoments, channels, grad_values + g * channels);
     }
   });
 }

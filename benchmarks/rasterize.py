@@ -16,13 +16,24 @@ from machine import describe, peak_mib, save, seconds
 from torch import Tensor
 
 from refersplat.cameras import Camera
-from refersplat.ops import blend_matrix, project, rasterize, spherical_harmonics
+from refersplat.ops import BlendMatrix, blend_matrix, project, rasterize, spherical_harmonics
 
 SIZES = [0.5, 1.0, 1.5, 2.0]
 CHANNELS = [1, 3, 16, 32]
-OPERATIONS = {"forward": 30, "backward": 62}
-"""Vector instructions for a row of 16 pixels and one Gaussian without its channels, counted in the
-compiled loops; each channel adds 2 forward and 5 backward."""
+
+
+def limits(matrix: BlendMatrix, channels: int, gflops: float) -> dict[str, float]:
+    """Seconds that the blending would take if each of its vector instructions were as quick as a
+    matrix product's: all cores busy, nothing waited for, tile lists for nothing.
+
+    Instructions are counted in the compiled AVX-512 loops: for a row of 16 pixels and a Gaussian,
+    and for a Gaussian and a tile (which rows it meets; the sums over the tile's pixels).
+    """
+    rows, groups = len(matrix.rows), len(matrix.gaussians)
+    forward = rows * (34 + 2 * channels) + groups * 45
+    backward = rows * (54 + 5 * channels) + groups * (45 + 9 * (6 + channels))
+    rate = 1e9 * gflops / 32  # 16 lanes, a multiplication and an addition each
+    return {"forward_limit_s": forward / rate, "backward_limit_s": backward / rate}
 
 
 def garden(path: Path) -> tuple[dict[str, Tensor], Camera]:
@@ -50,7 +61,9 @@ def garden(path: Path) -> tuple[dict[str, Tensor], Camera]:
     return gaussians, camera
 
 
-def measure(gaussians: dict[str, Tensor], camera: Camera, channels: int) -> dict[str, Any]:
+def measure(
+    gaussians: dict[str, Tensor], camera: Camera, channels: int, gflops: float
+) -> dict[str, Any]:
     """Times of one view with one number of channels."""
     means, quats, scales = (gaussians[name] for name in ("means", "quats", "scales"))
 
@@ -66,7 +79,7 @@ def measure(gaussians: dict[str, Tensor], camera: Camera, channels: int) -> dict
     size = (camera.height, camera.width)
     with torch.no_grad():
         forward_s = seconds(lambda: rasterize(*splats, values, *size), repeats=5)
-        pairs = blend_matrix(*splats, *size).entries
+        matrix = blend_matrix(*splats, *size)
     inputs = [splats[0], splats[1], splats[3], values]
     leaves = [tensor.clone().requires_grad_() for tensor in inputs]
     image, left = rasterize(leaves[0], leaves[1], splats[2], leaves[2], leaves[3], *size)
@@ -80,11 +93,13 @@ def measure(gaussians: dict[str, Tensor], camera: Camera, channels: int) -> dict
         "height": camera.height,
         "gaussians": int((projected.depths > 0.2).sum()),
         "channels": channels,
-        "pairs": pairs,
+        "pairs": matrix.entries,
         "project_s": project_s,
         "forward_s": forward_s,
         "backward_s": seconds(backward, repeats=5),
         "peak_mib": peak_mib(backward),
+        "inputs_outputs_mib": 2 * sum(t.nbytes for t in (*inputs, image, left)) / 2**20,
+        **limits(matrix, channels, gflops),
     }
 
 
@@ -97,18 +112,25 @@ def main() -> None:
     gaussians, camera = garden(arguments.input)
     result: dict[str, Any] = describe() | {"rows": []}
     print(*(f"{key}: {value}" for key, value in result.items() if key != "rows"), sep="\n")
-    print("   size       C   pairs   project  forward  backward    ns/pair fwd bwd   peak MiB")
+    print(
+        "limit: the blending's vector instructions at the rate of the matrix product's\n"
+        "   size       C   pairs   project   forward (limit)   backward (limit)  ns/pair fwd   bwd"
+        "   peak MiB (inputs and outputs)"
+    )
     for scale in SIZES:
         view = camera.resized(round(camera.width * scale), round(camera.height * scale))
         for channels in CHANNELS:
-            row = measure(gaussians, view, channels)
+            row = measure(gaussians, view, channels, result["sgemm_gflops"])
             result["rows"].append(row)
-            ns = [1e9 * row[f"{way}_s"] / row["pairs"] for way in ("forward", "backward")]
+            ms = {key: 1e3 * value for key, value in row.items() if key.endswith("_s")}
+            ns = [1e6 * ms[f"{way}_s"] / row["pairs"] for way in ("forward", "backward")]
             print(
                 f"{row['width']:5}x{row['height']:<4} {channels:4}"
-                f" {row['pairs'] / 1e6:6.1f}M  {1e3 * row['project_s']:6.1f} ms"
-                f" {1e3 * row['forward_s']:6.1f} ms {1e3 * row['backward_s']:6.1f} ms"
-                f"       {ns[0]:5.2f} {ns[1]:5.2f}   {row['peak_mib']:8.0f}",
+                f" {row['pairs'] / 1e6:6.1f}M {ms['project_s']:6.1f} ms"
+                f" {ms['forward_s']:6.1f} ({ms['forward_limit_s']:5.1f}) ms"
+                f"  {ms['backward_s']:6.1f} ({ms['backward_limit_s']:5.1f}) ms"
+                f"       {ns[0]:5.2f} {ns[1]:5.2f}   {row['peak_mib']:8.0f}"
+                f" ({row['inputs_outputs_mib']:.0f})",
                 flush=True,
             )
     save(arguments.json, result)

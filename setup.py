@@ -18,7 +18,7 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-NATIVE_PACKAGES = ["refersplat"]
+NATIVE_PACKAGES = ["refersplat", "detailbase"]
 SUBMODULES = find_packages("submodules")
 REPORT = "native_build.txt"
 
@@ -166,7 +166,7 @@ def run_and_keep_errors(command: list[str], **_: object) -> None:
 
 
 setup(
-    packages=[*find_packages(include=["refersplat*"]), *SUBMODULES],
+    packages=[*find_packages(include=["refersplat*", "detailbase*"]), *SUBMODULES],
     package_dir={
         name: f"submodules/{name.replace('.', '/')}" for name in SUBMODULES if "." not in name
     },

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PACKAGES = ("refersplat", "detailbase")
 BUILT = shutil.ignore_patterns("*.so", "*.pyd", "native_build.txt", "__pycache__")
 PIP_INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
 PIP_INSTALL += ["--no-build-isolation", "--no-deps"]
@@ -61,16 +62,21 @@ def tree(tmp_path):
     """A copy of what is built, without anything built."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("refersplat", "submodules"):
+    for name in (*PACKAGES, "submodules"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=BUILT)
     return tmp_path
 
 
+def native_sources(tree):
+    return [*tree.glob("*/csrc/*"), *tree.glob("submodules/native/csrc/*")]
+
+
 def build_stubs(tree, **environment):
     """Builds the variants of a module with nothing in it; returns what the build left behind."""
-    for source in (tree / "refersplat" / "csrc").glob("*.cpp"):
-        source.unlink()
-    (tree / "refersplat" / "csrc" / "stub.cpp").write_text(STUB)
+    for package in PACKAGES:
+        for source in (tree / package / "csrc").glob("*.cpp"):
+            source.unlink()
+        (tree / package / "csrc" / "stub.cpp").write_text(STUB)
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, **environment)
     built = {path.name.split(".")[0] for path in (tree / "refersplat").glob("_cpu_*")}
     report = tree / "refersplat" / "native_build.txt"
@@ -85,7 +91,7 @@ def test_works_without_a_compiler(tree, tmp_path):
         CC="/no/such/compiler",
         CXX="/no/such/compiler",
     )
-    for source in [*tree.glob("refersplat/csrc/*"), *tree.glob("submodules/native/csrc/*")]:
+    for source in native_sources(tree):
         parts = source.relative_to(tree).parts
         assert target.joinpath(*parts[parts[0] == "submodules" :]).is_file(), source
 
@@ -122,7 +128,7 @@ def test_editable_install_without_a_compiler_works(tree, tmp_path):
 
 def test_a_failed_build_tells_the_compilers_error(tree):
     (tree / "refersplat" / "csrc" / "knn.h").write_text("#error this cannot be compiled\n")
-    for source in (tree / "refersplat" / "csrc").glob("*.cpp"):
+    for source in tree.glob("*/csrc/*.cpp"):
         source.write_text('#include "knn.h"\n')
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree)
     report = (tree / "refersplat" / "native_build.txt").read_text()
@@ -156,5 +162,6 @@ def test_source_distribution_has_what_the_build_needs(tree):
     (archive,) = (tree / "dist").iterdir()
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    sources = [*tree.glob("refersplat/csrc/*"), *tree.glob("submodules/native/csrc/*")]
-    assert {str(path.relative_to(tree)) for path in [*sources, tree / "setup.py"]} <= names
+    assert {
+        str(path.relative_to(tree)) for path in [*native_sources(tree), tree / "setup.py"]
+    } <= names

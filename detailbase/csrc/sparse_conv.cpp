@@ -1,0 +1,308 @@
+// An output's block stays in the cache while the pairs of all offsets are added to it. Of each
+// offset only the pairs that exist are multiplied: their inputs are copied next to each other, and
+// a tile of rows and columns is summed in registers before it is added to the output.
+#include "sparse_conv.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "parallel.h"
+#include "vector.h"
+
+namespace refer {
+namespace {
+
+constexpr int kTileColumns = 2;           // registers
+constexpr int64_t kDepth = 256;           // channels that are summed before the output is touched
+constexpr int64_t kStride = kDepth + 16;  // a power of two would put all rows into the same sets
+
+template <typename T>
+constexpr int64_t kWidth = kTileColumns * Vector<T>::kSize;  // columns of a panel
+
+// A weight as panels of kWidth columns: [V][panel][C][kWidth], the last one filled up with zeros.
+template <typename T>
+class Panels {
+ public:
+  Panels(const Weight<T>& weight, int64_t volume, bool is_mirrored, int threads)
+      : depth_(weight.in_channels),
+        count_((weight.out_channels + kWidth<T> - 1) / kWidth<T>),
+        values_(volume * count_ * depth_ * kWidth<T>) {
+    parallel_for(volume * count_, 4, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t offset = i / count_, column = i % count_ * kWidth<T>;
+        const int64_t columns = std::min(kWidth<T>, weight.out_channels - column);
+        const T* from = weight.values + column * weight.out_stride +
+                        (is_mirrored ? volume - 1 - offset : offset) * weight.offset_stride;
+        T* to = values_.data() + i * depth_ * kWidth<T>;
+        for (int64_t c = 0; c < depth_; ++c) {
+          for (int64_t d = 0; d < columns; ++d) {
+            to[c * kWidth<T> + d] = from[c * weight.in_stride + d * weight.out_stride];
+          }
+        }
+      }
+    });
+  }
+
+  int64_t count() const { return count_; }
+  const T* panel(int64_t offset, int64_t i) const {
+    return values_.data() + (offset * count_ + i) * depth_ * kWidth<T>;
+  }
+
+ private:
+  int64_t depth_, count_;
+  std::vector<T> values_;
+};
+
+// Adds the product of Rows rows (kStride apart) and a panel to Rows rows of the output.
+template <typename T, int Rows>
+void multiply_tile(const T* rows, const T* panel, int64_t depth, const int32_t* outputs,
+                   int64_t out_stride, int64_t columns, T* out) {
+  Vector<T> sums[Rows][kTileColumns] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    Vector<T> weights[kTileColumns];
+    for (int j = 0; j < kTileColumns; ++j) {
+      weights[j] = Vector<T>::load(panel + k * kWidth<T> + j * Vector<T>::kSize);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kTileColumns; ++j) {
+        sums[r][j].add_product(rows[r * kStride + k], weights[j]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kTileColumns; ++j) {
+      T* to = out + outputs[r] * out_stride + j * Vector<T>::kSize;
+      const int64_t left = columns - j * Vector<T>::kSize;
+      if (left >= Vector<T>::kSize) {
+        sums[r][j].add(Vector<T>::load(to));
+        sums[r][j].store(to);
+      } else if (left > 0) {
+        sums[r][j].add(load_some(to, left));
+        store_some(sums[r][j], to, left);
+      }
+    }
+  }
+}
+
+template <typename T>
+using Tile = void (*)(const T*, const T*, int64_t, const int32_t*, int64_t, int64_t, T*);
+
+template <typename T, int... Less>
+constexpr std::array<Tile<T>, sizeof...(Less)> tiles(std::integer_sequence<int, Less...>) {
+  return {multiply_tile<T, Less + 1>...};
+}
+
+// The product for each number of rows, one row first.
+template <typename T>
+constexpr auto kTiles = tiles<T>(std::make_integer_sequence<int, kTileRows>());
+
+template <typename T>
+class Convolution {
+ public:
+  Convolution(const T* features, const Weight<T>& weight, const Pairs& pairs,
+              const Epilogue<T>& epilogue, int threads, T* out)
+      : features_(features),
+        in_channels_(weight.in_channels),
+        out_channels_(weight.out_channels),
+        pairs_(pairs),
+        epilogue_(epilogue),
+        panels_(weight, pairs.volume, pairs.is_mirrored, threads),
+        out_(out) {}
+
+  // One block of outputs; `rows` has room for a block's inputs, kStride each.
+  void block(int64_t index, T* rows) const {
+    const int64_t first = index * pairs_.block;
+    const int64_t last = std::min(first + pairs_.block, pairs_.num_outputs);
+    start_sums(first, last);
+    for (int64_t offset = 0; offset < pairs_.volume; ++offset) {
+      const int64_t group = index * pairs_.volume + offset;
+      const int64_t begin = pairs_.starts[group], count = pairs_.starts[group + 1] - begin;
+      for (int64_t channel = 0; channel < in_channels_; channel += kDepth) {
+        const int64_t depth = std::min(kDepth, in_channels_ - channel);
+        for (int64_t i = 0; i < count; ++i) {
+          const T* from = features_ + pairs_.inputs[begin + i] * in_channels_ + channel;
+          std::copy_n(from, depth, rows + i * kStride);
+        }
+        add_products(rows, offset, channel, depth, pairs_.outputs + begin, count);
+      }
+    }
+    if (epilogue_.relu) {
+      for (T* x = out_ + first * out_channels_; x != out_ + last * out_channels_; ++x) {
+        *x = *x < T(0) ? T(0) : *x;  // NaN stays
+      }
+    }
+  }
+
+ private:
+  void start_sums(int64_t first, int64_t last) const {
+    for (int64_t o = first; o < last; ++o) {
+      T* row = out_ + o * out_channels_;
+      if (epilogue_.residual != nullptr) {
+        std::copy_n(epilogue_.residual + o * out_channels_, out_channels_, row);
+      } else {
+        std::fill_n(row, out_channels_, T(0));
+      }
+      if (epilogue_.bias != nullptr) {
+        for (int64_t d = 0; d < out_channels_; ++d) row[d] += epilogue_.bias[d];
+      }
+    }
+  }
+
+  void add_products(const T* rows, int64_t offset, int64_t channel, int64_t depth,
+                    const int32_t* outputs, int64_t count) const {
+    for (int64_t p = 0; p < panels_.count(); ++p) {
+      const T* panel = panels_.panel(offset, p) + channel * kWidth<T>;
+      const int64_t column = p * kWidth<T>, columns = out_channels_ - column;
+      for (int64_t i = 0; i < count; i += kTileRows) {
+        const int64_t tile = std::min<int64_t>(kTileRows, count - i);
+        kTiles<T>[tile - 1](rows + i* kStride, panel, depth, outputs + i, out_channels_, columns,
+                            out_ + column);
+      }
+    }
+  }
+
+  const T* features_;
+  int64_t in_channels_, out_channels_;
+  const Pairs& pairs_;
+  const Epilogue<T>& epilogue_;
+  Panels<T> panels_;
+  T* out_;
+};
+
+// Adds to Rows rows (channels of the input) and one panel's columns of a weight's gradient.
+template <typename T, int Rows>
+void weight_grad_tile(const T* features, int64_t in_channels, const T* grad, int64_t out_channels,
+                      const int32_t* inputs, const int32_t* outputs, int64_t count, int64_t columns,
+                      T* out) {
+  Vector<T> sums[Rows][kTileColumns] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const T* row = features + inputs[i] * in_channels;
+    const T* from = grad + outputs[i] * out_channels;
+    Vector<T> grads[kTileColumns];
+    for (int j = 0; j < kTileColumns; ++j) {
+      const int64_t left = columns - j * Vector<T>::kSize;
+      if (left >= Vector<T>::kSize) {
+        grads[j] = Vector<T>::load(from + j * Vector<T>::kSize);
+      } else {
+        grads[j] = load_some(from + j * Vector<T>::kSize, std::max<int64_t>(left, 0));
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+      for (int j = 0; j < kTileColumns; ++j) sums[r][j].add_product(row[r], grads[j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kTileColumns; ++j) {
+      T* to = out + r * out_channels + j * Vector<T>::kSize;
+      const int64_t left = columns - j * Vector<T>::kSize;
+      if (left >= Vector<T>::kSize) {
+        sums[r][j].add(Vector<T>::load(to));
+        sums[r][j].store(to);
+      } else if (left > 0) {
+        sums[r][j].add(load_some(to, left));
+        store_some(sums[r][j], to, left);
+      }
+    }
+  }
+}
+
+template <typename T>
+using GradTile = void (*)(const T*, int64_t, const T*, int64_t, const int32_t*, const int32_t*,
+                          int64_t, int64_t, T*);
+
+template <typename T, int... Less>
+constexpr std::array<GradTile<T>, sizeof...(Less)> grad_tiles(std::integer_sequence<int, Less...>) {
+  return {weight_grad_tile<T, Less + 1>...};
+}
+
+template <typename T>
+constexpr auto kGradTiles = grad_tiles<T>(std::make_integer_sequence<int, kTileRows>());
+
+// The gradient of one offset's weight [C, D] from one group of pairs.
+template <typename T>
+void add_weight_grad(const T* features, int64_t in_channels, const T* grad, int64_t out_channels,
+                     const int32_t* inputs, const int32_t* outputs, int64_t count, T* out) {
+  for (int64_t column = 0; column < out_channels; column += kWidth<T>) {
+    for (int64_t c = 0; c < in_channels; c += kTileRows) {
+      const int64_t rows = std::min<int64_t>(kTileRows, in_channels - c);
+      kGradTiles<T>[rows - 1](features + c, in_channels, grad + column, out_channels, inputs,
+                              outputs, count, out_channels - column,
+                              out + c* out_channels + column);
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void sparse_conv(const T* features, const Weight<T>& weight, const Pairs& pairs,
+                 const Epilogue<T>& epilogue, int threads, T* out) {
+  const Convolution<T> convolution(features, weight, pairs, epilogue, threads, out);
+  const int64_t blocks = (pairs.num_outputs + pairs.block - 1) / pairs.block;
+  parallel_for(blocks, 1, threads, [&](int64_t begin, int64_t end) {
+    thread_local std::vector<T> rows;
+    rows.resize(pairs.block * kStride);
+    for (int64_t i = begin; i < end; ++i) convolution.block(i, rows.data());
+  });
+}
+
+template <typename T>
+void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* grad,
+                             int64_t out_channels, const Pairs& pairs, int threads,
+                             T* grad_weight) {
+  // Tasks are parts of the kernel, whose gradients fit into the cache, times chunks of blocks. A
+  // chunk sums into a copy of its own, so that the result does not depend on the threads.
+  constexpr int64_t kPartBytes = 256 << 10, kTasks = 16;
+  const int64_t blocks = (pairs.num_outputs + pairs.block - 1) / pairs.block;
+  const int64_t matrix = in_channels * out_channels, size = pairs.volume * matrix;
+  const int64_t part =
+      std::max<int64_t>(1, kPartBytes / int64_t(sizeof(T)) / std::max<int64_t>(1, matrix));
+  const int64_t parts = (pairs.volume + part - 1) / part;
+  const int64_t chunks = std::max<int64_t>(1, std::min(kTasks / parts, blocks));
+  std::vector<T> copies((chunks - 1) * size);
+  const auto copy = [&](int64_t chunk) {
+    return chunk == 0 ? grad_weight : copies.data() + (chunk - 1) * size;
+  };
+  std::fill_n(grad_weight, size, T(0));
+  parallel_for(chunks * parts, 1, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t chunk = task / parts, first = task % parts * part;
+      const int64_t last = std::min(first + part, pairs.volume);
+      for (int64_t b = blocks * chunk / chunks; b < blocks * (chunk + 1) / chunks; ++b) {
+        for (int64_t v = first; v < last; ++v) {
+          const int64_t group = b * pairs.volume + v, at = pairs.starts[group];
+          const int64_t offset = pairs.is_mirrored ? pairs.volume - 1 - v : v;
+          add_weight_grad(features, in_channels, grad, out_channels, pairs.inputs + at,
+                          pairs.outputs + at, pairs.starts[group + 1] - at,
+                          copy(chunk) + offset * matrix);
+        }
+      }
+    }
+  });
+  parallel_for(size, 1 << 14, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+      const T* from = copy(chunk);
+      for (int64_t i = begin; i < end; ++i) grad_weight[i] += from[i];
+    }
+  });
+}
+
+#define REFER_SPARSE_CONV(T)                                                                     \
+  template void sparse_conv(const T*, const Weight<T>&, const Pairs&, const Epilogue<T>&, int,   \
+                            T*);                                                                 \
+  template void sparse_conv_weight_grad(const T*, int64_t, const T*, int64_t, const Pairs&, int, \
+                                        T*);
+REFER_SPARSE_CONV(float)
+REFER_SPARSE_CONV(double)
+
+}  // namespace refer

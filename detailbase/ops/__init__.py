@@ -1,0 +1,16 @@
+"""Native ops of detailbase: on the CPU compiled, elsewhere and without a compiler in PyTorch."""
+
+from detailbase.ops.kernel_map import KernelMap, Pairs, strided_map, submanifold_map
+from detailbase.ops.segment_reduce import segment_reduce
+from detailbase.ops.sparse_conv import sparse_conv
+from detailbase.ops.voxelize import voxelize
+
+__all__ = [
+    "KernelMap",
+    "Pairs",
+    "segment_reduce",
+    "sparse_conv",
+    "strided_map",
+    "submanifold_map",
+    "voxelize",
+]

@@ -1,0 +1,133 @@
+"""Which voxels a sparse convolution multiplies: built once per level, shared by all its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detailbase.ops import reference
+from detailbase.ops.voxelize import check_integers
+from native import as_array, check_shape, load, num_threads
+
+BLOCK = 256
+"""Outputs that are convolved at once. Their features stay in the cache meanwhile."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of an input and an output voxel, grouped by block of outputs, then by kernel offset.
+
+    Inside a group the outputs ascend, and none occurs twice.
+    """
+
+    inputs: Tensor
+    """[P] int32, rows of the input."""
+    outputs: Tensor
+    """[P] int32, rows of the output."""
+    starts: Tensor
+    """[blocks * V + 1] int64, where the group of block b and offset v begins, at b * V + v."""
+    is_mirrored: bool = False
+    """Whether offset v stands for V - 1 - v."""
+
+    def offsets(self, volume: int) -> Tensor:
+        """[P] int64, each pair's kernel offset."""
+        return reference.pair_offsets(self.starts, volume, self.is_mirrored)
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """The pairs of a sparse convolution, and the same read from output to input."""
+
+    forward: Pairs
+    backward: Pairs
+    volume: int
+    """How many offsets the kernel has, V."""
+    num_inputs: int
+    num_outputs: int
+
+    def inverse(self) -> KernelMap:
+        """The map of the inverse convolution: outputs become inputs under the same offsets."""
+        return KernelMap(
+            self.backward, self.forward, self.volume, self.num_outputs, self.num_inputs
+        )
+
+    def to(self, device: torch.device | str) -> KernelMap:
+        """The map on another device."""
+        forward, backward = (
+            replace(
+                pairs,
+                inputs=pairs.inputs.to(device),
+                outputs=pairs.outputs.to(device),
+                starts=pairs.starts.to(device),
+            )
+            for pairs in (self.forward, self.backward)
+        )
+        return replace(self, forward=forward, backward=backward)
+
+    @property
+    def num_pairs(self) -> int:
+        """How many products of a feature row with a weight matrix a convolution takes."""
+        return len(self.forward.inputs)
+
+
+def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
+    """The map of a 3 x 3 x 3 convolution whose outputs are its inputs.
+
+    Kernel offset 9 (dx + 1) + 3 (dy + 1) + dz + 1 reaches the voxel at p + (dx, dy, dz), as in a
+    weight [..., 3, 3, 3] whose last three dimensions are x, y, z.
+
+    Args:
+        voxels: Distinct (batch, x, y, z), int32 or int64, in any order; fastest in ``voxelize``'s.
+
+    Raises:
+        ValueError: If the shape or dtype does not fit, voxels occur twice or span too much.
+    """
+    _check_voxels(voxels)
+    native = load("detailbase") if voxels.device.type == "cpu" else None
+    if native is None:
+        arrays = reference.submanifold_map(voxels, BLOCK)
+    else:
+        arrays = _tensors(native.submanifold_map(as_array(voxels), BLOCK, num_threads()))
+    pairs = Pairs(*arrays)
+    # Output p meets input q under an offset just as output q meets input p under the opposite one.
+    mirrored = replace(pairs, is_mirrored=True)
+    return KernelMap(pairs, mirrored, 27, len(voxels), len(voxels))
+
+
+def strided_map(voxels: Tensor) -> tuple[Tensor, KernelMap]:
+    """The voxels of twice the size, and the map of a 2 x 2 x 2 convolution with stride 2 to them.
+
+    Voxel p belongs to floor(p / 2), under kernel offset 4 dx + 2 dy + dz with d = p mod 2. The
+    map's ``inverse()`` leads back up.
+
+    Args:
+        voxels: [M, 4], distinct (batch, x, y, z), int32 or int64, in any order.
+
+    Returns:
+        coarse: [M', 4], in the order of ``voxelize``.
+        kernel_map: From ``voxels`` to ``coarse``.
+
+    Raises:
+        ValueError: If the shape or dtype does not fit, voxels occur twice or span too much.
+    """
+    _check_voxels(voxels)
+    native = load("detailbase") if voxels.device.type == "cpu" else None
+    if native is None:
+        coarse, down, up = reference.strided_map(voxels, BLOCK)
+    else:
+        coarse, down, up = native.strided_map(as_array(voxels), BLOCK, num_threads())
+        coarse, down, up = torch.from_numpy(coarse).view(-1, 4), _tensors(down), _tensors(up)
+    return coarse, KernelMap(Pairs(*down), Pairs(*up), 8, len(voxels), len(coarse))
+
+
+def _check_voxels(voxels: Tensor) -> None:
+    check_shape("voxels", voxels, (None, 4))
+    check_integers("voxels", voxels)
+
+
+def _tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
+    return [torch.from_numpy(array) for array in arrays]

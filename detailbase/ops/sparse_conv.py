@@ -1,0 +1,171 @@
+"""Convolution of voxel features over a kernel map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detailbase.ops import reference
+from detailbase.ops.kernel_map import BLOCK, KernelMap
+from native import as_array, check_same, check_shape, load, num_threads
+
+
+def sparse_conv(
+    features: Tensor,  # [M, C]
+    weight: Tensor,  # [V, C, D]
+    kernel_map: KernelMap,
+    *,
+    bias: Tensor | None = None,  # [D]
+    residual: Tensor | None = None,  # [M', D]
+    relu: bool = False,
+) -> Tensor:  # [M', D]
+    """Sums, for each output voxel, the weighted features of the input voxels it is paired with.
+
+    The result is ``relu(convolution + bias + residual)``; a batch norm that follows folds into the
+    weight and the bias. Differentiable in every tensor. The sums do not depend on the number of
+    threads.
+
+    Args:
+        features: float32 or float64.
+        weight: One matrix per kernel offset; any strides, so a permuted view costs nothing.
+        kernel_map: Which pairs there are.
+        bias: Added to each output row.
+        residual: Added to each output.
+        relu: Whether negative results become 0.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit.
+    """
+    check_shape("features", features, (kernel_map.num_inputs, None))
+    check_shape("weight", weight, (kernel_map.volume, features.shape[1], None))
+    check_same("weight", weight, "features", features)
+    if not features.is_floating_point():
+        raise ValueError(f"features must have a floating dtype, got {str(features.dtype)[6:]}")
+    if bias is not None:
+        check_shape("bias", bias, (weight.shape[2],))
+        check_same("bias", bias, "features", features)
+    if residual is not None:
+        check_shape("residual", residual, (kernel_map.num_outputs, weight.shape[2]))
+        check_same("residual", residual, "features", features)
+    ahead, back = kernel_map.forward, kernel_map.backward
+    return _sparse_conv(
+        features,
+        weight,
+        bias,
+        residual,
+        relu,
+        kernel_map.num_outputs,
+        *(ahead.inputs, ahead.outputs, ahead.starts, ahead.is_mirrored),
+        *(back.inputs, back.outputs, back.starts, back.is_mirrored),
+    )
+
+
+@torch.library.custom_op("detailbase::sparse_conv", mutates_args=())
+def _sparse_conv(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    num_outputs: int,
+    inputs: Tensor,
+    outputs: Tensor,
+    starts: Tensor,
+    is_mirrored: bool,
+    back_inputs: Tensor,
+    back_outputs: Tensor,
+    back_starts: Tensor,
+    is_back_mirrored: bool,
+) -> Tensor:
+    native = load("detailbase") if features.device.type == "cpu" else None
+    if native is None or features.dtype not in (torch.float32, torch.float64):
+        offsets = reference.pair_offsets(starts, len(weight), is_mirrored)
+        out = reference.sparse_conv(features, weight, inputs, outputs, offsets, num_outputs)
+        out = out if bias is None else out + bias
+        out = out if residual is None else out + residual
+        return out.relu() if relu else out
+    out = features.new_empty(num_outputs, weight.shape[2])
+    nothing = features.new_empty(0)
+    native.sparse_conv(
+        as_array(features),
+        weight.detach().numpy(),
+        *map(as_array, (inputs, outputs, starts)),
+        BLOCK,
+        is_mirrored,
+        as_array(nothing if bias is None else bias),
+        as_array(nothing if residual is None else residual),
+        relu,
+        num_threads(),
+        out.numpy(),
+    )
+    return out
+
+
+@_sparse_conv.register_fake
+def _(features: Tensor, weight: Tensor, *args: Any) -> Tensor:
+    num_outputs = args[3]
+    return features.new_empty(num_outputs, weight.shape[2])
+
+
+@torch.library.custom_op("detailbase::sparse_conv_weight_grad", mutates_args=())
+def _weight_grad(
+    features: Tensor,
+    grad: Tensor,
+    volume: int,
+    inputs: Tensor,
+    outputs: Tensor,
+    starts: Tensor,
+    is_mirrored: bool,
+) -> Tensor:
+    native = load("detailbase") if features.device.type == "cpu" else None
+    if native is None or features.dtype not in (torch.float32, torch.float64):
+        offsets = reference.pair_offsets(starts, volume, is_mirrored)
+        return reference.sparse_conv_weight_grad(features, grad, inputs, outputs, offsets, volume)
+    grad_weight = features.new_empty(volume, features.shape[1], grad.shape[1])
+    native.sparse_conv_weight_grad(
+        *map(as_array, (features, grad, inputs, outputs, starts)),
+        BLOCK,
+        is_mirrored,
+        num_threads(),
+        grad_weight.numpy(),
+    )
+    return grad_weight
+
+
+@_weight_grad.register_fake
+def _(features: Tensor, grad: Tensor, volume: int, *_: Any) -> Tensor:
+    return features.new_empty(volume, features.shape[1], grad.shape[1])
+
+
+def _keep_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    features, weight, _, _, relu, _, *pairs = inputs
+    ctx.is_mirrored, ctx.is_back_mirrored = pairs[3], pairs[7]
+    kept = output if relu else None
+    ctx.save_for_backward(features, weight, kept, *pairs[:3], *pairs[4:7])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    features, weight, output, *pairs = ctx.saved_tensors
+    ahead, back = (*pairs[:3], ctx.is_mirrored), (*pairs[3:], ctx.is_back_mirrored)
+    needs_features, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
+    if output is not None:
+        grad = grad * (output > 0)
+    grad_features = grad_weight = None
+    if needs_features:
+        grad_features = _sparse_conv(
+            grad, weight.mT, None, None, False, len(features), *back, *ahead
+        )
+    if needs_weight:
+        grad_weight = _weight_grad(features, grad, len(weight), *ahead)
+    return (
+        grad_features,
+        grad_weight,
+        grad.sum(dim=0) if needs_bias else None,
+        grad if needs_residual else None,
+        *[None] * 10,
+    )
+
+
+_sparse_conv.register_autograd(_backward, setup_context=_keep_for_backward)

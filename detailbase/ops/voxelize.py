@@ -1,0 +1,70 @@
+"""Points to voxels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detailbase.ops import reference
+from native import as_array, check_same, check_shape, load, num_threads
+
+
+def voxelize(
+    coords: Tensor,  # [N, 3]
+    batch: Tensor,  # [N]
+) -> tuple[Tensor, Tensor]:
+    """Finds the distinct voxels that points lie in.
+
+    The voxels come scene by scene in Morton's order, in which rows that are near in space are near
+    in memory: everything that gathers neighbours is fastest so.
+
+    Args:
+        coords: Each point's voxel (x, y, z), int32 or int64; may be negative.
+        batch: Each point's scene, of the same dtype.
+
+    Returns:
+        voxels: [M, 4], distinct (batch, x, y, z).
+        point_to_voxel: [N] int64, rows of ``voxels``.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit, or the coordinates of an axis span
+            2^21 voxels or more.
+    """
+    check_shape("coords", coords, (None, 3))
+    check_integers("coords", coords)
+    check_shape("batch", batch, (len(coords),))
+    check_same("batch", batch, "coords", coords)
+    voxels, point_to_voxel = _voxelize(coords, batch)
+    return voxels, point_to_voxel
+
+
+def check_integers(name: str, tensor: Tensor) -> None:
+    """Checks that an argument is int32 or int64."""
+    if tensor.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} must be int32 or int64, got {str(tensor.dtype)[6:]}")
+
+
+@torch.library.custom_op("detailbase::voxelize", mutates_args=())
+def _voxelize(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    return reference.voxelize(coords, batch)
+
+
+@_voxelize.register_kernel("cpu")
+def _(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    native = load("detailbase")
+    if native is None:
+        return reference.voxelize(coords, batch)
+    point_to_voxel = torch.empty(len(coords), dtype=torch.int64)
+    voxels = native.voxelize(
+        as_array(coords), as_array(batch), num_threads(), point_to_voxel.numpy()
+    )
+    return torch.from_numpy(voxels).view(-1, 4), point_to_voxel
+
+
+@_voxelize.register_fake
+def _(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    num_voxels = torch.library.get_ctx().new_dynamic_size()
+    return (
+        coords.new_empty(num_voxels, 4),
+        coords.new_empty(coords.shape[0], dtype=torch.int64),
+    )

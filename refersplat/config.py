@@ -94,16 +94,17 @@ class TrainConfig:
 
     setting: Literal["default", "published"] = "default"
     """``published`` computes as the paper's code does, its faults included."""
-    iterations: int = 3_000
+    iterations: int = 1_500
     """Steps, each on one view (--train.iterations)."""
     sentences_per_step: int = 8
     """Objects of the view that a step learns from, by one sentence each."""
-    feature_lr: float = 2.5e-3
+    feature_lr: float = 1e-2
     """Learning rate of the Gaussians' referring features."""
-    network_lr: float = 1e-4
+    network_lr: float = 1e-3
     """Learning rate of the networks."""
-    contrastive_weight: float = 0.1
-    """Weight of the Gaussian-to-sentence contrastive loss; 0 turns it off."""
+    contrastive_weight: float = 0.02
+    """Weight of the Gaussian-to-sentence contrastive loss, the paper's (its code has 0.1); 0 turns
+    it off."""
     keep_aside: int = 10
     """Every so many training views, one is only used to choose the threshold of the masks; 0 keeps
     none, and the threshold is 0.5."""

@@ -101,7 +101,7 @@ def answering_heap(learned: dict, sentence: str) -> int:
     ids=["default", "published", "two stages"],
 )
 def test_learns_what_each_sentence_means(tmp_path, options):
-    train(config(tmp_path, iterations=80, **options), scene(), gaussians())
+    train(config(tmp_path, iterations=200, **options), scene(), gaussians())
     learned = result(tmp_path)
     for index, sentences in enumerate(OBJECTS.values()):
         for sentence in sentences:

@@ -5,20 +5,18 @@ The one place where a mask is made, for pictures and for scores alike.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
 from refersplat.command import trained_gaussians
 from refersplat.config import Config
 from refersplat.gaussians import Gaussians
-from refersplat.model.referring import ReferringField
+from refersplat.model.answer import Answer, Answerer
 from refersplat.ops import BlendMatrix
 from refersplat.render import frozen_blend
 from refersplat.threshold import mask_probabilities
@@ -27,31 +25,13 @@ from runs.errors import InputError
 from runs.files import load_state
 from text_encoder import TextEncoder, make_encoder
 
-log = logging.getLogger(__name__)
-
-
-class Response(NamedTuple):
-    """What the Gaussians answer to B sentences."""
-
-    values: Tensor
-    """[B, N], probabilities or logits."""
-    is_logit: Tensor
-    """[B] bool, which of the sentences are answered with logits."""
-
-    def probabilities(self) -> Tensor:  # [B, N]
-        """How probable it is that a Gaussian is part of what the sentence means."""
-        return torch.where(self.is_logit[:, None], self.values.sigmoid(), self.values)
-
 
 @dataclass(frozen=True)
 class Answers:
     """A trained scene that can be asked."""
 
     gaussians: Gaussians
-    field: ReferringField
-    features: Tensor
-    """[N, C] the Gaussians' referring features."""
-    encoder: TextEncoder
+    answerer: Answerer
     threshold: float
     """Pixels at or above it are the object."""
     chosen_by: str
@@ -84,53 +64,43 @@ class Answers:
                 f"--text.encoder: {path} was learned with {learned['encoder_identity']}, this is "
                 f"{encoder.identity}; use the same"
             )
-        field = ReferringField(learned["text_dim"], learned["features"].shape[1])
-        field.load_state_dict(learned["field"])
-        threshold, chosen_by = _threshold(config, learned)
-        return cls(gaussians, field.eval(), learned["features"], encoder, threshold, chosen_by)
+        answerer = Answerer.from_state(learned, gaussians.means, encoder)
+        return cls(gaussians, answerer, *_threshold(config, learned))
 
-    def respond(self, sentences: Sequence[str]) -> Response:
+    @property
+    def encoder(self) -> TextEncoder:
+        """The language model."""
+        return self.answerer.encoder
+
+    def respond(self, sentences: Sequence[str]) -> Answer:
         """What each Gaussian answers to each sentence."""
-        values = self.field.respond(self.features, self.gaussians.means, self.encoder(sentences))
-        return Response(values, torch.ones(len(sentences), dtype=torch.bool))
-
-    def seen(self, response: Response, blend: BlendMatrix) -> Tensor:  # [B, H, W]
-        """How probable it is that a pixel shows what each sentence means."""
-        return blended(response, blend)
-
-    def through(self, response: Response, camera: Camera) -> Tensor:  # [B, H, W]
-        """The same, with nothing but the answering Gaussians there: objects are whole."""
-        heat = []
-        for index, probabilities in enumerate(response.probabilities()):
-            selected = probabilities >= self.threshold
-            if selected.any():
-                blend = frozen_blend(self.gaussians, camera, selected)
-                one = Response(
-                    response.values[index, None, selected], response.is_logit[index, None]
-                )
-                heat.append(blended(one, blend)[0])
-            else:
-                heat.append(torch.zeros(camera.height, camera.width))
-        return torch.stack(heat)
+        return self.answerer.respond(sentences)
 
     def view(self, camera: Camera) -> BlendMatrix:
         """A view's rendering, to be used for all sentences."""
         return frozen_blend(self.gaussians, camera)
 
-    def with_threshold(self, threshold: float) -> Answers:
-        """The same scene with another threshold."""
-        return replace(self, threshold=threshold)
+    def seen(
+        self,
+        logits: Tensor,  # [B, N]
+        blend: BlendMatrix,
+    ) -> Tensor:  # [B, H, W]
+        """How probable it is that a pixel shows what each sentence means."""
+        return mask_probabilities(blend.blend(logits.T.contiguous()), blend.transmittance)
 
-
-def blended(response: Response, blend: BlendMatrix) -> Tensor:  # [B, H, W]
-    """Blends what the Gaussians answer into images of probabilities.
-
-    Probabilities blend as they are: what light misses of all Gaussians counts as nothing. Logits
-    blend first, as the field was trained.
-    """
-    images = blend.blend(response.values.T.contiguous())
-    as_probabilities = mask_probabilities(images, blend.transmittance)
-    return torch.where(response.is_logit[:, None, None], as_probabilities, images)
+    def through(
+        self,
+        logits: Tensor,  # [B, N]
+        camera: Camera,
+    ) -> Tensor:  # [B, H, W]
+        """The same, with nothing but the answering Gaussians there: objects are whole."""
+        images = logits.new_zeros(len(logits), camera.height, camera.width)
+        for image, row in zip(images, logits, strict=True):
+            selected = row.sigmoid() >= self.threshold
+            if selected.any():
+                blend = frozen_blend(self.gaussians, camera, selected)
+                image.copy_(self.seen(row[None, selected], blend)[0])
+        return images
 
 
 def _threshold(config: Config, learned: dict[str, Any]) -> tuple[float, str]:

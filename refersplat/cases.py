@@ -11,6 +11,7 @@ from torch import Tensor
 from refersplat.answering import Answers
 from refersplat.data import ReferredObject, View
 from refersplat.metrics import THRESHOLDS, iou, iou_curve
+from refersplat.model.answer import NO_GROUP
 from refersplat.ops import BlendMatrix
 from runs.progress import Progress
 
@@ -22,6 +23,8 @@ class Case:
     view: View
     target: ReferredObject
     sentence: str
+    group: int | None
+    """The group of Gaussians that answered; None where the field did."""
     iou: float
     curve: Tensor
     """[99] IoU at each of ``THRESHOLDS``."""
@@ -74,18 +77,20 @@ def answer(
     amodal: bool,
 ) -> Iterator[Case]:
     """Asks about one object in one view."""
-    response = answers.respond(sentences)
+    logits, groups = answers.respond(sentences)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     through: Sequence[Tensor | None] = [None] * len(sentences)
     if silhouette is not None:
-        through = answers.through(response, view.camera)
-    for sentence, seen, whole in zip(
-        sentences, answers.seen(response, blend), through, strict=True
+        through = answers.through(logits, view.camera)
+    seen_by_sentence = answers.seen(logits, blend)
+    for sentence, group, seen, whole in zip(
+        sentences, groups.tolist(), seen_by_sentence, through, strict=True
     ):
         yield Case(
             view=view,
             target=target,
             sentence=sentence,
+            group=None if group == NO_GROUP else group,
             iou=iou(seen >= answers.threshold, truth),
             curve=iou_curve(seen, truth),
             is_empty=not truth.any(),

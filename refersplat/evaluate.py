@@ -149,6 +149,7 @@ def break_down(cases: Sequence[Case]) -> dict[str, Any]:
             "view": case.view.name,
             "object": case.category,
             "sentence": case.sentence,
+            "group": case.group,
             "IoU": round(case.iou, 4),
             "IoU_threshold_0.5": round(case.iou_at_half, 4),
             "IoU_amodal": None if case.amodal_iou is None else round(case.amodal_iou, 4),

@@ -44,7 +44,7 @@ def film(
         answers: Marks what the sentence means.
         sentence: Shown below.
     """
-    response = answers.respond([sentence]) if answers is not None else None
+    logits = answers.respond([sentence]).logits if answers is not None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     writer = None
@@ -52,9 +52,9 @@ def film(
         with Progress("orbit", frames) as progress:
             for camera in circle(cameras, frames):
                 image = render(gaussians, camera, background=background).color.clamp(0, 1)
-                if response is not None:
-                    seen = answers.seen(response, answers.view(camera))[0]
-                    whole = answers.through(response, camera)[0]
+                if logits is not None:
+                    seen = answers.seen(logits, answers.view(camera))[0]
+                    whole = answers.through(logits, camera)[0]
                     marked = draw_overlay(
                         image, seen >= answers.threshold, whole >= answers.threshold
                     )

@@ -160,8 +160,8 @@ def _draw_view(
     answers: Answers, view: View, asked: list[Question], folder: Path, pool: ThreadPoolExecutor
 ) -> list[Future[None]]:
     image, blend = view.image(), answers.view(view.camera)
-    response = answers.respond([question.sentence for question in asked])
-    seen, through = answers.seen(response, blend), answers.through(response, view.camera)
+    logits = answers.respond([question.sentence for question in asked]).logits
+    seen, through = answers.seen(logits, blend), answers.through(logits, view.camera)
     return [
         pool.submit(_write, folder, question, image, *heat, answers.threshold)
         for question, *heat in zip(asked, seen, through, strict=True)

@@ -57,7 +57,8 @@ def _distinct(ranked: Sequence[Case]) -> list[Case]:
 @torch.inference_mode()
 def _row(case: Case, answers: Answers) -> Image.Image:
     view = case.view
-    seen = answers.seen(answers.respond([case.sentence]), answers.view(view.camera))[0]
+    logits = answers.respond([case.sentence]).logits
+    seen = answers.seen(logits, answers.view(view.camera))[0]
     image = view.image()
     panels = [
         (to_pixels(image), f"photo {view.name}"),

@@ -9,7 +9,7 @@ from refersplat.config import Config
 from refersplat.data.splits import REF_LERF_TEST
 from runs.config import load_yaml, options
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("name", REF_LERF_TEST)

@@ -1,0 +1,174 @@
+"""train.py, render.py and eval.py, from the photos to the scores."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import refersplat.evaluate
+import refersplat.pictures
+import refersplat.train
+from refersplat.command import RESOLVED
+from refersplat.config import Config
+from refersplat.gaussians import load_ply
+from refersplat.pictures import digest, slug
+from runs.config import load_yaml
+from runs.errors import InputError
+
+TEST_VIEWS = ["frame_00001", "frame_00009"]
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the trained run."""
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_training_leaves_everything_that_the_other_programs_need(trained, balls):
+    expected = {
+        *("config.yaml", "timings.json", "rgb_state.pt", "referring_state.pt", "referring.pt"),
+        *("chkpnt120.pth", "cameras.json", "cfg_args", "point_cloud"),
+    }
+    assert expected <= {path.name for path in trained.iterdir()}
+    assert not list(trained.rglob("*.tmp"))
+    config = load_yaml(trained / RESOLVED, Config)
+    assert (config.data.scene, config.rgb.iterations) == (str(balls), 120)
+    timings = json.loads((trained / "timings.json").read_text())
+    assert all(timings[stage]["finished"] for stage in ("rgb", "referring"))
+
+
+def test_evaluation_scores_every_sentence_in_every_test_view(run, capsys):
+    refersplat.evaluate.main(["-m", str(run)])
+    results = json.loads((run / "results.json").read_text())
+    metrics = results["metrics"]
+    assert metrics["mIoU"] > 0.3
+    assert metrics["mIoU_training_sentences"] == pytest.approx(metrics["mIoU"])  # the same ones
+    assert metrics["mIoU_amodal"] > 0.3
+    assert metrics["mIoU_best_threshold"] >= max(metrics["mIoU"], metrics["mIoU_threshold_0.5"])
+    assert metrics["psnr"] > 10
+    assert {"acc@0.25", "acc@0.5", "lerf_mIoU", "ssim"} <= set(metrics)
+    assert list(results["per_view"]) == TEST_VIEWS
+    assert set(results["per_object"]) == {"apple", "melon", "plum"}
+    assert len(results["per_sentence"]) == 6
+    assert results["counts"]["cases"] == len(results["cases"]) == 12
+    assert np.mean([c["IoU"] for c in results["cases"]]) == pytest.approx(metrics["mIoU"], abs=1e-4)
+    for key in ("threshold", "encoder", "seed", "versions", "git_commit", "backend", "config"):
+        assert key in results
+    assert results["threshold_chosen_by"] == "best mean IoU on 2 training views kept aside"
+    assert set(results["stages"]) == {"rgb", "referring", "evaluate"}
+    assert results["peak_memory_mib"] > 50
+    assert Image.open(run / "report.png").width > 1000
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("apple", "mIoU", "LERF convention", "through view"))
+
+
+def test_a_threshold_can_be_given(run):
+    refersplat.evaluate.main(["-m", str(run), "--threshold", "1"])
+    results = json.loads((run / "results.json").read_text())
+    assert results["threshold_chosen_by"] == "given by --threshold"
+    assert results["metrics"]["mIoU"] < 0.1
+
+
+def test_pictures_of_the_test_views_are_named_by_view_object_and_sentence(run):
+    refersplat.pictures.main(["-m", str(run)])
+    folder = run / "renders" / "test"
+    assert sorted(path.name for path in folder.iterdir()) == TEST_VIEWS
+    stem = folder / "frame_00001" / "02_melon_01_the-green-melon"
+    for kind, size in (("mask.png", (64, 48)), ("through.png", (64, 48)), ("heat.png", (64, 48))):
+        assert Image.open(f"{stem}.{kind}").size == size
+    mask, whole = (np.asarray(Image.open(f"{stem}.{kind}.png")) for kind in ("mask", "through"))
+    assert set(np.unique(mask)) <= {0, 255}
+    assert whole.sum() >= 0.9 * mask.sum()
+    overlay = Image.open(f"{stem}.overlay.jpg")
+    assert overlay.width >= 480
+    assert overlay.height > overlay.width * 48 / 64  # the sentence stands below
+    assert len(list((folder / "frame_00001").iterdir())) == 3 * 2 * 4
+
+
+def test_any_sentence_is_drawn_in_any_view_and_overwrites_no_other(run):
+    argv = ["-m", str(run), "--views", "frame_00003"]
+    for sentence in ("the plum!", "the plum?", "сливаと李"):
+        refersplat.pictures.main([*argv, "--sentence", sentence])
+    files = {path.name for path in (run / "renders/asked/views/frame_00003").glob("*.mask.png")}
+    assert len(files) == 3
+    assert f"the-plum_{digest('the plum!')}.mask.png" in files
+
+
+def test_training_views_are_drawn_on_request(run):
+    refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
+    assert len(list((run / "renders/asked/all").iterdir())) == 12
+
+
+def test_an_orbit_becomes_a_video(run):
+    argv = ["-m", str(run), "--orbit", "--render.frames", "3"]
+    refersplat.pictures.main(argv)
+    refersplat.pictures.main([*argv, "--sentence", "the red apple"])
+    videos = sorted((run / "renders" / "orbit").iterdir())
+    assert len(videos) == 2
+    for path in videos:
+        video = cv2.VideoCapture(str(path))
+        assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+        is_read, frame = video.read()
+        assert is_read
+        assert frame.max() > 50
+
+
+def test_a_finished_run_is_not_trained_again(run, caplog):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
+    refersplat.train.main(["-m", str(run), "--resume"])
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
+
+
+def test_resuming_learns_sentences_that_were_lost(run):
+    timings = json.loads((run / "timings.json").read_text())
+    (run / "timings.json").write_text(json.dumps({"rgb": timings["rgb"]}))
+    (run / "referring.pt").unlink()
+    refersplat.train.main(["-m", str(run), "--resume"])
+    assert (run / "referring.pt").exists()
+
+
+def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path):
+    cloud = trained / "point_cloud/iteration_120/point_cloud.ply"
+    out = tmp_path / "out"
+    argv = ["-s", str(balls), "--eval", "--text.encoder", "hash", "--train.iterations", "2"]
+    refersplat.train.main([*argv, "-m", str(out), "--start_checkpoint", str(cloud)])
+    (copied,) = out.glob("point_cloud/*/*.ply")
+    assert load_ply(copied).means.equal(load_ply(cloud).means)
+
+    theirs = tmp_path / "inria"  # a folder that another program has trained
+    shutil.copytree(trained / "point_cloud", theirs / "point_cloud")
+    refersplat.train.main([*argv, "-m", str(theirs)])
+    assert not (theirs / "rgb_state.pt").exists()
+    assert (theirs / "referring.pt").exists()
+
+
+def test_a_scene_without_sentences_is_only_rendered(balls, tmp_path, caplog):
+    scene = tmp_path / "scene"
+    for folder in ("images", "sparse"):
+        shutil.copytree(balls / folder, scene / folder)
+    out = tmp_path / "out"
+    refersplat.train.main(["-s", str(scene), "-m", str(out), "--iterations", "2"])
+    assert "no training view has a sentence" in caplog.text
+    refersplat.pictures.main(["-m", str(out), "--orbit", "--render.frames", "2"])
+    assert (out / "renders/orbit/scene.mp4").exists()
+    with pytest.raises(InputError, match="no sentences have been learned"):
+        refersplat.evaluate.main(["-m", str(out)])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The tall, yellow bottle.", "the-tall-yellow-bottle"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("?!", "sentence"),
+        ("x" * 300, "x" * 40),
+        ("Grüße an Łukasz", "grüße-an-łukasz"),
+    ],
+)
+def test_slugs_are_file_names(text, expected):
+    assert slug(text) == expected

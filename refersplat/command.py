@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -20,25 +21,30 @@ RESOLVED = "config.yaml"
 """The options of the run, in its folder."""
 TIMINGS = "timings.json"
 
-AT_LEAST = {
-    "seed": 0,
-    "data.image_cache_gb": 0,
-    "rgb.iterations": 1,
-    "rgb.sh_degree": 0,
-    "rgb.densify_every": 1,
-    "rgb.opacity_reset_every": 1,
-    "rgb.max_gaussians": -1,
-    "rgb.random_points": 1,
-    "rgb.checkpoint_every": 1,
-    "train.iterations": 1,
-    "train.sentences_per_step": 1,
-    "train.contrastive_weight": 0,
-    "train.keep_aside": 0,
-    "train.stages": 1,
-    "train.checkpoint_every": 1,
-    "render.frames": 2,
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, math.inf),
+    "data.image_cache_gb": (0, math.inf),
+    "rgb.iterations": (1, math.inf),
+    "rgb.sh_degree": (0, 3),
+    "rgb.percent_dense": (0, math.inf),
+    "rgb.lambda_dssim": (0, 1),
+    "rgb.densify_every": (1, math.inf),
+    "rgb.opacity_reset_every": (1, math.inf),
+    "rgb.max_gaussians": (-1, math.inf),
+    "rgb.random_points": (1, math.inf),
+    "rgb.checkpoint_every": (1, math.inf),
+    "train.iterations": (1, math.inf),
+    "train.sentences_per_step": (1, math.inf),
+    "train.contrastive_weight": (0, math.inf),
+    "train.keep_aside": (0, math.inf),
+    "train.stages": (1, 2),
+    "train.threshold": (-1, 1),
+    "train.cache_gb": (-1, math.inf),
+    "train.checkpoint_every": (1, math.inf),
+    "match.refine_steps": (0, math.inf),
+    "render.frames": (2, math.inf),
 }
-AT_MOST = {"rgb.sh_degree": 3, "rgb.lambda_dssim": 1, "train.stages": 2, "train.threshold": 1}
+"""Least and greatest value of options; learning rates are at least 0."""
 
 CHANGEABLE = (
     *("model_path", "resume", "data.image_cache_gb", "rgb.checkpoint_every"),
@@ -93,14 +99,11 @@ def check(config: Config) -> None:
         for field in dataclasses.fields(getattr(config, section))
         if "_lr" in field.name and not field.name.endswith("steps")
     ]
-    lowest = AT_LEAST | dict.fromkeys(rates, 0)
-    for name in [*lowest, *AT_MOST]:
-        value, low, high = attrgetter(name)(config), lowest.get(name), AT_MOST.get(name)
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (
-                high is not None
-            )
-            raise InputError(f"--{name}: expected {' and '.join(bounds)}, got {value}; change it")
+    for name, (low, high) in {**dict.fromkeys(rates, (0, math.inf)), **RANGES}.items():
+        value = attrgetter(name)(config)
+        if not low <= value <= high:
+            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise InputError(f"--{name}: expected {expected}, got {value}; change it")
 
 
 def claim_folder(config: Config) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-CANDIDATES = 99
-"""Thresholds that are tried: 0.01, 0.02, … 0.99."""
+from refersplat.metrics import THRESHOLDS, iou_curve
 
 
 def mask_probabilities(
@@ -37,20 +36,10 @@ def choose_threshold(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, flo
         threshold: 0.5 where there are no pairs.
         mean_iou: What it reaches; NaN where there are no pairs.
     """
-    edges = torch.linspace(0, 1, CANDIDATES + 2)[1:-1]
-    ious = []
-    for probabilities, mask in pairs:
-        bins = torch.bucketize(probabilities.flatten(), edges, right=True)
-        # Pixels at or above each candidate, from the counts between candidates.
-        counts = [
-            torch.bincount(part, minlength=CANDIDATES + 1).flip(0).cumsum(0).flip(0)[1:]
-            for part in (bins, bins[mask.flatten()])
-        ]
-        union = counts[0] + mask.sum() - counts[1]
-        ious.append(counts[1] / union.clamp(min=1))
+    ious = [iou_curve(probabilities, mask) for probabilities, mask in pairs]
     if not ious:
         return 0.5, float("nan")
     mean = torch.stack(ious).mean(dim=0)
     good = (mean >= mean.max() - 0.002).nonzero()[:, 0]
     best = int(good[len(good) // 2])
-    return round(float(edges[best]), 2), float(mean[best])
+    return round(float(THRESHOLDS[best]), 2), float(mean[best])

@@ -1,10 +1,11 @@
 """The shipped configs mean what they should; options are named rightly where code names them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from refersplat.command import AT_LEAST, AT_MOST, CHANGEABLE, check
+from refersplat.command import CHANGEABLE, RANGES, check
 from refersplat.config import Config
 from refersplat.data.splits import REF_LERF_TEST
 from runs.config import load_yaml, options
@@ -22,7 +23,11 @@ def test_scene_configs_have_the_papers_test_views(name):
 
 def test_every_option_that_is_named_elsewhere_exists():
     names = {option.name for option in options(Config)}
-    assert {*AT_LEAST, *AT_MOST, *CHANGEABLE} <= names
+    assert {*RANGES, *CHANGEABLE} <= names
+
+
+def test_the_defaults_are_in_their_ranges():
+    check(replace(Config(), model_path="out", data=replace(Config().data, scene="scene")))
 
 
 def test_no_two_options_share_a_name():

@@ -53,19 +53,25 @@ class Answers:
             )
         learned = load_state(path, FORMAT)
         gaussians = trained_gaussians(out)
-        if len(learned["features"]) != gaussians.count:
-            raise InputError(
-                f"{path}: was learned for {len(learned['features'])} Gaussians, the point cloud "
-                f"has {gaussians.count}; train the folder again"
-            )
         encoder = make_encoder(config.text.encoder, config.text.cache)
-        if encoder.identity != learned["encoder_identity"]:
+        try:
+            if len(learned["features"]) != gaussians.count:
+                raise InputError(
+                    f"{path}: was learned for {len(learned['features'])} Gaussians, but the point "
+                    f"cloud has {gaussians.count}; train into a new folder"
+                )
+            if encoder.identity != learned["encoder_identity"]:
+                raise InputError(
+                    f"--text.encoder: {path} was learned with {learned['encoder_identity']}, but "
+                    f"this is {encoder.identity}; use the same"
+                )
+            answerer = Answerer.from_state(learned, gaussians.means, encoder)
+            return cls(gaussians, answerer, *_threshold(config, learned))
+        except (KeyError, TypeError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
             raise InputError(
-                f"--text.encoder: {path} was learned with {learned['encoder_identity']}, this is "
-                f"{encoder.identity}; use the same"
-            )
-        answerer = Answerer.from_state(learned, gaussians.means, encoder)
-        return cls(gaussians, answerer, *_threshold(config, learned))
+                f"{path}: does not hold what train.py writes ({reason}); train into a new folder"
+            ) from error
 
     @property
     def encoder(self) -> TextEncoder:

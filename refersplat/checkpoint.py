@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,7 +217,7 @@ def _load(path: Path) -> Any:
                 f"because they could run code; {NOT_A_SCENE}"
             ) from error
         raise _unreadable(path, error) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
         raise _unreadable(path, error) from error
 
 

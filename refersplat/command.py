@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
+from native import backend
 from refersplat.checkpoint import load_gaussians
 from refersplat.config import Config
 from refersplat.gaussians import Gaussians
@@ -78,6 +79,10 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
         ),
     )
     check(config)
+    try:
+        backend("refersplat")
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
     return config
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,7 +50,7 @@ def load_state(path: Path | str, format: int) -> dict[str, Any]:  # noqa: A002
         raise InputError(f"{path}: no such file; start the run without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); delete it and start again") from error
     found = state.get("format") if isinstance(state, dict) else None

@@ -265,6 +265,10 @@ def test_broken_states_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:1500])
     with pytest.raises(InputError, match="cannot be read"):
         load_state(path, 1)
+    for text in ("just text", "", "x = 1\n", "hello world " * 9):
+        path.write_text(text)
+        with pytest.raises(InputError, match="cannot be read"):
+            load_state(path, 1)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="has format None"):
         load_state(path, 1)

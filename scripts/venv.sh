@@ -4,6 +4,9 @@
 #   REFER3D_VENV   folder of the environment (default: .venv in the repository)
 #   PYTHON         the Python to make it with (default: python3)
 
+# Threads that wait for work must not keep the cores from others; see submodules/runs/__init__.py.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 # What is installed: the dependencies, the list of packages, and the sources of the compiled ops.
 installation_state() {
   "$1" - <<'PYTHON'

@@ -21,9 +21,14 @@ from refersplat.ops import BlendMatrix
 from refersplat.render import frozen_blend
 from refersplat.threshold import mask_probabilities
 from refersplat.train_referring import FORMAT, RESULT_FILE
+from refersplat.visibility import visible_share
 from runs.errors import InputError
 from runs.files import load_state
 from text_encoder import TextEncoder, make_encoder
+
+SURFACE = 0.2
+"""Share of a Gaussian that must be seen from somewhere. Measured on a table scene of 77 000: mean
+IoU of the through view 0.90 with all, 0.94 from a share of 0.1, 0.96 from 0.2, 0.95 from 0.3."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,17 @@ class Answers:
     """Pixels at or above it are the object."""
     chosen_by: str
     """Who chose the threshold, in words."""
+    is_surface: Tensor
+    """[N] bool, False for what lies inside or below others wherever one looks from: no mask has
+    ever told what it belongs to."""
 
     @classmethod
-    def load(cls, config: Config) -> Answers:
+    def load(cls, config: Config, cameras: Sequence[Camera]) -> Answers:
         """Reads the run in ``config.model_path``.
+
+        Args:
+            config: Its options.
+            cameras: Of the training views.
 
         Raises:
             InputError: A file of it is absent, broken or does not belong to the others.
@@ -66,12 +78,14 @@ class Answers:
                     f"this is {encoder.identity}; use the same"
                 )
             answerer = Answerer.from_state(learned, gaussians.means, encoder)
-            return cls(gaussians, answerer, *_threshold(config, learned))
+            threshold, chosen_by = _threshold(config, learned)
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
                 f"{path}: does not hold what train.py writes ({reason}); train into a new folder"
             ) from error
+        is_surface = visible_share(gaussians, cameras) >= SURFACE
+        return cls(gaussians, answerer, threshold, chosen_by, is_surface)
 
     @property
     def encoder(self) -> TextEncoder:
@@ -102,7 +116,7 @@ class Answers:
         """The same, with nothing but the answering Gaussians there: objects are whole."""
         images = logits.new_zeros(len(logits), camera.height, camera.width)
         for image, row in zip(images, logits, strict=True):
-            selected = row.sigmoid() >= self.threshold
+            selected = (row.sigmoid() >= self.threshold) & self.is_surface
             if selected.any():
                 blend = frozen_blend(self.gaussians, camera, selected)
                 image.copy_(self.seen(row[None, selected], blend)[0])

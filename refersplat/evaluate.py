@@ -46,7 +46,6 @@ def evaluate(config: Config) -> dict[str, Any]:
         InputError: The run is not trained, or its scene has no test views with sentences.
     """
     out = Path(config.model_path)
-    answers = Answers.load(config)
     scene = load_scene(config.data)
     if not any(view.objects for view in scene.test):
         reason = "no test view has a sentence" if scene.test else "there are no test views"
@@ -54,6 +53,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             f"{scene.path}: {reason} ({scene.split}), so there is nothing to score; train with "
             "--eval, on a scene whose test views have json/ and masks"
         )
+    answers = Answers.load(config, [view.camera for view in scene.train])
     watch = Stopwatch(out / TIMINGS)
     with watch.stage("evaluate"):
         cases = list(answer_all(answers, scene.test, lambda item: item.sentences, amodal=True))

@@ -86,10 +86,11 @@ def add_caption(
     picture: np.ndarray,  # [h, w, 3]
     sentence: str,
     note: str = "",
+    size: int | None = None,
 ) -> Image.Image:
     """The picture with a sentence below it, in as many lines as it needs, and a fainter note."""
     width = picture.shape[1]
-    size = max(15, width // 36)
+    size = size or max(15, width // 36)
     lines = wrap(sentence, width - 2 * MARGIN, font(size))
     step = round(size * 1.35)
     height = MARGIN * 2 + step * (len(lines) + bool(note))

@@ -61,7 +61,7 @@ def draw(config: Config) -> None:
         draw_orbits(config, scene)
         return
     views = choose_views(scene, options.views, options.split)
-    answers = Answers.load(config)
+    answers = Answers.load(config, [view.camera for view in scene.train])
     name = "views" if options.views else options.split
     folder = out / FOLDER / (f"asked/{name}" if options.sentence else name)
     number = draw_views(answers, views, folder, questions_of(options.sentence))
@@ -83,7 +83,7 @@ def draw_orbits(config: Config, scene: Scene) -> None:
         film(path, trained_gaussians(out), cameras, options.frames, background)
         log.info("%s", path)
         return
-    answers = Answers.load(config)
+    answers = Answers.load(config, cameras)
     for sentence in options.sentence:
         path = out / FOLDER / "orbit" / f"{slug(sentence)}_{digest(sentence)}.mp4"
         film(path, answers.gaussians, cameras, options.frames, background, answers, sentence)

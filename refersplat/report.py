@@ -73,7 +73,7 @@ def _row(case: Case, answers: Answers) -> Image.Image:
         picture = Image.fromarray(pixels).resize((PANEL, height), Image.Resampling.LANCZOS)
         page.paste(picture, (left, 2 * MARGIN + 2))
         draw.text((left, 0), label, fill=FAINT, font=font(13))
-    return add_caption(np.asarray(page), case.sentence)
+    return add_caption(np.asarray(page), case.sentence, size=20)
 
 
 def _title(text: str) -> Image.Image:

@@ -156,7 +156,7 @@ def test_a_scene_without_sentences_is_only_rendered(balls, tmp_path, caplog):
     assert "no training view has a sentence" in caplog.text
     refersplat.pictures.main(["-m", str(out), "--orbit", "--render.frames", "2"])
     assert (out / "renders/orbit/scene.mp4").exists()
-    with pytest.raises(InputError, match="no sentences have been learned"):
+    with pytest.raises(InputError, match="there are no test views"):
         refersplat.evaluate.main(["-m", str(out)])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from refersplat.evaluate import (
 from refersplat.gaussians import Gaussians
 from refersplat.metrics import THRESHOLDS
 from refersplat.model.answer import NO_GROUP, Answer
+from refersplat.visibility import visible_share
 
 
 def case(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):
@@ -116,7 +118,7 @@ def answers():
         logit_opacities=torch.full((count,), 8.0),
         sh=torch.zeros(count, 16, 3),
     )
-    return Answers(gaussians, TwoBalls(), threshold=0.5, chosen_by="hand")
+    return Answers(gaussians, TwoBalls(), 0.5, "hand", torch.ones(count, dtype=torch.bool))
 
 
 def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(answers):
@@ -133,6 +135,18 @@ def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(answers):
         assert mask.sum() == pytest.approx(math.pi * radius**2, rel=0.15)
     assert not nothing.any()
     assert not whole_nothing.any()
+
+
+def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(answers):
+    shares = visible_share(answers.gaussians, [CAMERA])
+    assert shares[0] > 0.7
+    assert shares[1] < 0.5  # only its rim is seen
+    aside = replace(CAMERA, world_to_camera=CAMERA.world_to_camera.clone())
+    aside.world_to_camera[0, 3] = -1.2  # from the right, both are seen
+    assert (visible_share(answers.gaussians, [CAMERA, aside]) > 0.7).all()
+    unseen = replace(answers, is_surface=torch.tensor([True, False]))
+    logits = answers.respond(["behind"]).logits
+    assert not unseen.through(logits, CAMERA).any()
 
 
 def test_a_pixel_that_no_gaussian_covers_is_background(answers):

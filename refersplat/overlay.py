@@ -63,7 +63,7 @@ def draw_overlay(
     pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     inside = _smooth(mask, size)
     gray = pixels.mean(axis=2, keepdims=True)
-    around = 0.45 * (0.5 * pixels + 0.5 * gray)
+    around = 0.55 * (0.5 * pixels + 0.5 * gray)
     marked = 0.75 * pixels + 0.25 * np.float32(MARK)
     weight = cv2.GaussianBlur(inside, (0, 0), 0.8)[..., None]
     picture = (weight * marked + (1 - weight) * around).clip(0, 255).astype(np.uint8)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 DESCRIPTION = "Draws what the run in a folder (-m) answers to sentences."
 FOLDER = "renders"
 LONGEST_SLUG = 40
+HIDDEN_SHARE = 0.1
+"""Of an object, that must be hidden for the picture to say so."""
 
 
 class Question(NamedTuple):
@@ -177,7 +179,10 @@ def _write(
     threshold: float,
 ) -> None:
     mask, whole = seen >= threshold, through >= threshold
-    overlay = add_caption(draw_overlay(image, mask, whole), question.sentence, question.note)
+    note = question.note
+    if (whole & ~mask).sum() > HIDDEN_SHARE * whole.sum():
+        note += " · blue: hidden behind others"
+    overlay = add_caption(draw_overlay(image, mask, whole), question.sentence, note)
     for kind, picture in (
         ("mask.png", Image.fromarray(draw_mask(mask))),
         ("through.png", Image.fromarray(draw_mask(whole))),

@@ -6,61 +6,26 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
-import itertools
-from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from refersplat import config
+from refersplat.config import Config
+from runs.config import options
 from runs.files import write_whole
 
 MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 
 
-def docstrings(schema: type) -> dict[str, str]:
-    """The text under each field of a dataclass."""
-    body = ast.parse(inspect.getsource(schema)).body[0].body
-    return {
-        before.target.id: " ".join(after.value.value.split())
-        for before, after in itertools.pairwise(body)
-        if isinstance(before, ast.AnnAssign)
-        and isinstance(after, ast.Expr)
-        and isinstance(after.value, ast.Constant)
-    }
-
-
-def default_of(field: Field) -> Any:
-    """A field's default."""
-    return field.default if field.default is not MISSING else field.default_factory()
-
-
-def rows(schema: type, prefix: str = "") -> list[str]:
-    """One line of the table for each option."""
-    texts, types = docstrings(schema), get_type_hints(schema, include_extras=True)
-    lines = []
-    for field in fields(schema):
-        default = default_of(field)
-        if is_dataclass(default):
-            lines += rows(type(default), f"{prefix}{field.name}.")
-            continue
-        names, kind = [f"--{prefix}{field.name}"], types[field.name]
-        if get_origin(kind) is Annotated:
-            kind, *extras = get_args(kind)
-            names = [alias for extra in extras for alias in extra.aliases or ()] + names
-        text = texts.get(field.name, "").replace("``", "`")
-        choices = [str(choice) for choice in get_args(kind) if isinstance(choice, str)]
-        if choices:
-            text += f" One of {', '.join(f'`{choice}`' for choice in choices)}."
-        shown = f"`{default}`" if default not in ("", ()) else ""
-        lines.append(f"| {' '.join(f'`{name}`' for name in names)} | {shown} | {text.strip()} |")
-    return lines
-
-
 def table() -> str:
     """The whole table."""
-    return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows(config.Config), ""])
+    lines = ["| option | default | meaning |", "|---|---|---|"]
+    for option in options(Config):
+        names = " ".join(f"`{name}`" for name in (*option.aliases, f"--{option.name}"))
+        default = "" if option.default in ("", ()) else f"`{option.default}`"
+        meaning = option.meaning.replace("``", "`")
+        if option.choices:
+            meaning += f" One of {', '.join(f'`{choice}`' for choice in option.choices)}."
+        lines.append(f"| {names} | {default} | {meaning} |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:

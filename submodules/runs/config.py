@@ -37,7 +37,8 @@ class Option(NamedTuple):
     name: str
     """With its sections: ``train.feature_lr``."""
     aliases: tuple[str, ...]
-    kind: str
+    choices: tuple[str, ...]
+    """What it may be; empty where that is not a list of words."""
     default: Any
     meaning: str
 
@@ -175,8 +176,10 @@ def options(schema: type, prefix: str = "") -> Iterator[Option]:
         if dataclasses.is_dataclass(kind):
             yield from options(kind, f"{prefix}{name}.")
         else:
+            is_choice = typing.get_origin(kind) is typing.Literal
+            choices = typing.get_args(kind) if is_choice else ()
             meaning = meanings.get(name, "")
-            yield Option(f"{prefix}{name}", aliases, _describe(kind), default, meaning)
+            yield Option(f"{prefix}{name}", aliases, choices, default, meaning)
 
 
 def differences(one: Any, other: Any) -> list[str]:

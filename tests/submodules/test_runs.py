@@ -196,7 +196,8 @@ def test_options_are_listed_with_their_meaning():
     ]
     assert listed["train.head_lr"].meaning == "Learning rate of the head."
     assert listed["train.steps"].aliases == ("--steps",)
-    assert listed["limit"].kind == "a number or nothing"
+    assert listed["train.kind"].choices == ("adam", "sgd")
+    assert listed["limit"].default is None
 
 
 def test_differences_are_named():

@@ -74,7 +74,7 @@ def peak_memory_mib() -> float:
 class Stopwatch:
     """Seconds that each stage took and the memory it needed, kept in a file.
 
-    A stage that is stopped and gone on with adds up.
+    A stage that is stopped and gone on with adds up; one that is done again starts from zero.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -87,15 +87,17 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Times the block, also when it is stopped."""
-        entry = self.stages.setdefault(name, {"seconds": 0.0})
-        entry["finished"] = False
-        before, start = entry["seconds"], time.perf_counter()
+        before = self.stages.get(name, {})
+        if before.get("finished"):
+            before = {}
+        entry = self.stages[name] = {"seconds": 0.0, "peak_mib": 0.0, **before, "finished": False}
+        start = time.perf_counter()
         try:
             yield
             entry["finished"] = True
         finally:
-            entry["seconds"] = round(before + time.perf_counter() - start, 3)
-            entry["peak_mib"] = round(max(entry.get("peak_mib", 0), peak_memory_mib()), 1)
+            entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
+            entry["peak_mib"] = round(max(entry["peak_mib"], peak_memory_mib()), 1)
             save_results(self.path, self.stages)
 
     def is_finished(self, name: str) -> bool:

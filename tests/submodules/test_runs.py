@@ -302,6 +302,9 @@ def test_a_stage_that_is_stopped_adds_up(tmp_path):
     assert Stopwatch(path).is_finished("fit")
     assert 100 <= load_results(path)["fit"]["seconds"] < 101
     assert not watch.is_finished("other")
+    with watch.stage("fit"):
+        pass
+    assert load_results(path)["fit"]["seconds"] < 100
 
 
 def test_provenance_says_what_made_a_result():

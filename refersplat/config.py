@@ -94,7 +94,7 @@ class TrainConfig:
 
     setting: Literal["default", "published"] = "default"
     """``published`` computes as the paper's code does, its faults included."""
-    iterations: int = 1_500
+    iterations: int = 600
     """Steps, each on one view (--train.iterations)."""
     sentences_per_step: int = 8
     """Objects of the view that a step learns from, by one sentence each."""

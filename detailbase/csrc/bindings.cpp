@@ -6,6 +6,7 @@
 #include "kernel_map.h"
 #include "segment_reduce.h"
 #include "sparse_conv.h"
+#include "superpoints.h"
 #include "voxelize.h"
 
 namespace py = pybind11;
@@ -141,6 +142,19 @@ void bind_features(py::module_& module) {
   });
 }
 
+template <typename T>
+void bind_meshes(py::module_& module) {
+  module.def("mesh_superpoints", [](const Array<T>& vertices, const Array<int64_t>& faces, double k,
+                                    int64_t min_vertices, int threads, Array<int64_t>& labels) {
+    const T* at = vertices.data();
+    const int64_t *corners = faces.data(), num_vertices = vertices.shape(0);
+    const int64_t num_faces = faces.shape(0);
+    int64_t* to = labels.mutable_data();
+    py::gil_scoped_release release;
+    refer::mesh_superpoints(at, num_vertices, corners, num_faces, k, min_vertices, threads, to);
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(REFER_MODULE_NAME, module) {
@@ -148,4 +162,6 @@ PYBIND11_MODULE(REFER_MODULE_NAME, module) {
   bind_voxels<int64_t>(module);
   bind_features<float>(module);
   bind_features<double>(module);
+  bind_meshes<float>(module);
+  bind_meshes<double>(module);
 }

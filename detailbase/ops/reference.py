@@ -1,4 +1,4 @@
-"""What the ops mean, in plain PyTorch: voxels, segments and sparse convolution.
+"""What the ops mean, in plain PyTorch: voxels, segments, sparse convolution, superpoints.
 
 Runs on any device and in any float dtype; gradients are autograd's.
 """
@@ -10,6 +10,8 @@ from torch import Tensor
 
 MAX_AXIS_BITS = 21
 """Three coordinates of so many bits make one int64."""
+SUPERPOINT_RESOLUTION = 2.0**-30
+"""Below this angles and slopes are rounding errors, and must not order edges."""
 
 
 def voxel_keys(
@@ -187,3 +189,68 @@ def sparse_conv_weight_grad(
     """The gradient of each offset's weight."""
     selections = [offsets == offset for offset in range(volume)]
     return torch.stack([features[inputs[s]].T @ grad[outputs[s]] for s in selections])
+
+
+def mesh_superpoints(
+    vertices: Tensor,  # [N, 3]
+    faces: Tensor,  # [F, 3]
+    k: float,
+    min_vertices: int,
+) -> Tensor:  # [N]
+    """Felzenszwalb and Huttenlocher's segments of a mesh, numbered by their first vertices."""
+    points, count = vertices.double(), len(vertices)
+    if len(infinite := (~points.isfinite().all(dim=1)).nonzero()):
+        raise ValueError(f"vertices must be finite, row {int(infinite[0])} is not")
+    if len(wrong := ((faces < 0) | (faces >= count)).nonzero()):
+        face, corner = wrong[0].tolist()
+        raise ValueError(
+            f"faces must name vertices in 0..{count - 1}, face {face} names "
+            f"{int(faces[face, corner])}"
+        )
+    a, b, c = points[faces].unbind(dim=1)
+    areas = torch.linalg.cross(b - a, c - a)[:, None].expand(-1, 3, -1)  # [F, 3, 3]
+    normals = torch.zeros_like(points).index_add(0, faces.flatten(), areas.reshape(-1, 3))
+    length = normals.norm(dim=1, keepdim=True)
+    normals = normals / length.where(length > 0, 1)
+
+    sides = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    edges = torch.unique(sides.sort(dim=1).values, dim=0)
+    start, end = edges[edges[:, 0] != edges[:, 1]].unbind(dim=1)
+    bend = 1 - (normals[start] * normals[end]).sum(dim=1)
+    bend = (bend / SUPERPOINT_RESOLUTION).round().clamp(min=0) * SUPERPOINT_RESOLUTION
+    way = points[end] - points[start]
+    is_convex = (normals[end] * way).sum(dim=1) > SUPERPOINT_RESOLUTION * way.norm(dim=1)
+    weights = bend.square().where(is_convex, bend)
+    order = weights.argsort(dim=0, stable=True)
+    ordered = [values[order].tolist() for values in (start, end, weights)]
+    return vertices.new_tensor(_join(*ordered, count, k, min_vertices), dtype=torch.int64)
+
+
+def _join(
+    starts: list[int], ends: list[int], weights: list[float], count: int, k: float, least: int
+) -> list[int]:
+    """Each vertex's segment, from edges that are sorted by weight."""
+    parent, sizes, limits = list(range(count)), [1] * count, [k] * count
+
+    def find(vertex: int) -> int:
+        while parent[vertex] != vertex:
+            parent[vertex] = parent[parent[vertex]]
+            vertex = parent[vertex]
+        return vertex
+
+    def join(a: int, b: int, weight: float) -> None:
+        large, small = (b, a) if sizes[a] < sizes[b] else (a, b)
+        parent[small] = large
+        sizes[large] += sizes[small]
+        limits[large] = weight + k / sizes[large]
+
+    for start, end, weight in zip(starts, ends, weights, strict=True):
+        a, b = find(start), find(end)
+        if a != b and weight <= min(limits[a], limits[b]):
+            join(a, b, weight)
+    for start, end in zip(starts, ends, strict=True):
+        a, b = find(start), find(end)
+        if a != b and min(sizes[a], sizes[b]) < least:
+            join(a, b, 0)
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(find(vertex), len(numbers)) for vertex in range(count)]

@@ -2,6 +2,9 @@
 // wrappers check shapes and allocate the outputs whose size they know.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
 
 #include "kernel_map.h"
 #include "segment_reduce.h"
@@ -63,18 +66,19 @@ void bind_voxels(py::module_& module) {
       py::arg("voxels").noconvert(), py::arg("block"), py::arg("threads"));
   module.def(
       "strided_map",
-      [](const Array<Int>& voxels, int64_t block, int threads) {
+      [](const Array<Int>& voxels, const std::array<int64_t, 3>& shape, int64_t block,
+         int threads) {
         const Int* at = voxels.data();
         const int64_t count = voxels.shape(0);
         refer::StridedMap<Int> map;
         {
           py::gil_scoped_release release;
-          map = refer::strided_map(at, count, block, threads);
+          map = refer::strided_map(at, count, shape.data(), block, threads);
         }
         return py::make_tuple(as_array(std::move(map.coarse)), as_tuple(std::move(map.down)),
                               as_tuple(std::move(map.up)));
       },
-      py::arg("voxels").noconvert(), py::arg("block"), py::arg("threads"));
+      py::arg("voxels").noconvert(), py::arg("shape"), py::arg("block"), py::arg("threads"));
 }
 
 refer::Pairs pairs_of(const Array<int32_t>& inputs, const Array<int32_t>& outputs,

@@ -208,40 +208,48 @@ PairList submanifold_map(const Int* voxels, int64_t count, int64_t block, int th
 }
 
 template <typename Int>
-StridedMap<Int> strided_map(const Int* voxels, int64_t count, int64_t block, int threads) {
+StridedMap<Int> strided_map(const Int* voxels, int64_t count, const int64_t* shape, int64_t block,
+                            int threads) {
   const SortedVoxels<Int> sorted(voxels, count, threads);
   const auto& order = sorted.order;
   StridedMap<Int> map;
   std::vector<int64_t> children;  // the first rank of each output's inputs
-  std::vector<int32_t> parent(count);
+  std::vector<int32_t> parent(count, -1);
   std::vector<uint8_t> place(count);
+  bool is_inside = true;
   for (int64_t rank = 0; rank < count; ++rank) {
     const int64_t row = order[rank].row;
     if (rank == 0 || order[rank].key >> 3 != order[rank - 1].key >> 3) {
-      children.push_back(rank);
       const Int* at = voxels + 4 * row;
-      map.coarse.insert(map.coarse.end(), {at[0], at[1] >> 1, at[2] >> 1, at[3] >> 1});
+      const Int coarse[3] = {at[1] >> 1, at[2] >> 1, at[3] >> 1};
+      is_inside = coarse[0] < shape[0] / 2 && coarse[1] < shape[1] / 2 && coarse[2] < shape[2] / 2;
+      if (is_inside) {
+        children.push_back(rank);
+        map.coarse.insert(map.coarse.end(), {at[0], coarse[0], coarse[1], coarse[2]});
+      }
     }
-    parent[row] = static_cast<int32_t>(children.size() - 1);
+    if (is_inside) parent[row] = static_cast<int32_t>(children.size() - 1);
     place[row] = order[rank].key & 7;
   }
-  children.push_back(count);
-  map.down = group_pairs(static_cast<int64_t>(children.size()) - 1, 8, block, threads, [&] {
+  map.down = group_pairs(static_cast<int64_t>(children.size()), 8, block, threads, [&] {
     return [&](int64_t output, const auto& emit) {
-      for (int64_t rank = children[output]; rank < children[output + 1]; ++rank) {
+      const uint64_t cell = order[children[output]].key >> 3;
+      for (int64_t rank = children[output]; rank < count && order[rank].key >> 3 == cell; ++rank) {
         emit(static_cast<int64_t>(order[rank].key & 7), static_cast<int32_t>(order[rank].row));
       }
     };
   });
   map.up = group_pairs(count, 8, block, threads, [&] {
-    return [&](int64_t row, const auto& emit) { emit(place[row], parent[row]); };
+    return [&](int64_t row, const auto& emit) {
+      if (parent[row] >= 0) emit(place[row], parent[row]);
+    };
   });
   return map;
 }
 
 template PairList submanifold_map(const int32_t*, int64_t, int64_t, int);
 template PairList submanifold_map(const int64_t*, int64_t, int64_t, int);
-template StridedMap<int32_t> strided_map(const int32_t*, int64_t, int64_t, int);
-template StridedMap<int64_t> strided_map(const int64_t*, int64_t, int64_t, int);
+template StridedMap<int32_t> strided_map(const int32_t*, int64_t, const int64_t*, int64_t, int);
+template StridedMap<int64_t> strided_map(const int64_t*, int64_t, const int64_t*, int64_t, int);
 
 }  // namespace refer

@@ -26,8 +26,10 @@ template <typename Int>
 PairList submanifold_map(const Int* voxels, int64_t count, int64_t block, int threads);
 
 // A kernel of 2 x 2 x 2 with a stride of 2: input p belongs to output floor(p / 2), under offset
-// 4 dx + 2 dy + dz with d = p mod 2. The outputs are in Morton's order.
+// 4 dx + 2 dy + dz with d = p mod 2. The outputs are in Morton's order. Of a grid of `shape` (x, y,
+// z) voxels, outputs that reach over its end are left out, and so are the pairs with them.
 template <typename Int>
-StridedMap<Int> strided_map(const Int* voxels, int64_t count, int64_t block, int threads);
+StridedMap<Int> strided_map(const Int* voxels, int64_t count, const int64_t* shape, int64_t block,
+                            int threads);
 
 }  // namespace refer

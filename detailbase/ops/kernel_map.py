@@ -16,6 +16,8 @@ from native import as_array, check_shape, load, num_threads
 BLOCK = 256
 """Outputs that are convolved at once. Their features stay in the cache meanwhile."""
 
+UNBOUNDED = (2**62,) * 3
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -98,14 +100,19 @@ def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
     return KernelMap(pairs, mirrored, 27, len(voxels), len(voxels))
 
 
-def strided_map(voxels: Tensor) -> tuple[Tensor, KernelMap]:
+def strided_map(
+    voxels: Tensor,  # [M, 4]
+    shape: Sequence[int] = UNBOUNDED,
+) -> tuple[Tensor, KernelMap]:
     """The voxels of twice the size, and the map of a 2 x 2 x 2 convolution with stride 2 to them.
 
     Voxel p belongs to floor(p / 2), under kernel offset 4 dx + 2 dy + dz with d = p mod 2. The
     map's ``inverse()`` leads back up.
 
     Args:
-        voxels: [M, 4], distinct (batch, x, y, z), int32 or int64, in any order.
+        voxels: Distinct (batch, x, y, z), int32 or int64, in any order.
+        shape: How many voxels the grid has along x, y, z. Where one is odd, its last plane fills no
+            coarse voxel, and is left out, as spconv does it.
 
     Returns:
         coarse: [M', 4], in the order of ``voxelize``.
@@ -115,11 +122,13 @@ def strided_map(voxels: Tensor) -> tuple[Tensor, KernelMap]:
         ValueError: If the shape or dtype does not fit, voxels occur twice or span too much.
     """
     _check_voxels(voxels)
+    if len(shape) != 3 or min(shape) < 0:
+        raise ValueError(f"shape must be three sizes, got {tuple(shape)}")
     native = load("detailbase") if voxels.device.type == "cpu" else None
     if native is None:
-        coarse, down, up = reference.strided_map(voxels, BLOCK)
+        coarse, down, up = reference.strided_map(voxels, shape, BLOCK)
     else:
-        coarse, down, up = native.strided_map(as_array(voxels), BLOCK, num_threads())
+        coarse, down, up = native.strided_map(as_array(voxels), list(shape), BLOCK, num_threads())
         coarse, down, up = torch.from_numpy(coarse).view(-1, 4), _tensors(down), _tensors(up)
     return coarse, KernelMap(Pairs(*down), Pairs(*up), 8, len(voxels), len(coarse))
 

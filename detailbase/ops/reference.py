@@ -5,6 +5,8 @@ Runs on any device and in any float dtype; gradients are autograd's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -136,15 +138,17 @@ def submanifold_map(
 
 def strided_map(
     voxels: Tensor,  # [M, 4]
+    shape: Sequence[int],
     block: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Voxels of twice the size, and the pairs of a 2 x 2 x 2 kernel down to and up from them."""
     count = len(voxels)
     _check_distinct(torch.unique(voxels, dim=0, return_inverse=True)[1])
-    coarse, parents = voxelize(voxels[:, 1:] >> 1, voxels[:, 0])
-    x, y, z = (voxels[:, 1:] & 1).long().unbind(dim=1)
+    parents = voxels[:, 1:] >> 1
+    rows = (parents < torch.tensor(shape, device=voxels.device) // 2).all(dim=1).nonzero()[:, 0]
+    coarse, parents = voxelize(parents[rows], voxels[rows, 0])
+    x, y, z = (voxels[rows, 1:] & 1).long().unbind(dim=1)
     offsets = 4 * x + 2 * y + z
-    rows = torch.arange(count, device=voxels.device)
     down = group_pairs(offsets, rows, parents, len(coarse), 8, block)
     up = group_pairs(offsets, parents, rows, count, 8, block)
     return coarse, down, up

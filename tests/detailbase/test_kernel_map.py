@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from detailbase.ops import reference, strided_map, submanifold_map, voxelize
+from detailbase.ops.kernel_map import UNBOUNDED
 from native.loader import runnable_variants
 
 
@@ -21,12 +22,27 @@ def test_matches_reference(rng, make_voxels, dtype, count, order):
     flat = submanifold_map(voxels)
     assert all(map(torch.equal, lists(flat.forward), reference.submanifold_map(voxels, 256)))
     coarse, down = strided_map(voxels)
-    expected_coarse, expected_down, expected_up = reference.strided_map(voxels, 256)
+    expected_coarse, expected_down, expected_up = reference.strided_map(voxels, UNBOUNDED, 256)
     assert coarse.dtype == dtype
     assert torch.equal(coarse, expected_coarse)
     assert all(map(torch.equal, lists(down.forward), expected_down))
     assert all(map(torch.equal, lists(down.backward), expected_up))
     assert (down.num_inputs, down.num_outputs) == (len(voxels), len(coarse))
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 11), (6, 10, 1), (12, 12, 12), (0, 5, 5)])
+def test_odd_last_plane_is_left_out(make_voxels, shape):
+    """As spconv does it, on whose networks our weights were trained."""
+    voxels = make_voxels(900, 0, 11)
+    coarse, down = strided_map(voxels, shape)
+    expected = reference.strided_map(voxels, shape, 256)
+    assert torch.equal(coarse, expected[0])
+    assert all(map(torch.equal, lists(down.forward), expected[1]))
+    assert all(map(torch.equal, lists(down.backward), expected[2]))
+    ends = torch.tensor(shape, device=voxels.device) // 2
+    kept = ((voxels[:, 1:] >> 1) < ends).all(dim=1).nonzero()[:, 0]
+    assert down.forward.inputs.long().sort().values.tolist() == kept.tolist()
+    assert not len(coarse) or (coarse[:, 1:] < ends).all()
 
 
 @pytest.mark.parametrize(

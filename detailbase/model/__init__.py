@@ -1,0 +1,1 @@
+"""The networks; they know neither files nor training."""

@@ -1,0 +1,195 @@
+"""The sparse 3D U-Net of SPFormer, under its published parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detailbase.ops import KernelMap, sparse_conv, strided_map, submanifold_map
+
+CHANNELS = (32, 64, 96, 128, 160)
+EPS = 1e-4
+
+
+class Level(NamedTuple):
+    """The kernel maps of one voxel size."""
+
+    around: KernelMap
+    """3 x 3 x 3, within the level."""
+    down: KernelMap | None
+    """2 x 2 x 2 to the next level; None at the last."""
+
+
+def build_levels(
+    voxels: Tensor,  # [M, 4]
+    shape: Sequence[int],
+    count: int = len(CHANNELS),
+) -> list[Level]:
+    """The maps that all layers of a U-Net share, finest level first.
+
+    Args:
+        voxels: Distinct (batch, x, y, z); fastest in the order of ``voxelize``.
+        shape: The grid's size; see :func:`spatial_shape`.
+        count: How many levels the network has.
+    """
+    levels = []
+    for level in range(count):
+        around, down = submanifold_map(voxels), None
+        if level + 1 < count:
+            voxels, down = strided_map(voxels, shape)
+            shape = [size // 2 for size in shape]
+        levels.append(Level(around, down))
+    return levels
+
+
+def spatial_shape(voxels: Tensor) -> list[int]:  # [M, 4]
+    """The grid that the published network sees: it begins at 0, and has at least 128 per axis.
+
+    It matters at its end, where :func:`~detailbase.ops.strided_map` leaves out a plane.
+    """
+    return [max(128, int(last) + 1) for last in voxels[:, 1:].amax(dim=0)]
+
+
+class SparseConv(nn.Module):
+    """A convolution without bias; its weight is (out, kernel x, y, z, in)."""
+
+    def __init__(self, channels: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, kernel, kernel, kernel, channels))
+        nn.init.kaiming_uniform_(self.weight.view(width, -1), a=5**0.5)
+
+    def matrices(self) -> Tensor:  # [V, C, D]
+        """One matrix for each kernel offset, a view of the weight."""
+        return self.weight.flatten(1, 3).permute(1, 2, 0)
+
+    def forward(
+        self,
+        features: Tensor,  # [M, C]
+        kernel_map: KernelMap,
+        residual: Tensor | None = None,  # [M', D]
+    ) -> Tensor:  # [M', D]
+        return sparse_conv(features, self.matrices(), kernel_map, residual=residual)
+
+
+class Widening(nn.Module):
+    """A change of width; its weight has the shape (out, 1, 1, 1, in).
+
+    The published network, and SPFormer's, whose weights it takes, reads the memory of that weight
+    as (in, out). So do we, or no published checkpoint would mean the same.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, 1, 1, 1, channels))
+        nn.init.kaiming_uniform_(self.weight.view(width, -1), a=5**0.5)
+
+    def forward(self, features: Tensor) -> Tensor:  # [M, C] -> [M, D]
+        return features @ self.weight.view(features.shape[1], -1)
+
+
+def norm(channels: int) -> nn.BatchNorm1d:
+    return nn.BatchNorm1d(channels, eps=EPS)
+
+
+def scale_and_shift(layer: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:  # [C], [C]
+    """What a batch norm does in evaluation: ``scale * x + shift``."""
+    scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
+    return scale, layer.bias - layer.running_mean * scale
+
+
+def activate(layer: nn.BatchNorm1d, features: Tensor) -> Tensor:  # [M, C] -> [M, C]
+    """Batch norm, then ReLU."""
+    if layer.training or torch.is_grad_enabled():
+        return layer(features).relu_()
+    scale, shift = scale_and_shift(layer)
+    return torch.addcmul(shift, features, scale).relu_()
+
+
+class Residual(nn.Module):
+    """Two pre-activated convolutions beside the identity, or beside a change of width."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        if channels != width:
+            self.i_branch = nn.Sequential(Widening(channels, width))
+        self.conv_branch = nn.Sequential(
+            *(norm(channels), nn.ReLU(), SparseConv(channels, width, 3)),
+            *(norm(width), nn.ReLU(), SparseConv(width, width, 3)),
+        )
+
+    def forward(self, features: Tensor, around: KernelMap) -> Tensor:  # [M, C] -> [M, D]
+        before, _, first, between, _, second = self.conv_branch
+        identity = features
+        if hasattr(self, "i_branch"):
+            identity = self.i_branch[0](features)
+        features = activate(before, features)
+        if self.training or torch.is_grad_enabled():
+            features = activate(between, first(features, around))
+        else:
+            scale, shift = scale_and_shift(between)
+            features = sparse_conv(
+                features, first.matrices() * scale, around, bias=shift, relu=True
+            )
+        return second(features, around, residual=identity)
+
+
+class UNetLevel(nn.Module):
+    """One level, with all coarser ones inside."""
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        width, *coarser = channels
+        self.blocks = _blocks(width, width)
+        if coarser:
+            self.conv = nn.Sequential(norm(width), nn.ReLU(), SparseConv(width, coarser[0], 2))
+            self.u = UNetLevel(coarser)
+            self.deconv = nn.Sequential(
+                norm(coarser[0]), nn.ReLU(), SparseConv(coarser[0], width, 2)
+            )
+            self.blocks_tail = _blocks(2 * width, width)
+
+    def forward(self, features: Tensor, levels: Sequence[Level]) -> Tensor:  # [M, C] -> [M, C]
+        here, *coarser = levels
+        for block in self.blocks.values():
+            features = block(features, here.around)
+        if not coarser:
+            return features
+        below = self.conv[2](activate(self.conv[0], features), here.down)
+        below = activate(self.deconv[0], self.u(below, coarser))
+        features = torch.cat([features, self.deconv[2](below, here.down.inverse())], dim=1)
+        for block in self.blocks_tail.values():
+            features = block(features, here.around)
+        return features
+
+
+class SparseUNet(nn.Module):
+    """Features of voxels that know their surroundings.
+
+    Maps of neighbours are built once per level and shared by its layers. In evaluation without
+    gradients each block's inner batch norm and ReLU are folded into its first convolution.
+    """
+
+    def __init__(self, in_channels: int = 6, channels: Sequence[int] = CHANNELS) -> None:
+        super().__init__()
+        self.num_levels = len(channels)
+        self.input_conv = nn.Sequential(SparseConv(in_channels, channels[0], 3))
+        self.unet = UNetLevel(channels)
+        self.output_layer = nn.Sequential(norm(channels[0]), nn.ReLU())
+
+    def forward(
+        self,
+        features: Tensor,  # [M, C]
+        voxels: Tensor,  # [M, 4]
+        levels: Sequence[Level] | None = None,
+    ) -> Tensor:  # [M, D]
+        if levels is None:
+            levels = build_levels(voxels, spatial_shape(voxels), self.num_levels)
+        features = self.input_conv[0](features, levels[0].around)
+        return activate(self.output_layer[0], self.unet(features, levels))
+
+
+def _blocks(channels: int, width: int) -> nn.ModuleDict:
+    return nn.ModuleDict({"block0": Residual(channels, width), "block1": Residual(width, width)})

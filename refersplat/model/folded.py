@@ -10,6 +10,7 @@ Everything is laid out as [channels, Gaussians], so that loops run along the Gau
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,11 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .chunks import map_chunks
+
 if TYPE_CHECKING:
-    from .referring import Mlp, ReferringField
+    from .referring import ReferringField
 
 CHUNK = 4096
 """Gaussians in a chunk: the tensors of a few sentences then fit the second-level cache."""
+NORM_EPS = torch.nn.LayerNorm(1).eps
 
 
 class Chunk(NamedTuple):
@@ -58,19 +62,18 @@ class Interaction:
         self.positions = positions
         self.words = words
         self.mask = mask
-        if visible is None:
-            asked, others = encode(field, features, positions), []
-        else:
+        self.branches = Branches.of(field)
+        asked, others = split(features, positions), []
+        if visible is not None:
             is_other = torch.ones(len(features), dtype=torch.bool, device=features.device)
             is_other[visible] = False
-            others = is_other.nonzero()[:, 0]
-            asked, others = (
-                encode(field, features[rows], positions[rows]) if len(rows) else []
-                for rows in (visible, others)
-            )
-        self.word_positions = locate(field, asked + others, words)
-        reader = Reader(field, words, mask, self.word_positions)
-        self.responses = torch.cat([reader.respond(chunk) for chunk in asked], dim=1)
+            rows = is_other.nonzero()[:, 0]
+            asked = split(features[visible], positions[visible])
+            others = split(features[rows], positions[rows]) if len(rows) else []
+        chunks, self.word_positions = locate(field, self.branches, asked + others, words)
+        reader = Reader.of(field, words, mask, self.word_positions)
+        responses = map_chunks(respond, reader, chunks[: len(asked)])
+        self.responses = torch.cat([response for (response,) in responses], dim=1)
 
     def mean(
         self,
@@ -79,43 +82,74 @@ class Interaction:
         """The mean of ``forward`` over the Gaussians selected for each sentence."""
         means = []
         for index, rows in enumerate(selected):
-            (chunk,) = encode(self.field, self.features[rows], self.positions[rows], len(rows))
+            chunk = encode(self.branches, self.features[rows], self.positions[rows])
             words, mask = self.words[index, None], self.mask[index, None]
-            reader = Reader(self.field, words, mask, self.word_positions[index, None])
-            means.append(reader.mean(chunk))
+            reader = Reader.of(self.field, words, mask, self.word_positions[index, None])
+            norm = self.field.cross_attention.norm
+            means.append(reader.mean(chunk) * norm.weight + norm.bias)
         return torch.cat(means)
 
 
-def encode(
-    field: ReferringField,
+class Branches(NamedTuple):
+    """What both branches need up to their last layer, and of the last one."""
+
+    feature_in: Tensor
+    feature_in_bias: Tensor
+    feature_out: Tensor
+    feature_out_bias: Tensor
+    place_in: Tensor
+    place_in_bias: Tensor
+    place_out: Tensor
+    place_out_bias: Tensor
+    variance: Tensor
+    """[E + 1, E + 1] form whose value at (hidden feature, 1) is the variance of g, times D."""
+    length: Tensor
+    """[E + 1, E + 1] form whose value at (hidden position, 1) is the squared length of p."""
+
+    @classmethod
+    def of(cls, field: ReferringField) -> Branches:
+        """A field's."""
+        feature, place = field.mlp2, field.mlp3
+        centred = torch.cat([feature.fc3.weight, feature.fc3.bias[:, None]], dim=1)
+        last = torch.cat([place.fc3.weight, place.fc3.bias[:, None]], dim=1)
+        return cls(
+            *(feature.fc1.weight, feature.fc1.bias, feature.fc2.weight, feature.fc2.bias),
+            *(place.fc1.weight, place.fc1.bias, place.fc2.weight, place.fc2.bias),
+            variance=gram(centred - centred.mean(dim=0)),
+            length=gram(last),
+        )
+
+
+def split(
     features: Tensor,  # [N, C]
     positions: Tensor,  # [N, 3]
-    chunk_size: int = CHUNK,
-) -> list[Chunk]:
+) -> list[tuple[Tensor, Tensor]]:
+    """Features and positions of each chunk."""
+    return list(zip(features.split(CHUNK), positions.split(CHUNK), strict=True))
+
+
+def encode(
+    branches: Branches,
+    features: Tensor,  # [n, C]
+    positions: Tensor,  # [n, 3]
+) -> Chunk:
     """Runs both branches up to their last layer."""
-    weight, bias = field.mlp2.fc3.weight, field.mlp2.fc3.bias
-    centred = torch.cat([weight, bias[:, None]], dim=1)
-    variance = gram(centred - centred.mean(dim=0))  # [E + 1, E + 1]
-    length = gram(torch.cat([field.mlp3.fc3.weight, field.mlp3.fc3.bias[:, None]], dim=1))
-    chunks = []
-    for some_features, some_positions in zip(
-        features.split(chunk_size), positions.split(chunk_size), strict=True
-    ):
-        feature = hidden(field.mlp2, some_features)
-        place = hidden(field.mlp3, some_positions)
-        closeness = quadratic(length, place).clamp(min=1e-24).rsqrt()
-        chunks.append(Chunk(feature, quadratic(variance, feature), place * closeness, closeness))
-    return chunks
+    feature = hidden(*branches[:4], features)
+    place = hidden(*branches[4:8], positions)
+    closeness = quadratic(branches.length, place).clamp(min=1e-24).rsqrt()
+    return Chunk(feature, quadratic(branches.variance, feature), place * closeness, closeness)
 
 
 def hidden(
-    mlp: Mlp,
+    inner: Tensor,  # [F, C]
+    inner_bias: Tensor,  # [F]
+    outer: Tensor,  # [E, F]
+    outer_bias: Tensor,  # [E]
     x: Tensor,  # [n, C]
 ) -> Tensor:  # [E, n]
-    """``mlp.hidden`` with the channels first."""
-    for layer in (mlp.fc1, mlp.fc2):
-        x = F.relu(torch.addmm(layer.bias[:, None], layer.weight, x.T)).T
-    return x.T
+    """Two layers with their ReLU, the channels first."""
+    x = F.relu(torch.addmm(inner_bias[:, None], inner, x.T))
+    return F.relu(torch.addmm(outer_bias[:, None], outer, x))
 
 
 def gram(matrix: Tensor) -> Tensor:
@@ -157,83 +191,129 @@ class Quadratic(torch.autograd.Function):
 quadratic = Quadratic.apply
 
 
+def match(shared: Sequence[Tensor], chunk: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A chunk's hidden form, and its part of each word's softmax over all Gaussians.
+
+    Args:
+        shared: The :class:`Branches`, and the words folded with the features' last layer [BL, E].
+        chunk: Its features [n, C] and positions [n, 3].
+
+    Returns:
+        The :class:`Chunk`; the largest logit [BL, 1]; sums over the chunk, weighted by the match:
+        of ones [BL, 1], of hidden places [BL, E], of closeness [BL, 1].
+    """
+    *branches, folded = shared
+    encoded = encode(Branches(*branches), *chunk)
+    logits = folded @ encoded.feature  # [BL, n]
+    peak = logits.detach().amax(dim=1, keepdim=True)
+    matches = (logits - peak).exp()
+    close = matches @ encoded.closeness[:, None]
+    return *encoded, peak, matches.sum(dim=1, keepdim=True), matches @ encoded.place.T, close
+
+
 def locate(
     field: ReferringField,
-    chunks: list[Chunk],
+    branches: Branches,
+    chunks: Sequence[Sequence[Tensor]],
     words: Tensor,  # [B, L, D]
-) -> Tensor:  # [B, L, D]
-    """Where each word's Gaussians are: the mean of their positions, weighted by the match.
+) -> tuple[list[Chunk], Tensor]:  # ..., [B, L, D]
+    """The Gaussians in hidden form, and where each word's Gaussians are: the mean of their
+    positions, weighted by the match.
 
     The softmax over all Gaussians is put together from sums over chunks. The bias of the features'
     last layer is the same for all of them and cancels.
     """
     weight, bias = field.mlp3.fc3.weight, field.mlp3.fc3.bias
-    rows = words.flatten(0, 1)
-    folded = rows @ field.mlp2.fc3.weight  # [BL, E]
-    peaks, totals, places, closeness = [], [], [], []
-    for chunk in chunks:
-        logits = folded @ chunk.feature  # [BL, n]
-        peak = logits.detach().amax(dim=1, keepdim=True)
-        matches = (logits - peak).exp()
-        peaks.append(peak)
-        totals.append(matches.sum(dim=1, keepdim=True))
-        places.append(matches @ chunk.place.T)
-        closeness.append(matches @ chunk.closeness[:, None])
-    scale = (torch.stack(peaks) - torch.stack(peaks).amax(dim=0)).exp()  # [chunks, BL, 1]
-    total = (scale * torch.stack(totals)).sum(dim=0)
-    place = (scale * torch.stack(places)).sum(dim=0) / total  # [BL, E]
-    close = (scale * torch.stack(closeness)).sum(dim=0) / total  # [BL, 1]
-    return (place @ weight.T + close * bias).view_as(words)
+    folded = words.flatten(0, 1) @ field.mlp2.fc3.weight  # [BL, E]
+    matched = map_chunks(match, (*branches, folded), chunks)
+    size = len(Chunk._fields)
+    peaks, totals, places, closeness = (
+        torch.stack(part) for part in zip(*(found[size:] for found in matched), strict=True)
+    )
+    peaks = peaks.detach()
+    scale = (peaks - peaks.amax(dim=0)).exp()  # [chunks, BL, 1]
+    total = (scale * totals).sum(dim=0)
+    place = (scale * places).sum(dim=0) / total  # [BL, E]
+    close = (scale * closeness).sum(dim=0) / total  # [BL, 1]
+    word_positions = (place @ weight.T + close * bias).view_as(words)
+    return [Chunk(*found[:size]) for found in matched], word_positions
 
 
-class Reader:
-    """Words of B sentences, folded to meet Gaussians in hidden form."""
+class Reader(NamedTuple):
+    """Words of B sentences with every linear layer folded into them, to meet Gaussians in hidden
+    form.
+    """
 
-    def __init__(
-        self,
+    key_feature: Tensor
+    """[BL, E]"""
+    key_place: Tensor
+    """[BL, E]"""
+    key_closeness: Tensor
+    """[BL, 1]"""
+    key_constant: Tensor
+    """[BL, 1]"""
+    values: Tensor
+    """[B, L, D] without their mean over the channels, which LayerNorm subtracts."""
+    value_feature: Tensor
+    """[BL, E]"""
+    value_constant: Tensor
+    """[BL, 1]"""
+    value_gram: Tensor
+    """[B, L, L]"""
+    asked_feature: Tensor
+    """[B, E]"""
+    asked_constant: Tensor
+    """[B, 1]"""
+    asked_value: Tensor
+    """[B, L]"""
+    offset: Tensor
+    """[B, 1]"""
+    centred_weight: Tensor
+    """[D, E] the features' last layer without its mean over the channels."""
+    centred_bias: Tensor
+    """[D]"""
+
+    @classmethod
+    def of(
+        cls,
         field: ReferringField,
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
         word_positions: Tensor,  # [B, L, D]
-    ) -> None:
-        """Folds every linear layer into the words."""
+    ) -> Reader:
+        """Folds."""
         attention = field.cross_attention
-        self.shape = words.shape
-        self.norm = attention.norm
-        self.weight, self.bias = field.mlp2.fc3.weight, field.mlp2.fc3.bias
-        place_weight, place_bias = field.mlp3.fc3.weight, field.mlp3.fc3.bias
-        width = words.shape[-1]
-
-        keys = attention.keys(words, word_positions).flatten(0, 1) / width**0.5  # [BL, D]
-        for_feature = keys @ attention.q_linear.weight
+        weight, bias = field.mlp2.fc3.weight, field.mlp2.fc3.bias
+        keys = attention.keys(words, word_positions).flatten(0, 1) / words.shape[-1] ** 0.5
+        for_feature = keys @ attention.q_linear.weight  # [BL, D]
         for_place = keys @ attention.gp_linear.weight
-        self.key_feature = for_feature @ self.weight  # [BL, E]
-        self.key_place = for_place @ place_weight  # [BL, E]
-        self.key_closeness = (for_place @ place_bias)[:, None]  # [BL, 1]
-        constant = keys @ (attention.q_linear.bias + attention.gp_linear.bias)
-        constant = constant + for_feature @ self.bias
-        self.key_constant = constant.masked_fill(~mask.flatten(), -torch.inf)[:, None]  # [BL, 1]
-
-        # LayerNorm subtracts the mean of the channels: here once from the weights instead.
+        constant = keys @ (attention.q_linear.bias + attention.gp_linear.bias) + for_feature @ bias
         values = attention.v_linear(words)
-        self.values = values - values.mean(dim=-1, keepdim=True)  # [B, L, D]
-        self.centred_weight = self.weight - self.weight.mean(dim=0)
-        self.centred_bias = self.bias - self.bias.mean()
-        flat = self.values.flatten(0, 1)
-        self.value_feature = 2 * flat @ self.centred_weight  # [BL, E]
-        self.value_constant = 2 * (flat @ self.centred_bias)[:, None]  # [BL, 1]
-        self.value_gram = self.values @ self.values.mT  # [B, L, L]
-
+        values = values - values.mean(dim=-1, keepdim=True)
+        centred_weight, centred_bias = weight - weight.mean(dim=0), bias - bias.mean()
+        flat = values.flatten(0, 1)
         total = words.sum(dim=1)  # [B, D]
-        asked = total * self.norm.weight
-        self.asked_feature = asked @ self.centred_weight  # [B, E]
-        self.asked_constant = (asked @ self.centred_bias)[:, None]  # [B, 1]
-        self.asked_value = (self.values @ asked[..., None])[..., 0]  # [B, L]
-        self.offset = (total @ self.norm.bias)[:, None]  # [B, 1]
+        asked = total * attention.norm.weight
+        return cls(
+            key_feature=for_feature @ weight,
+            key_place=for_place @ field.mlp3.fc3.weight,
+            key_closeness=(for_place @ field.mlp3.fc3.bias)[:, None],
+            key_constant=constant.masked_fill(~mask.flatten(), -torch.inf)[:, None],
+            values=values,
+            value_feature=2 * flat @ centred_weight,
+            value_constant=2 * (flat @ centred_bias)[:, None],
+            value_gram=values @ values.mT,
+            asked_feature=asked @ centred_weight,
+            asked_constant=(asked @ centred_bias)[:, None],
+            asked_value=(values @ asked[..., None])[..., 0],
+            offset=(total @ attention.norm.bias)[:, None],
+            centred_weight=centred_weight,
+            centred_bias=centred_bias,
+        )
 
     def read(self, chunk: Chunk) -> tuple[Tensor, Tensor]:  # [B, L, n], [B, n]
         """Attention to the words, and one over the deviation that LayerNorm divides by."""
-        batch, length, width = self.shape
+        batch, length, width = self.values.shape
         logits = torch.addmm(self.key_constant, self.key_feature, chunk.feature)
         logits = torch.addmm(logits, self.key_place, chunk.place)
         logits = logits + self.key_closeness * chunk.closeness
@@ -241,21 +321,22 @@ class Reader:
         cross = torch.addmm(self.value_constant, self.value_feature, chunk.feature)
         cross = torch.baddbmm(cross.view_as(attention), self.value_gram, attention)
         square = chunk.square + (cross * attention).sum(dim=1)
-        return attention, (square / width + self.norm.eps).rsqrt()
-
-    def respond(self, chunk: Chunk) -> Tensor:  # [B, n]
-        """The responses of a chunk's Gaussians."""
-        attention, scale = self.read(chunk)
-        gaussian = torch.addmm(self.asked_constant, self.asked_feature, chunk.feature)
-        value = (self.asked_value[:, None] @ attention)[:, 0]
-        return (gaussian + value) * scale + self.offset
+        return attention, (square / width + NORM_EPS).rsqrt()
 
     def mean(self, chunk: Chunk) -> Tensor:  # [B, D]
-        """The mean of the Gaussians after reading, for each sentence."""
+        """The mean of the Gaussians after reading, before the norm's own weight and bias."""
         attention, scale = self.read(chunk)
         scale = scale / scale.shape[-1]  # [B, n]
         feature = scale @ chunk.feature.T  # [B, E]
         value = (attention @ scale[..., None]).mT @ self.values  # [B, 1, D]
         constant = scale.sum(dim=1, keepdim=True) * self.centred_bias
-        centred = feature @ self.centred_weight.T + constant + value[:, 0]
-        return centred * self.norm.weight + self.norm.bias
+        return feature @ self.centred_weight.T + constant + value[:, 0]
+
+
+def respond(shared: Sequence[Tensor], chunk: Sequence[Tensor]) -> tuple[Tensor]:  # [B, n]
+    """The responses of a :class:`Chunk`'s Gaussians to a :class:`Reader`'s sentences."""
+    reader, chunk = Reader(*shared), Chunk(*chunk)
+    attention, scale = reader.read(chunk)
+    gaussian = torch.addmm(reader.asked_constant, reader.asked_feature, chunk.feature)
+    value = (reader.asked_value[:, None] @ attention)[:, 0]
+    return ((gaussian + value) * scale + reader.offset,)

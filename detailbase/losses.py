@@ -1,0 +1,91 @@
+"""What training asks of every round of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from detailbase.model.network import Predictions
+
+SCORE_WEIGHT = 0.5
+GOOD_ENOUGH = 0.5
+"""Only masks of a higher IoU teach the score; it would learn to say 0 otherwise."""
+
+
+class Losses(NamedTuple):
+    """The terms of each of R rounds, each a mean over phrases, and what to descend on."""
+
+    total: Tensor
+    """[], the sum of all terms over all rounds, that of scores weighted."""
+    cross_entropy: Tensor
+    """[R], over each phrase's superpoints."""
+    dice: Tensor
+    """[R]."""
+    score: Tensor
+    """[R], squared error of the score as an IoU; 0 where no mask is good enough."""
+
+
+def loss(
+    predictions: Predictions,
+    sentence_of_phrase: Sequence[int],
+    query_of_phrase: Sequence[int],
+    targets: Sequence[Tensor],
+) -> Losses:
+    """Compares the masks of P phrases with where their objects are.
+
+    Args:
+        predictions: What the network said.
+        sentence_of_phrase: Each phrase's sentence.
+        query_of_phrase: Which query answers for the phrase: its word's index + 1, or 0.
+        targets: For each phrase [S], 1 at superpoints of its objects, else 0.
+    """
+    sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
+    answers = [
+        predictions.masks[sentence][:, query]
+        for sentence, query in zip(sentences, queries, strict=True)
+    ]
+    logits = pad_sequence([answer.T for answer in answers], batch_first=True)  # [P, S, R]
+    target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
+    sizes = torch.tensor([len(one) for one in targets], device=logits.device)[:, None]
+    is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
+    scores = predictions.scores[:, sentences, queries].T  # [P, R]
+
+    error = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    cross_entropy = ((error * is_real).sum(dim=1) / sizes).mean(dim=0)
+    dice = dice_loss(logits.sigmoid() * is_real, target).mean(dim=0)
+    score = score_loss(scores, iou((logits >= 0) & is_real, target > 0))
+    total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
+    return Losses(total, cross_entropy, dice, score)
+
+
+def dice_loss(
+    probabilities: Tensor,  # [P, S, R]
+    target: Tensor,  # [P, S, 1]
+) -> Tensor:  # [P, R]
+    """One minus the Dice coefficient, of which 1 more is counted above and below."""
+    both = 2 * (probabilities * target).sum(dim=1)
+    return 1 - (both + 1) / (probabilities.sum(dim=1) + target.sum(dim=1) + 1)
+
+
+def score_loss(
+    scores: Tensor,  # [P, R]
+    ious: Tensor,  # [P, R]
+) -> Tensor:  # [R]
+    """The mean squared error of the scores of good masks."""
+    is_good = ious > GOOD_ENOUGH
+    error = (scores - ious).square().masked_fill(~is_good, 0)
+    return error.sum(dim=0) / is_good.sum(dim=0).clamp(min=1)
+
+
+def iou(
+    masks: Tensor,  # [P, S, R] bool
+    target: Tensor,  # [P, S, 1] bool
+) -> Tensor:  # [P, R]
+    """Intersection over union, 0 where both are empty."""
+    both, either = (masks & target).sum(dim=1), (masks | target).sum(dim=1)
+    return both / either.clamp(min=1)

@@ -1,0 +1,104 @@
+"""The whole network: a cloud and sentences about it to a mask for every word."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detailbase.model.decoder import Decoder
+from detailbase.model.unet import CHANNELS, Level, SparseUNet
+from detailbase.ops import segment_reduce
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What every word says after each of R rounds; the last round is the answer.
+
+    Words are queries: query 0 is the begin token, query k + 1 is word k.
+    """
+
+    masks: tuple[Tensor, ...]
+    """For each of B sentences [R, L, S], logits over the superpoints of its scene."""
+    scores: Tensor
+    """[R, B, L], how well each mask is thought to fit, as an IoU."""
+
+
+class DetailBase(SparseUNet):
+    """Features of superpoints from a sparse U-Net, and a decoder in which words look for theirs.
+
+    The text encoder is frozen and stays outside.
+    """
+
+    def __init__(
+        self,
+        text_dim: int = 768,
+        channels: Sequence[int] = CHANNELS,
+        width: int = 256,
+        heads: int = 8,
+        hidden: int = 1024,
+        layers: int = 6,
+        normalize_found: bool = False,
+    ) -> None:
+        """Makes the network; see :class:`SparseUNet` and :class:`Decoder`."""
+        super().__init__(channels=channels)
+        self.decoder = Decoder(text_dim, channels[0], width, heads, hidden, layers, normalize_found)
+
+    def embed_superpoints(
+        self,
+        features: Tensor,  # [M, 6]
+        voxels: Tensor,  # [M, 4]
+        point_to_voxel: Tensor,  # [N]
+        superpoints: Tensor,  # [N]
+        count: int,
+        levels: Sequence[Level] | None = None,
+    ) -> Tensor:  # [S, C]
+        """The mean of the U-Net's features over each superpoint's points."""
+        points = super().forward(features, voxels, levels).index_select(0, point_to_voxel)
+        return segment_reduce(points, superpoints, count, "mean")
+
+    def forward(
+        self,
+        features: Tensor,  # [M, 6]
+        voxels: Tensor,  # [M, 4]
+        point_to_voxel: Tensor,  # [N]
+        superpoints: Tensor,  # [N]
+        superpoint_starts: Sequence[int],
+        words: Tensor,  # [B, L, T]
+        mask: Tensor,  # [B, L] bool
+        scene_of_sentence: Sequence[int],
+        levels: Sequence[Level] | None = None,
+    ) -> Predictions:
+        """Answers sentences about scenes.
+
+        Args:
+            features: Each voxel's colour and place, the means of its points.
+            voxels: Distinct (scene, x, y, z).
+            point_to_voxel: Each point's row of ``voxels``.
+            superpoints: Each point's superpoint; those of all scenes are numbered together.
+            superpoint_starts: Each scene's first superpoint, then how many there are.
+            words: Features of the sentences' words between those of their begin and end tokens.
+            mask: True at words and tokens, False at padding.
+            scene_of_sentence: Each sentence's scene.
+            levels: The U-Net's kernel maps, where they were built before.
+        """
+        starts = [int(start) for start in superpoint_starts]
+        scene_of_sentence = [int(scene) for scene in scene_of_sentence]
+        embedded = self.embed_superpoints(
+            features, voxels, point_to_voxel, superpoints, starts[-1], levels
+        )
+        masks: dict[int, Tensor] = {}
+        scores: dict[int, Tensor] = {}
+        for scene, (start, end) in enumerate(itertools.pairwise(starts)):
+            asked = [row for row, other in enumerate(scene_of_sentence) if other == scene]
+            if asked:
+                answer = self.decoder(embedded[start:end], words[asked], mask[asked])
+                masks.update(zip(asked, answer.masks.unbind(dim=1), strict=True))
+                scores.update(zip(asked, answer.scores.unbind(dim=1), strict=True))
+        rows = range(len(words))
+        return Predictions(
+            tuple(masks[row] for row in rows), torch.stack([scores[row] for row in rows], dim=1)
+        )

@@ -1,23 +1,23 @@
 """Scores sentences that were never taught, with each ingredient taken away in turn.
 
-python benchmarks/generalisation.py --scene DIR --gaussians FILE.ply [--json FILE]
+python benchmarks/generalisation.py OUT [OUT ...] [--json FILE]
+
+Each OUT is a folder that train.py --eval wrote, with any seed and setting.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from machine import describe, save
 from torch import Tensor
 
-from refersplat.checkpoint import load_gaussians
-from refersplat.config import Config, DataConfig, MatchConfig, TrainConfig
+from refersplat.command import RESOLVED, trained_gaussians
+from refersplat.config import Config, MatchConfig
 from refersplat.data import Scene, load_scene
 from refersplat.gaussians import Gaussians
 from refersplat.metrics import iou
@@ -25,7 +25,9 @@ from refersplat.model.answer import NO_GROUP, Answer, Answerer, Language
 from refersplat.model.groups import Groups, build_groups
 from refersplat.supervision import Blends, Supervision, supervise
 from refersplat.threshold import mask_probabilities
-from refersplat.train_referring import RESULT_FILE, STATE_FILE, hold_out, train
+from refersplat.train_referring import FORMAT, RESULT_FILE, STATE_FILE, hold_out
+from runs.config import load_yaml
+from runs.files import load_state
 from text_encoder import make_encoder
 
 SWITCHES = [field.name for field in fields(MatchConfig) if field.type == "bool"]
@@ -52,10 +54,9 @@ def pairs(scene: Scene) -> Iterator[Pair]:
     for view in scene.test:
         for item in view.objects:
             mask = item.mask()
-            if mask.any():
-                yield from (Pair(view, text, mask, False) for text in item.sentences)
-                old = taught.get(item.category or "", {})
-                yield from (Pair(view, text, mask, True) for text in old)
+            yield from (Pair(view, text, mask, False) for text in item.sentences)
+            old = taught.get(item.category or "", {})
+            yield from (Pair(view, text, mask, True) for text in old)
 
 
 def score(
@@ -81,38 +82,38 @@ def score(
     }
 
 
-class Trained(NamedTuple):
-    """One run of the referring stage."""
+class Run(NamedTuple):
+    """What train.py left in a folder."""
 
+    config: Config
+    gaussians: Gaussians
     answerer: Answerer
     threshold: float
     held_out: dict[str, Tensor] | None
     """What the field answered to sentences before it was taught them."""
 
 
-def trained(config: Config, scene: Scene, gaussians: Gaussians) -> Trained:
-    """Runs the referring stage and reads what it wrote."""
-    train(config, scene, gaussians)
-    learned = torch.load(Path(config.model_path, RESULT_FILE), weights_only=True)
-    trial = torch.load(Path(config.model_path, STATE_FILE), weights_only=True)["trial"]
+def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
+    """Reads the trained scene in a folder."""
+    gaussians = trained_gaussians(folder)
+    learned = load_state(folder / RESULT_FILE, FORMAT)
+    trial = load_state(folder / STATE_FILE, FORMAT)["trial"]
     encoder = make_encoder(config.text.encoder, config.text.cache)
     answerer = Answerer.from_state(learned, gaussians.means, encoder)
     held_out = None
     if trial is not None:
-        sentences = supervise(scene, config.train.keep_aside).sentences
         rows = hold_out(answerer.language.groups, config.seed)
-        held_out = dict(zip((sentences[row] for row in rows), trial, strict=True))
-    return Trained(answerer, learned["threshold"], held_out)
+        held_out = dict(zip((supervision.sentences[row] for row in rows), trial, strict=True))
+    return Run(config, gaussians, answerer, learned["threshold"], held_out)
 
 
-def variants(
-    run: Trained, supervision: Supervision, lifted: Groups
-) -> Iterator[tuple[str, Answerer]]:
-    """The default, and the same trained field with one ingredient less."""
-    yield "default", run.answerer
+def variants(run: Run, supervision: Supervision, blends: Blends) -> Iterator[tuple[str, Answerer]]:
+    """The run as it is, and the same trained field with one ingredient less."""
+    yield run.config.train.setting, run.answerer
     language = run.answerer.language
     if language is None:
         return
+    lifted = build_groups(supervision.lessons, run.gaussians, blends, refine_steps=0)
     options = language.matcher.options
     for name in SWITCHES:
         less = replace(options, **{name: False})
@@ -124,9 +125,7 @@ def variants(
     yield "without reject", replace(run.answerer, language=kept)
 
 
-def relearned(
-    run: Trained, supervision: Supervision, groups: Groups, options: MatchConfig
-) -> Language:
+def relearned(run: Run, supervision: Supervision, groups: Groups, options: MatchConfig) -> Language:
     """Another matching on the same field."""
     encoder = run.answerer.encoder
     return Language.learn(groups, supervision.sentences, encoder, options, run.held_out)
@@ -135,45 +134,29 @@ def relearned(
 def main() -> None:
     """Prints the table, and writes it where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scene", required=True)
-    parser.add_argument("--gaussians", required=True, help="a trained scene: .ply or chkpnt*.pth")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=TrainConfig().iterations)
-    parser.add_argument("--masks", default=DataConfig().masks, help="folder of the training masks")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="OUT")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
     machine = describe()
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    data = DataConfig(scene=args.scene, eval=True)
-    scene = load_scene(replace(data, masks=args.masks))
-    gaussians = load_gaussians(args.gaussians)
-    asked = list(pairs(load_scene(data)))
-    blends = Blends(gaussians)
-    supervision = supervise(scene, TrainConfig().keep_aside)
-    lifted = build_groups(supervision.lessons, gaussians, blends, refine_steps=0)
     rows = []
-    for seed in range(args.seeds):
-        for setting in ("published", "default"):
-            with tempfile.TemporaryDirectory() as folder:
-                options = TrainConfig(setting=setting, iterations=args.iterations)
-                run = trained(
-                    Config(model_path=folder, seed=seed, data=data, train=options),
-                    scene,
-                    gaussians,
-                )
-            for name, answerer in variants(run, supervision, lifted):
-                label = setting if setting == "published" else name
-                result = score(answerer, run.threshold, asked, blends)
-                rows.append({"variant": label, "seed": seed, **result})
-                print(f"{label:18} seed {seed}", *(f"{k} {v:.3f}" for k, v in result.items()))
-    print(f"\n{'':18}{'taught':>8}{'unseen':>8}   means over {args.seeds} seeds")
+    for folder in args.runs:
+        config = load_yaml(folder / RESOLVED, Config)
+        scene = load_scene(config.data)
+        supervision = supervise(scene, config.train.keep_aside)
+        run = load_run(folder, supervision, config)
+        blends, asked = Blends(run.gaussians), list(pairs(scene))
+        for name, answerer in variants(run, supervision, blends):
+            result = score(answerer, run.threshold, asked, blends)
+            rows.append({"variant": name, "seed": config.seed, "pairs": len(asked), **result})
+            print(f"{name:18} seed {config.seed}", *(f"{k} {v:.3f}" for k, v in result.items()))
+    print(f"\n{'means':18}{'runs':>6}{'taught':>8}{'unseen':>8}")
     for label in dict.fromkeys(row["variant"] for row in rows):
         chosen = [row for row in rows if row["variant"] == label]
         means = [sum(r[k] for r in chosen) / len(chosen) for k in ("miou_taught", "miou_unseen")]
-        print(f"{label:18}{means[0]:8.3f}{means[1]:8.3f}")
-    scene_row = {"scene": Path(args.scene).resolve().name, "pairs": len(asked)}
-    save(args.json, {**machine, **scene_row, "rows": rows})
+        print(f"{label:18}{len(chosen):6}{means[0]:8.3f}{means[1]:8.3f}")
+    save(args.json, {**machine, "rows": rows})
 
 
 if __name__ == "__main__":

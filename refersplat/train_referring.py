@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from refersplat.config import Config, TrainConfig
-from refersplat.data import Scene
+from refersplat.data import Scene, View
 from refersplat.gaussians import Gaussians
 from refersplat.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
 from refersplat.model.answer import Answerer, Language
 from refersplat.model.groups import Groups, build_groups
 from refersplat.model.referring import ReferringField
-from refersplat.supervision import Blends, Lesson, supervise
+from refersplat.ops import BlendMatrix
+from refersplat.supervision import Blends, Lesson, Supervision, supervise
 from refersplat.threshold import choose_threshold, mask_probabilities
 from runs.errors import InputError
 from runs.files import load_state, save_state
 from runs.progress import Progress
-from text_encoder import TextFeatures, make_encoder
+from text_encoder import TextEncoder, TextFeatures, make_encoder
 
 log = logging.getLogger(__name__)
 
@@ -136,20 +137,8 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
     """
     options, out = config.train, Path(config.model_path)
     supervision = supervise(scene, options.keep_aside)
-    device = gaussians.means.device
-    encoder = make_encoder(config.text.encoder, config.text.cache, device)
-    blends = Blends(gaussians, options.cache_gb)
-    groups = None
-    if config.match.groups and options.setting == "default":
-        steps = config.match.refine_steps
-        groups = build_groups(supervision.lessons, gaussians, blends, steps, config.seed)
-    frozen = Frozen(
-        positions=gaussians.means,
-        text=encoder(supervision.sentences).to(device),
-        blends=blends,
-        groups=groups,
-        held_out=hold_out(groups, config.seed) if groups and config.match.field else (),
-    )
+    encoder = make_encoder(config.text.encoder, config.text.cache, gaussians.means.device)
+    frozen = freeze(config, supervision, gaussians, encoder)
     identity = {
         "seed": config.seed,
         "setting": options.setting,
@@ -161,22 +150,15 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
     if config.resume and (out / STATE_FILE).exists():
         state.load(out / STATE_FILE, identity)
         log.info("going on from step %d of %s", state.step, out / STATE_FILE)
-
-    run_stage(config, state, frozen, supervision.lessons, identity)
-    threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
-    while state.stage + 1 < options.stages:
-        teacher = {**state.learned(), "threshold": threshold}
-        trial = state.trial
-        state = ReferringState.start(config, frozen, state.stage + 1)
-        state.teacher, state.trial = teacher, trial
-        run_stage(config, state, frozen, supervision.lessons, identity)
-        threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
+    state, threshold, aside_iou = run_stages(config, state, frozen, supervision, identity)
 
     language = None
-    if groups:
+    if frozen.groups:
         held_out = [supervision.sentences[row] for row in frozen.held_out]
         trial = dict(zip(held_out, state.trial, strict=True)) if state.trial is not None else None
-        language = Language.learn(groups, supervision.sentences, encoder, config.match, trial)
+        language = Language.learn(
+            frozen.groups, supervision.sentences, encoder, config.match, trial
+        )
         answerer = Answerer(
             state.field, state.features.detach(), gaussians.means, encoder, language
         )
@@ -202,6 +184,55 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
         "language": language.state_dict() if language else None,
     }
     save_state(out / RESULT_FILE, result)
+
+
+def freeze(
+    config: Config, supervision: Supervision, gaussians: Gaussians, encoder: TextEncoder
+) -> Frozen:
+    """Computes once what all steps need."""
+    blends = Blends(gaussians, config.train.cache_gb)
+    groups = None
+    if config.match.groups and config.train.setting == "default":
+        lessons, steps = supervision.lessons, config.match.refine_steps
+        with Progress("groups", 2 * len(lessons) + steps) as progress:
+
+            def drawn(view: View) -> BlendMatrix:
+                progress.advance()
+                return blends(view)
+
+            groups = build_groups(lessons, gaussians, drawn, steps, config.seed)
+    return Frozen(
+        positions=gaussians.means,
+        text=encoder(supervision.sentences).to(gaussians.means.device),
+        blends=blends,
+        groups=groups,
+        held_out=hold_out(groups, config.seed) if groups and config.match.field else (),
+    )
+
+
+def run_stages(
+    config: Config,
+    state: ReferringState,
+    frozen: Frozen,
+    supervision: Supervision,
+    identity: dict[str, Any],
+) -> tuple[ReferringState, float, float]:
+    """Goes through the stages that the training still has.
+
+    Returns:
+        state: The last stage's.
+        threshold: The best for the field alone on the views kept aside.
+        aside_iou: The mean IoU that it reaches there.
+    """
+    while True:
+        run_stage(config, state, frozen, supervision.lessons, identity)
+        threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
+        if state.stage + 1 >= config.train.stages:
+            return state, threshold, aside_iou
+        teacher = {**state.learned(), "threshold": threshold}
+        trial = state.trial
+        state = ReferringState.start(config, frozen, state.stage + 1)
+        state.teacher, state.trial = teacher, trial
 
 
 def run_stage(

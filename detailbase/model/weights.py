@@ -1,0 +1,156 @@
+"""Weights from published checkpoints, and from SPFormer's backbone."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runs.errors import InputError
+
+log = logging.getLogger(__name__)
+
+WRAPPERS = ("model", "state_dict", "net")
+"""Under which of these a checkpoint may keep its weights."""
+BACKBONE = ("input_conv.", "unet.", "output_layer.")
+TEXT_ENCODER = "text_encoder."
+"""Published checkpoints carry the text encoder, which is frozen and loaded by itself."""
+SHOWN = 3
+"""How many keys of a kind a message names."""
+
+
+def load_weights(model: nn.Module, path: Path | str, strict: bool = True) -> None:
+    """Loads a checkpoint of the whole network.
+
+    The weights may lie plain or under a wrapper, with or without "module." before their names, and
+    in either order that spconv has had. Those of the text encoder are left out.
+
+    Args:
+        model: Takes the weights; it stays as it was where an error is raised.
+        path: A checkpoint of the published code, or a state dict of this one.
+        strict: Whether every key must fit. If not, what does not is said as a warning.
+
+    Raises:
+        InputError: The file cannot be read, or its keys do not fit.
+    """
+    state = read_weights(path)
+    state = {name: value for name, value in state.items() if not name.startswith(TEXT_ENCODER)}
+    _load(model, state, Path(path), model.state_dict(), strict)
+
+
+def load_backbone(model: nn.Module, path: Path | str) -> None:
+    """Loads the U-Net alone, from SPFormer's backbone or from any checkpoint that has one.
+
+    Heads and decoders in the file are ignored; the U-Net must be there whole.
+
+    Raises:
+        InputError: The file cannot be read, or its U-Net does not fit.
+    """
+    state = read_weights(path)
+    found = {name: value for name, value in state.items() if name.startswith(BACKBONE)}
+    if not found:
+        raise InputError(
+            f"{path}: has no U-Net: no key begins with {', '.join(BACKBONE)}; the first is "
+            f"{min(state)!r}; take SPFormer's sp_unet_backbone.pth"
+        )
+    expected = {name: own for name, own in model.state_dict().items() if name.startswith(BACKBONE)}
+    _load(model, found, Path(path), expected, strict=True)
+    log.info("%s: took %d of %d weights, the U-Net's", path, len(found), len(state))
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """The weights in a checkpoint, by name without "module."; runs no code of the file.
+
+    Raises:
+        InputError: There is no such file, or no weights are in it, or a weight is not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint; name a .pth file with the network's weights")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a checkpoint ({reason}); it may be cut, or hold more than "
+            "tensors and plain values: get it again, or save its state dict alone"
+        ) from error
+    state = _unwrap(state, path)
+    weights = {}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{path}: {name}: expected a tensor, got {type(value).__name__}")
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name}: has values that are not finite; take another file")
+        weights[name.removeprefix("module.")] = value
+    return weights
+
+
+def _unwrap(state: Any, path: Path) -> dict[str, Any]:
+    for wrapper in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputError(f"{path}: expected weights by name, got {type(state).__name__}")
+    if not state:
+        raise InputError(f"{path}: has no weights in it")
+    return state
+
+
+def _load(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    path: Path,
+    expected: dict[str, Tensor],
+    strict: bool,
+) -> None:
+    """Puts a state into the model, if it fits what is expected."""
+    state = _in_todays_order(state, expected)
+    # Counters of steps that no computation reads; checkpoints before PyTorch 0.4.1 lack them.
+    missing = [
+        name for name in expected.keys() - state.keys() if not name.endswith("num_batches_tracked")
+    ]
+    unknown = list(state.keys() - expected.keys())
+    common = state.keys() & expected.keys()
+    other_shape = [name for name in common if state[name].shape != expected[name].shape]
+    problems = _list("missing", missing) + _list("unknown", unknown)
+    for name in sorted(other_shape)[:SHOWN]:
+        problems.append(
+            f"{name} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
+        )
+    if len(other_shape) > SHOWN:
+        problems.append(f"{len(other_shape) - SHOWN} more have another shape")
+    fitting = {name: state[name] for name in common - set(other_shape)}
+    if problems and (strict or not fitting):
+        raise InputError(
+            f"{path}: does not fit the network: {'; '.join(problems)}; use the config of the run "
+            "that made it"
+        )
+    if problems:
+        log.warning("%s: loaded %d weights; %s", path, len(fitting), "; ".join(problems))
+    model.load_state_dict(fitting, strict=False)
+
+
+def _list(kind: str, names: list[str]) -> list[str]:
+    """A line about some keys, or none."""
+    if not names:
+        return []
+    shown = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return [f"{len(names)} {'key is' if len(names) == 1 else 'keys are'} {kind} ({shown})"]
+
+
+def _in_todays_order(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Turns weights of spconv 1, (x, y, z, in, out), to (out, x, y, z, in).
+
+    One weight may fit both ways; all of a file's cannot, so they are turned together.
+    """
+    kernels = [name for name in state.keys() & expected.keys() if expected[name].ndim == 5]
+    if all(state[name].shape == expected[name].shape for name in kernels):
+        return state
+    turned = {name: state[name].permute(4, 0, 1, 2, 3) for name in kernels if state[name].ndim == 5}
+    fits = sum(value.shape == expected[name].shape for name, value in turned.items())
+    fits_as_is = sum(state[name].shape == expected[name].shape for name in kernels)
+    return {**state, **turned} if fits > fits_as_is else state

@@ -21,7 +21,9 @@ class TextFeatures:
     words: Tensor
     """[B, L, T], one feature per word (or word piece), zero where ``mask`` is False."""
     mask: Tensor
-    """[B, L] bool, True at words, False at padding. Special tokens are not among the words."""
+    """[B, L] bool, True at words, False at padding. Special tokens are not among the words, unless
+    the encoder frames them: then a begin token is before the first word, an end token behind the
+    last, and both count."""
     embeddings: Tensor
     """[B, T], the language model's own embedding of each sentence, of length 1: its mean over all
     tokens, special ones included, which is what MiniLM and its like are trained to compare."""
@@ -70,6 +72,6 @@ class TextEncoder(Protocol):
         """Encodes at least one sentence.
 
         Text gets one feature per word piece. A list of words gets one per word, of its first piece
-        alone, so that a word's index is its feature's.
+        alone, so that a word's index is its feature's, or one less where the encoder frames.
         """
         ...

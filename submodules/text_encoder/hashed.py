@@ -18,11 +18,12 @@ from .features import TextFeatures
 class HashTextEncoder:
     """A fixed random vector for each word: the same word means the same, and nothing else does."""
 
-    def __init__(self, dim: int = 64) -> None:
-        """Makes vectors of ``dim`` components."""
+    def __init__(self, dim: int = 64, is_framed: bool = False) -> None:
+        """Makes vectors of ``dim`` components, also for a begin and an end token if framed."""
         self.dim = dim
+        self.is_framed = is_framed
         self.name = "hash"
-        self.identity = f"hash-{dim}"
+        self.identity = f"hash-{dim}-framed" if is_framed else f"hash-{dim}"
 
     def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
         """Encodes sentences; see :class:`TextEncoder`."""
@@ -33,6 +34,8 @@ class HashTextEncoder:
         for sentence, words in zip(sentences, split, strict=True):
             if not words:
                 raise InputError(f"sentence {sentence!r} has no words")
+        if self.is_framed:
+            split = [["<s>", *words, "</s>"] for words in split]
         features = [torch.stack([self.word(word) for word in words]) for words in split]
         means = [normalize(sentence.mean(dim=0), dim=0) for sentence in features]
         return TextFeatures.collate(features, means)

@@ -33,17 +33,21 @@ class PretrainedTextEncoder:
     Only sentences of equal length share a batch, so there is no padding that could count.
     """
 
-    def __init__(self, source: str, name: str, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, source: str, name: str, device: torch.device | str = "cpu", is_framed: bool = False
+    ) -> None:
         """Names the checkpoint; the weights are read when the first sentence comes.
 
         Args:
             source: A folder, or a name that ``transformers`` can find.
             name: What a result records.
             device: Where the model runs. The features come back on the CPU.
+            is_framed: Whether the tokens that begin and end a sentence are among the words.
         """
         self.source = source
         self.name = name
         self.device = device
+        self.is_framed = is_framed
 
     @functools.cached_property
     def config(self) -> Any:
@@ -69,9 +73,10 @@ class PretrainedTextEncoder:
     @functools.cached_property
     def identity(self) -> str:
         """The name with a hash of a folder's files, or with the commit on the hub."""
+        frame = "+frame" if self.is_framed else ""
         folder = Path(self.source)
         if not folder.is_dir():
-            return f"{self.name}@{getattr(self.config, '_commit_hash', None)}"
+            return f"{self.name}@{getattr(self.config, '_commit_hash', None)}{frame}"
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
             if path.suffix in (".json", ".txt", ".safetensors", ".bin", ".model"):
@@ -79,7 +84,7 @@ class PretrainedTextEncoder:
                 with open(path, "rb") as file:
                     for block in iter(functools.partial(file.read, 1 << 20), b""):
                         digest.update(block)
-        return f"{self.name}@{digest.hexdigest()[:16]}"
+        return f"{self.name}@{digest.hexdigest()[:16]}{frame}"
 
     @functools.cached_property
     def max_pieces(self) -> int:
@@ -97,7 +102,13 @@ class PretrainedTextEncoder:
         framed = self.tokenizer("a")["input_ids"]
         (piece,) = self._split("a")
         begin = framed.index(piece)
-        return framed[:begin], framed[begin + 1 :]
+        before, after = framed[:begin], framed[begin + 1 :]
+        if self.is_framed and not (before and after):
+            raise InputError(
+                f"text.encoder: {self.name} puts no token before or behind a sentence; this model "
+                "asks for both: name a BERT-like encoder"
+            )
+        return before, after
 
     def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
         """Encodes sentences; see :class:`TextEncoder`."""
@@ -138,7 +149,8 @@ class PretrainedTextEncoder:
         before, after = self.special_pieces
         ids = torch.tensor([before + row + after for row in pieces], device=self.device)
         hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-        words = hidden[:, len(before) : len(before) + len(pieces[0])]
+        begin, end = len(before), len(before) + len(pieces[0])
+        words = hidden[:, begin - 1 : end + 1] if self.is_framed else hidden[:, begin:end]
         return words.cpu(), normalize(hidden.mean(dim=1), dim=1).cpu()
 
     def _load(self, kind: str, **options: Any) -> Any:
@@ -168,7 +180,10 @@ def packaged_encoder() -> Path:
 
 
 def make_encoder(
-    name: str = "auto", cache: str | Path | None = None, device: torch.device | str = "cpu"
+    name: str = "auto",
+    cache: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    is_framed: bool = False,
 ) -> TextEncoder:
     """Builds the encoder that ``text.encoder`` names.
 
@@ -177,15 +192,17 @@ def make_encoder(
             a name that ``transformers`` knows.
         cache: A folder to keep encoded sentences in; None or "" keeps none.
         device: Where the language model runs.
+        is_framed: Whether the begin and end tokens' features are among the words.
 
     Raises:
         InputError: There is no such encoder here. A checkpoint is only opened when needed.
     """
     if name == "hash":
-        return HashTextEncoder()
+        return HashTextEncoder(is_framed=is_framed)
     if name == "auto":
-        encoder = PretrainedTextEncoder(str(packaged_encoder()), "all-MiniLM-L6-v2", device)
+        source, name = packaged_encoder(), "all-MiniLM-L6-v2"
     else:
         source = Path(name).expanduser()
-        encoder = PretrainedTextEncoder(str(source) if source.is_dir() else name, name, device)
+    source = str(source) if source.is_dir() else name
+    encoder = PretrainedTextEncoder(source, name, device, is_framed)
     return CachedTextEncoder(encoder, Path(cache).expanduser()) if cache else encoder

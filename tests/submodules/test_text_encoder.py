@@ -66,6 +66,37 @@ def test_split_words_get_one_feature_each(minilm):
     assert whole.mask.sum() > len(words)
 
 
+@pytest.mark.parametrize("name", ["hash", "auto"])
+def test_framed_words_stand_between_begin_and_end(name):
+    words = [["an", "unbelievably", "yellow", "thing"], ["thing"]]
+    bare, framed = (make_encoder(name, is_framed=is_framed)(words) for is_framed in (False, True))
+    assert framed.mask.sum(dim=1).tolist() == [6, 3]
+    for index, sentence in enumerate(words):
+        assert_close(framed.words[index, 1 : len(sentence) + 1], bare.words[index, : len(sentence)])
+
+
+def test_framing_tokens_are_those_of_the_model(minilm):
+    framed = make_encoder("auto", is_framed=True)([SHORT])
+    tokens = minilm.tokenizer([SHORT], return_tensors="pt")
+    with torch.no_grad():
+        hidden = minilm.model(**tokens).last_hidden_state
+    assert_close(framed.words, hidden, atol=5e-6, rtol=0)
+
+
+def test_long_framed_sentence_keeps_its_end(minilm, caplog):
+    with caplog.at_level(logging.WARNING):
+        features = make_encoder("auto", is_framed=True)([["cup"] * 600])
+    assert features.mask.sum() == 512
+    assert "the last 90 of ['cup'" in caplog.text
+
+
+def test_framing_needs_both_tokens():
+    encoder = make_encoder("auto", is_framed=True)
+    encoder.tokenizer = lambda text, **_: {"input_ids": [7]}
+    with pytest.raises(InputError, match="MiniLM-L6-v2 puts no token before or behind a sentence"):
+        _ = encoder.special_pieces
+
+
 def test_long_sentence_is_cut_and_said(minilm, caplog):
     with caplog.at_level(logging.WARNING):
         features = minilm(["cup " * 600])
@@ -121,6 +152,16 @@ def test_cache_keeps_encoders_and_forms_apart(tmp_path):
         for sentence in ("a b", ["a", "b"])
     }
     assert len(paths) == 4
+
+
+@pytest.mark.parametrize("name", ["hash", "auto"])
+def test_cache_keeps_framed_words_apart(name, tmp_path):
+    sentence = ["a", "mug"]
+    lengths = [
+        int(make_encoder(name, tmp_path, is_framed=is_framed)([sentence]).mask.sum())
+        for is_framed in (False, True, False, True)
+    ]
+    assert lengths == [2, 4, 2, 4]
 
 
 def test_broken_cache_file_is_encoded_again(tmp_path, caplog):

@@ -20,6 +20,8 @@ from setuptools.command.build_ext import build_ext
 
 NATIVE_PACKAGES = ["refersplat", "detailbase"]
 SUBMODULES = find_packages("submodules")
+SHARED = "submodules/native/csrc"
+"""Sources that are built into the ops of every package."""
 REPORT = "native_build.txt"
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -43,24 +45,22 @@ MSVC_COMMON = ["/O2", "/std:c++17", "/EHsc", "/DNDEBUG", "/D_USE_MATH_DEFINES", 
 
 def extensions(package: str) -> list[Extension]:
     """One extension for each instruction set that this kind of machine may have."""
-    sources = sorted(map(str, Path(package, "csrc").glob("*.cpp")))
-    headers = [str(p) for d in (f"{package}/csrc", NATIVE_HEADERS) for p in Path(d).glob("*.h")]
+    folders = [f"{package}/csrc", SHARED]
+    sources = sorted(str(path) for folder in folders for path in Path(folder).glob("*.cpp"))
+    headers = [str(path) for folder in folders for path in Path(folder).glob("*.h")]
     variants = list(UNIX_FLAGS) if IS_X86 else ["base"]
     return [
         Extension(
             f"{package}._cpu_{variant}",
             sources=sources,
             depends=headers,
-            include_dirs=[f"{package}/csrc", NATIVE_HEADERS],
+            include_dirs=folders,
             define_macros=[("REFER_MODULE_NAME", f"_cpu_{variant}")],
             language="c++",
             optional=True,
         )
         for variant in variants
     ]
-
-
-NATIVE_HEADERS = "submodules/native/csrc"
 
 
 class BuildNative(build_ext):
@@ -170,7 +170,9 @@ setup(
     package_dir={
         name: f"submodules/{name.replace('.', '/')}" for name in SUBMODULES if "." not in name
     },
-    package_data={name: ["csrc/*.h", "csrc/*.cpp"] for name in [*NATIVE_PACKAGES, "native"]},
+    package_data={
+        name: ["csrc/*.h", "csrc/*.cpp", "csrc/*.cu"] for name in [*NATIVE_PACKAGES, "native"]
+    },
     ext_modules=[extension for package in NATIVE_PACKAGES for extension in extensions(package)],
     cmdclass={"build_ext": BuildNative},
 )

@@ -73,9 +73,10 @@ def native_sources(tree):
 
 def build_stubs(tree, **environment):
     """Builds the variants of a module with nothing in it; returns what the build left behind."""
-    for package in PACKAGES:
-        for source in (tree / package / "csrc").glob("*.cpp"):
+    for source in native_sources(tree):
+        if source.suffix == ".cpp":
             source.unlink()
+    for package in PACKAGES:
         (tree / package / "csrc" / "stub.cpp").write_text(STUB)
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, **environment)
     built = {path.name.split(".")[0] for path in (tree / "refersplat").glob("_cpu_*")}
@@ -127,7 +128,9 @@ def test_editable_install_without_a_compiler_works(tree, tmp_path):
 
 
 def test_a_failed_build_tells_the_compilers_error(tree):
-    (tree / "refersplat" / "csrc" / "knn.h").write_text("#error this cannot be compiled\n")
+    (tree / "submodules" / "native" / "csrc" / "knn.h").write_text(
+        "#error this cannot be compiled\n"
+    )
     for source in tree.glob("*/csrc/*.cpp"):
         source.write_text('#include "knn.h"\n')
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree)

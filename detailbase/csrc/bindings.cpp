@@ -147,15 +147,25 @@ void bind_features(py::module_& module) {
 }
 
 template <typename T>
-void bind_meshes(py::module_& module) {
+void bind_superpoints(py::module_& module) {
   module.def("mesh_superpoints", [](const Array<T>& vertices, const Array<int64_t>& faces, double k,
-                                    int64_t min_vertices, int threads, Array<int64_t>& labels) {
+                                    int64_t min_size, bool as_scannet, int threads,
+                                    Array<int64_t>& labels) {
     const T* at = vertices.data();
     const int64_t *corners = faces.data(), num_vertices = vertices.shape(0);
     const int64_t num_faces = faces.shape(0);
+    const auto rule = as_scannet ? refer::MeshRule::kScannet : refer::MeshRule::kArea;
     int64_t* to = labels.mutable_data();
     py::gil_scoped_release release;
-    refer::mesh_superpoints(at, num_vertices, corners, num_faces, k, min_vertices, threads, to);
+    refer::mesh_superpoints(at, num_vertices, corners, num_faces, k, min_size, rule, threads, to);
+  });
+  module.def("cloud_superpoints", [](const Array<T>& points, int64_t neighbours, double k,
+                                     int64_t min_size, int threads, Array<int64_t>& labels) {
+    const T* at = points.data();
+    const int64_t num_points = points.shape(0);
+    int64_t* to = labels.mutable_data();
+    py::gil_scoped_release release;
+    refer::cloud_superpoints(at, num_points, neighbours, k, min_size, threads, to);
   });
 }
 
@@ -166,6 +176,6 @@ PYBIND11_MODULE(REFER_MODULE_NAME, module) {
   bind_voxels<int64_t>(module);
   bind_features<float>(module);
   bind_features<double>(module);
-  bind_meshes<float>(module);
-  bind_meshes<double>(module);
+  bind_superpoints<float>(module);
+  bind_superpoints<double>(module);
 }

@@ -1,15 +1,24 @@
+// ScanNet's program rounds after every operation: joined into one, they would round once.
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#elif defined(_MSC_VER)
+#pragma fp_contract(off)
+#endif
 #include "superpoints.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstring>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "knn.h"
 #include "parallel.h"
 #include "radix_sort.h"
+#include "segments.h"
 #include "voxels.h"
 
 namespace refer {
@@ -19,27 +28,57 @@ constexpr int64_t kAtOnce = 1 << 14;
 // To this 1 - cos is rounded, and by this an edge must rise above its vertex's plane to be convex:
 // rounding errors would order the edges of flat surfaces by chance, on every machine differently.
 constexpr double kResolution = 1.0 / (int64_t{1} << 30);
-
-struct Point {
-  double x, y, z;
-};
-
-Point operator-(const Point& a, const Point& b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
-double dot(const Point& a, const Point& b) { return a.x * b.x + a.y * b.y + a.z * b.z; }
-
-struct Edge {
-  int32_t from, to;
-};
+// Where the two smallest spreads of points differ by less than this part of the largest, they lie
+// in no plane.
+constexpr double kFlatness = 1e-9;
 
 template <typename T>
-std::vector<Point> points_of(const T* vertices, int64_t count) {
-  std::vector<Point> points(count);
+struct Point {
+  T x, y, z;
+};
+template <typename T>
+Point<T> operator+(const Point<T>& a, const Point<T>& b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z};
+}
+template <typename T>
+Point<T> operator-(const Point<T>& a, const Point<T>& b) {
+  return {a.x - b.x, a.y - b.y, a.z - b.z};
+}
+template <typename T>
+Point<T> operator*(T a, const Point<T>& b) {
+  return {a * b.x, a * b.y, a * b.z};
+}
+template <typename T>
+Point<T> operator/(const Point<T>& a, T b) {
+  return {a.x / b, a.y / b, a.z / b};
+}
+template <typename T>
+T dot(const Point<T>& a, const Point<T>& b) {
+  return a.x * b.x + a.y * b.y + a.z * b.z;
+}
+template <typename T>
+Point<T> cross(const Point<T>& a, const Point<T>& b) {
+  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
+// Of length 1, or 0.
+template <typename T>
+Point<T> unit(const Point<T>& a) {
+  const T length = std::sqrt(dot(a, a));
+  return length > 0 ? a / length : a;
+}
+
+template <typename W, typename T>
+std::vector<Point<W>> points_of(const char* name, const T* coordinates, int64_t count) {
+  if (count > INT32_MAX)
+    throw std::invalid_argument(std::string(name) + " must be fewer than 2^31");
+  std::vector<Point<W>> points(count);
   for (int64_t i = 0; i < count; ++i) {
-    const T* v = vertices + 3 * i;
-    if (!std::isfinite(double(v[0]) + v[1] + v[2])) {
-      throw std::invalid_argument("vertices must be finite, row " + std::to_string(i) + " is not");
+    const T* at = coordinates + 3 * i;
+    if (!std::isfinite(double(at[0]) + at[1] + at[2])) {
+      throw std::invalid_argument(std::string(name) + " must be finite, row " + std::to_string(i) +
+                                  " is not");
     }
-    points[i] = {v[0], v[1], v[2]};
+    points[i] = {W(at[0]), W(at[1]), W(at[2])};
   }
   return points;
 }
@@ -54,144 +93,211 @@ void check_faces(const int64_t* faces, int64_t num_faces, int64_t num_vertices) 
   }
 }
 
-// Of length 1; of length 0 where a vertex has no face that has an area.
-std::vector<Point> vertex_normals(const std::vector<Point>& points, const int64_t* faces,
-                                  int64_t num_faces) {
-  std::vector<Point> normals(points.size(), {0, 0, 0});
-  for (const int64_t* face = faces; face != faces + 3 * num_faces; face += 3) {
-    const Point a = points[face[1]] - points[face[0]], b = points[face[2]] - points[face[0]];
-    const Point n = {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
-    for (int corner = 0; corner < 3; ++corner) {
-      Point& sum = normals[face[corner]];
-      sum = {sum.x + n.x, sum.y + n.y, sum.z + n.z};
-    }
-  }
-  for (Point& n : normals) {
-    const double length = std::sqrt(dot(n, n));
-    if (length > 0) n = {n.x / length, n.y / length, n.z / length};
-  }
-  return normals;
-}
-
-// Each edge of the triangles once, its lower vertex first, sorted.
-std::vector<Edge> distinct_edges(const int64_t* faces, int64_t num_faces, int64_t num_vertices,
-                                 int threads) {
-  const int bits = bit_count(num_vertices);
-  std::vector<Keyed> sides(3 * num_faces);
-  parallel_for(num_faces, kAtOnce, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = 3 * begin; i < 3 * end; ++i) {
-      const uint64_t a = faces[i], b = faces[i % 3 == 2 ? i - 2 : i + 1];
-      sides[i] = {std::min(a, b) << bits | std::max(a, b), i};
-    }
-  });
-  radix_sort(sides, 2 * bits, threads);
+// The edges of these keys (one vertex above the other's `bits`), each once, sorted.
+std::vector<Edge> distinct_edges(std::vector<Keyed>& keys, int bits, int threads) {
+  radix_sort(keys, 2 * bits, threads);
   std::vector<Edge> edges;
-  edges.reserve(sides.size() / 2 + 1);
-  for (size_t i = 0; i < sides.size(); ++i) {
-    if (i > 0 && sides[i].key == sides[i - 1].key) continue;
-    const uint64_t from = sides[i].key >> bits, to = sides[i].key & ((uint64_t{1} << bits) - 1);
+  edges.reserve(keys.size() / 2 + 1);
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (i > 0 && keys[i].key == keys[i - 1].key) continue;
+    const uint64_t from = keys[i].key >> bits, to = keys[i].key & ((uint64_t{1} << bits) - 1);
     if (from != to) edges.push_back({static_cast<int32_t>(from), static_cast<int32_t>(to)});
   }
   return edges;
 }
 
-std::vector<double> edge_weights(const std::vector<Point>& points,
-                                 const std::vector<Point>& normals, const std::vector<Edge>& edges,
-                                 int threads) {
-  std::vector<double> weights(edges.size());
-  parallel_for(
-      static_cast<int64_t>(edges.size()), kAtOnce, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const auto [from, to] = edges[i];
-          const double bend = 1 - dot(normals[from], normals[to]);
-          const double w = std::max(0.0, std::round(bend / kResolution)) * kResolution;
-          const Point way = points[to] - points[from];
-          const bool is_convex = dot(normals[to], way) > kResolution * std::sqrt(dot(way, way));
-          weights[i] = is_convex ? w * w : w;
-        }
-      });
-  return weights;
+Keyed edge_key(uint64_t a, uint64_t b, int bits) {
+  return {std::min(a, b) << bits | std::max(a, b), 0};
 }
 
-// Disjoint sets of vertices, each with its size and the weight that may still join it.
-class Segments {
- public:
-  Segments(int64_t count, double k) : k_(k), parent_(count), size_(count, 1), limit_(count, k) {
-    std::iota(parent_.begin(), parent_.end(), 0);
-  }
+double rounded(double bend) { return std::max(0.0, std::round(bend / kResolution)) * kResolution; }
 
-  int32_t find(int32_t vertex) {
-    while (parent_[vertex] != vertex) {
-      parent_[vertex] = parent_[parent_[vertex]];
-      vertex = parent_[vertex];
+// By area. A vertex without a face that has an area has the normal 0.
+Graph<double> area_graph(const std::vector<Point<double>>& points, const int64_t* faces,
+                         int64_t num_faces, int threads) {
+  std::vector<Point<double>> normals(points.size(), {0, 0, 0});
+  for (const int64_t* face = faces; face != faces + 3 * num_faces; face += 3) {
+    const Point<double>& corner = points[face[0]];
+    const Point<double> n = cross(points[face[1]] - corner, points[face[2]] - corner);
+    for (int i = 0; i < 3; ++i) normals[face[i]] = normals[face[i]] + n;
+  }
+  for (Point<double>& n : normals) n = unit(n);
+
+  const int bits = bit_count(static_cast<int64_t>(points.size()));
+  std::vector<Keyed> sides(3 * num_faces);
+  parallel_for(num_faces, kAtOnce, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 3 * begin; i < 3 * end; ++i) {
+      sides[i] = edge_key(faces[i], faces[i % 3 == 2 ? i - 2 : i + 1], bits);
     }
-    return vertex;
+  });
+  Graph<double> graph{distinct_edges(sides, bits, threads), {}};
+  graph.weights.resize(graph.edges.size());
+  parallel_for(
+      static_cast<int64_t>(graph.edges.size()), kAtOnce, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const auto [from, to] = graph.edges[i];
+          const double w = rounded(1 - dot(normals[from], normals[to]));
+          const Point<double> way = points[to] - points[from];
+          const bool is_convex = dot(normals[to], way) > kResolution * std::sqrt(dot(way, way));
+          graph.weights[i] = is_convex ? w * w : w;
+        }
+      });
+  return graph;
+}
+
+// As ScanNet's program does it. A face without an area, which has no normal there, is left out of
+// its vertices' means.
+Graph<float> scannet_graph(const std::vector<Point<float>>& points, const int64_t* faces,
+                           int64_t num_faces, int threads) {
+  std::vector<Point<float>> normals(points.size(), {0, 0, 0});
+  std::vector<int32_t> counts(points.size(), 0);
+  for (const int64_t* face = faces; face != faces + 3 * num_faces; face += 3) {
+    const Point<float>& corner = points[face[0]];
+    const Point<float> n = unit(cross(points[face[1]] - corner, points[face[2]] - corner));
+    if (!(dot(n, n) > 0)) continue;
+    for (int i = 0; i < 3; ++i) {
+      Point<float>& mean = normals[face[i]];
+      const float share = 1.0f / (static_cast<float>(counts[face[i]]++) + 1.0f);
+      mean = share * n + (1.0f - share) * mean;
+    }
   }
 
-  void join(int32_t a, int32_t b, double weight) {
-    if (size_[a] < size_[b]) std::swap(a, b);
-    parent_[b] = a;
-    size_[a] += size_[b];
-    limit_[a] = weight + k_ / size_[a];
+  Graph<float> graph;
+  graph.edges.resize(3 * num_faces);
+  graph.weights.resize(3 * num_faces);
+  parallel_for(num_faces, kAtOnce, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 3 * begin; i < 3 * end; ++i) {
+      constexpr int kFrom[] = {0, 0, 2}, kTo[] = {1, 2, 1};
+      const int64_t* face = faces + i / 3 * 3;
+      const int64_t from = face[kFrom[i % 3]], to = face[kTo[i % 3]];
+      const float w = 1.0f - dot(normals[from], normals[to]);
+      const bool is_convex = dot(normals[to], unit(points[to] - points[from])) > 0;
+      graph.edges[i] = {static_cast<int32_t>(from), static_cast<int32_t>(to)};
+      graph.weights[i] = is_convex ? w * w : w;
+    }
+  });
+  return graph;
+}
+
+// The direction in which points vary least, of length 1, from the six sums of their products (xx,
+// xy, xz, yy, yz, zz), by Jacobi's rotations; 0 where two directions are equally good.
+Point<double> flattest(const std::array<double, 6>& sums) {
+  double m[3][3] = {
+      {sums[0], sums[1], sums[2]}, {sums[1], sums[3], sums[4]}, {sums[2], sums[4], sums[5]}};
+  double axes[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};  // columns
+  for (int sweep = 0; sweep < 12; ++sweep) {
+    const double off = m[0][1] * m[0][1] + m[0][2] * m[0][2] + m[1][2] * m[1][2];
+    const double trace = m[0][0] + m[1][1] + m[2][2];
+    if (!(off > 1e-32 * trace * trace)) break;
+    for (int p = 0; p < 2; ++p) {
+      for (int q = p + 1; q < 3; ++q) {
+        if (m[p][q] == 0) continue;
+        const double half = (m[q][q] - m[p][p]) / (2 * m[p][q]);
+        const double t = std::copysign(1.0, half) / (std::fabs(half) + std::sqrt(half * half + 1));
+        const double c = 1 / std::sqrt(t * t + 1), s = t * c;
+        for (int i = 0; i < 3; ++i) {
+          const double a = m[i][p], b = m[i][q];
+          m[i][p] = c * a - s * b;
+          m[i][q] = s * a + c * b;
+        }
+        for (int i = 0; i < 3; ++i) {
+          const double a = m[p][i], b = m[q][i];
+          m[p][i] = c * a - s * b;
+          m[q][i] = s * a + c * b;
+        }
+        for (auto& row : axes) {
+          const double a = row[p], b = row[q];
+          row[p] = c * a - s * b;
+          row[q] = s * a + c * b;
+        }
+      }
+    }
   }
+  int order[] = {0, 1, 2};
+  std::sort(order, order + 3, [&](int a, int b) { return m[a][a] < m[b][b]; });
+  const int least = order[0];
+  if (!(m[order[1]][order[1]] - m[least][least] > kFlatness * m[order[2]][order[2]]))
+    return {0, 0, 0};
+  return {axes[0][least], axes[1][least], axes[2][least]};
+}
 
-  int32_t size(int32_t root) const { return size_[root]; }
-  double limit(int32_t root) const { return limit_[root]; }
-
- private:
-  double k_;
-  std::vector<int32_t> parent_, size_;
-  std::vector<double> limit_;
-};
+Graph<double> cloud_graph(const std::vector<Point<double>>& points, const int64_t* nearest,
+                          int64_t neighbours, int threads) {
+  const int64_t count = static_cast<int64_t>(points.size());
+  const int bits = bit_count(count);
+  std::vector<Point<double>> normals(count);
+  std::vector<Keyed> pairs(count * neighbours);
+  parallel_for(count, kAtOnce / 16, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t* others = nearest + i * neighbours;
+      Point<double> mean = {0, 0, 0};
+      for (int64_t j = 0; j < neighbours; ++j) {
+        pairs[i * neighbours + j] = edge_key(i, others[j], bits);
+        mean = mean + (points[others[j]] - points[i]);
+      }
+      mean = mean / static_cast<double>(neighbours);
+      std::array<double, 6> sums = {};
+      for (int64_t j = 0; j < neighbours; ++j) {
+        const Point<double> d = points[others[j]] - points[i] - mean;
+        const double products[] = {d.x * d.x, d.x * d.y, d.x * d.z,
+                                   d.y * d.y, d.y * d.z, d.z * d.z};
+        for (int s = 0; s < 6; ++s) sums[s] += products[s];
+      }
+      normals[i] = flattest(sums);
+    }
+  });
+  Graph<double> graph{distinct_edges(pairs, bits, threads), {}};
+  graph.weights.resize(graph.edges.size());
+  parallel_for(static_cast<int64_t>(graph.edges.size()), kAtOnce, threads,
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const auto [from, to] = graph.edges[i];
+                   const Point<double> way = points[to] - points[from];
+                   const double bend = 1 - std::fabs(dot(normals[from], normals[to]));
+                   graph.weights[i] = dot(way, way) > 0 ? rounded(bend) : 0;
+                 }
+               });
+  return graph;
+}
 
 }  // namespace
 
 template <typename T>
 void mesh_superpoints(const T* vertices, int64_t num_vertices, const int64_t* faces,
-                      int64_t num_faces, double k, int64_t min_vertices, int threads,
+                      int64_t num_faces, double k, int64_t min_size, MeshRule rule, int threads,
                       int64_t* labels) {
-  if (num_vertices > INT32_MAX) throw std::invalid_argument("vertices must be fewer than 2^31");
-  const std::vector<Point> points = points_of(vertices, num_vertices);
-  check_faces(faces, num_faces, num_vertices);
-  const std::vector<Point> normals = vertex_normals(points, faces, num_faces);
-  const std::vector<Edge> edges = distinct_edges(faces, num_faces, num_vertices, threads);
-  const std::vector<double> weights = edge_weights(points, normals, edges, threads);
-
-  std::vector<Keyed> order(edges.size());
-  for (size_t i = 0; i < edges.size(); ++i) {
-    order[i].row = static_cast<int64_t>(i);
-    // Numbers that are not negative are ordered as their bits.
-    std::memcpy(&order[i].key, &weights[i], sizeof(double));
-  }
-  radix_sort(order, 64, threads);
-
-  Segments segments(num_vertices, k);
-  for (const Keyed& next : order) {
-    const double weight = weights[next.row];
-    const int32_t a = segments.find(edges[next.row].from), b = segments.find(edges[next.row].to);
-    if (a != b && weight <= segments.limit(a) && weight <= segments.limit(b)) {
-      segments.join(a, b, weight);
-    }
-  }
-  for (const Keyed& next : order) {
-    const int32_t a = segments.find(edges[next.row].from), b = segments.find(edges[next.row].to);
-    if (a != b && std::min(segments.size(a), segments.size(b)) < min_vertices) {
-      segments.join(a, b, 0);
-    }
-  }
-
-  std::vector<int64_t> number(num_vertices, -1);
-  int64_t count = 0;
-  for (int64_t i = 0; i < num_vertices; ++i) {
-    int64_t& label = number[segments.find(static_cast<int32_t>(i))];
-    if (label < 0) label = count++;
-    labels[i] = label;
+  const auto work = [&](auto graph_of, auto weight) {
+    const auto points = points_of<decltype(weight)>("vertices", vertices, num_vertices);
+    check_faces(faces, num_faces, num_vertices);
+    segment(graph_of(points, faces, num_faces, threads), num_vertices, k, min_size, threads,
+            labels);
+  };
+  if (rule == MeshRule::kScannet) {
+    work(scannet_graph, float());
+  } else {
+    work(area_graph, double());
   }
 }
 
-template void mesh_superpoints(const float*, int64_t, const int64_t*, int64_t, double, int64_t, int,
-                               int64_t*);
-template void mesh_superpoints(const double*, int64_t, const int64_t*, int64_t, double, int64_t,
-                               int, int64_t*);
+template <typename T>
+void cloud_superpoints(const T* points, int64_t num_points, int64_t neighbours, double k,
+                       int64_t min_size, int threads, int64_t* labels) {
+  // In float32 rounding would choose among neighbours that are almost equally near.
+  static_assert(sizeof(Point<double>) == 3 * sizeof(double));
+  const auto points64 = points_of<double>("points", points, num_points);
+  const double* at = reinterpret_cast<const double*>(points64.data());
+  std::vector<double> distances(num_points * neighbours);
+  std::vector<int64_t> nearest(num_points * neighbours);
+  knn(at, num_points, at, num_points, neighbours, threads, distances.data(), nearest.data());
+  segment(cloud_graph(points64, nearest.data(), neighbours, threads), num_points, k, min_size,
+          threads, labels);
+}
+
+#define REFER_SUPERPOINTS(T)                                                                  \
+  template void mesh_superpoints(const T*, int64_t, const int64_t*, int64_t, double, int64_t, \
+                                 MeshRule, int, int64_t*);                                    \
+  template void cloud_superpoints(const T*, int64_t, int64_t, double, int64_t, int, int64_t*);
+REFER_SUPERPOINTS(float)
+REFER_SUPERPOINTS(double)
 
 }  // namespace refer

@@ -1,21 +1,34 @@
-// Over-segmentation of a surface: Felzenszwalb and Huttenlocher's, on the edges of a mesh.
+// Over-segmentation of surfaces: Felzenszwalb and Huttenlocher's, on the edges of a mesh or between
+// neighbouring points.
+//
+// An edge weighs 1 - cos of the angle between the normals at its ends. Edges are taken from the
+// lightest on; one joins two segments that it is no heavier than either's heaviest edge so far plus
+// k / size. Then, in the same order, segments of fewer than min_size vertices are joined to what
+// they touch.
 #pragma once
 
 #include <cstdint>
 
 namespace refer {
 
+// What a mesh's normals are. By area: the faces' cross products, added and brought to length 1.
+// As ScanNet's own program takes them: the mean of the faces' unit normals, whatever its length,
+// in float32, and every side of every triangle is an edge, so most occur twice.
+enum class MeshRule { kArea, kScannet };
+
 // labels [N] of vertices [N, 3], numbered in the order of their first vertices, for triangles
-// faces [F, 3].
-//
-// An edge weighs 1 - cos of the angle between its vertices' normals, and the square of that where
-// the surface is convex. Edges are taken from the lightest on (equal ones by their vertices'
-// numbers); one joins two segments that it is no heavier than either's heaviest edge so far plus
-// k / size. Then, in the same order, segments of fewer than min_vertices are joined to what they
-// touch. Normals are the sums of the faces' cross products.
+// faces [F, 3]. Weights are squared where the surface is convex. Equal edges come in the order of
+// their vertices' numbers, or of the faces for kScannet.
 template <typename T>
 void mesh_superpoints(const T* vertices, int64_t num_vertices, const int64_t* faces,
-                      int64_t num_faces, double k, int64_t min_vertices, int threads,
+                      int64_t num_faces, double k, int64_t min_size, MeshRule rule, int threads,
                       int64_t* labels);
+
+// labels [N] of points [N, 3]. Each has edges to its nearest `neighbours`, itself counted, and the
+// normal of the plane through them; it has no sign, so angles are at most 90 degrees. Points at one
+// place weigh 0.
+template <typename T>
+void cloud_superpoints(const T* points, int64_t num_points, int64_t neighbours, double k,
+                       int64_t min_size, int threads, int64_t* labels);
 
 }  // namespace refer

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ MAX_AXIS_BITS = 21
 """Three coordinates of so many bits make one int64."""
 SUPERPOINT_RESOLUTION = 2.0**-30
 """Below this angles and slopes are rounding errors, and must not order edges."""
+SUPERPOINT_FLATNESS = 1e-9
+"""Points whose two smallest spreads differ by less, as part of the largest, lie in no plane."""
 
 
 def voxel_keys(
@@ -200,40 +203,138 @@ def mesh_superpoints(
     faces: Tensor,  # [F, 3]
     k: float,
     min_vertices: int,
+    as_scannet: bool = False,
 ) -> Tensor:  # [N]
     """Felzenszwalb and Huttenlocher's segments of a mesh, numbered by their first vertices."""
-    points, count = vertices.double(), len(vertices)
-    if len(infinite := (~points.isfinite().all(dim=1)).nonzero()):
-        raise ValueError(f"vertices must be finite, row {int(infinite[0])} is not")
+    _check_finite("vertices", vertices)
+    count = len(vertices)
     if len(wrong := ((faces < 0) | (faces >= count)).nonzero()):
         face, corner = wrong[0].tolist()
         raise ValueError(
             f"faces must name vertices in 0..{count - 1}, face {face} names "
             f"{int(faces[face, corner])}"
         )
+    if as_scannet:
+        return _join(*_scannet_edges(vertices.float(), faces), count, k, min_vertices)
+    points = vertices.double()
     a, b, c = points[faces].unbind(dim=1)
     areas = torch.linalg.cross(b - a, c - a)[:, None].expand(-1, 3, -1)  # [F, 3, 3]
     normals = torch.zeros_like(points).index_add(0, faces.flatten(), areas.reshape(-1, 3))
-    length = normals.norm(dim=1, keepdim=True)
-    normals = normals / length.where(length > 0, 1)
+    normals = normals / _length(normals)
 
     sides = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    edges = torch.unique(sides.sort(dim=1).values, dim=0)
-    start, end = edges[edges[:, 0] != edges[:, 1]].unbind(dim=1)
-    bend = 1 - (normals[start] * normals[end]).sum(dim=1)
-    bend = (bend / SUPERPOINT_RESOLUTION).round().clamp(min=0) * SUPERPOINT_RESOLUTION
+    start, end = _distinct(sides)
+    bend = _rounded(1 - (normals[start] * normals[end]).sum(dim=1))
     way = points[end] - points[start]
     is_convex = (normals[end] * way).sum(dim=1) > SUPERPOINT_RESOLUTION * way.norm(dim=1)
     weights = bend.square().where(is_convex, bend)
-    order = weights.argsort(dim=0, stable=True)
-    ordered = [values[order].tolist() for values in (start, end, weights)]
-    return vertices.new_tensor(_join(*ordered, count, k, min_vertices), dtype=torch.int64)
+    return _join(start, end, weights, count, k, min_vertices)
+
+
+def cloud_superpoints(
+    points: Tensor,  # [N, 3]
+    neighbours: int,
+    k: float,
+    min_points: int,
+) -> Tensor:  # [N]
+    """The same of points, each with edges to its nearest ones and the normal of their plane."""
+    _check_finite("points", points)
+    count, points = len(points), points.double()
+    nearest = torch.cat(
+        [
+            (block[:, None] - points).square().sum(dim=2).sort(dim=1, stable=True).indices
+            for block in points.split(1024)
+        ]
+    )[:, :neighbours]
+    around = points[nearest] - points[:, None]
+    around = around - around.mean(dim=1, keepdim=True)
+    spread, axes = torch.linalg.eigh(around.mT @ around)  # least first
+    is_flat = spread[:, 1] - spread[:, 0] > SUPERPOINT_FLATNESS * spread[:, 2]
+    normals = axes[:, :, 0].where(is_flat[:, None], 0)
+
+    row = torch.arange(count, device=points.device).repeat_interleave(neighbours)
+    start, end = _distinct(torch.stack([row, nearest.flatten()], dim=1))
+    bend = _rounded(1 - (normals[start] * normals[end]).sum(dim=1).abs())
+    weights = bend.where((points[start] != points[end]).any(dim=1), 0)
+    return _join(start, end, weights, count, k, min_points)
+
+
+def _check_finite(name: str, points: Tensor) -> None:
+    if len(infinite := (~points.isfinite().all(dim=1)).nonzero()):
+        raise ValueError(f"{name} must be finite, row {int(infinite[0])} is not")
+
+
+def _length(vectors: Tensor) -> Tensor:  # [N, 3] -> [N, 1]
+    """To divide by: 1 where it is 0. Its rounding, which segments show, is everywhere the same."""
+    x, y, z = vectors.square().split(1, dim=1)
+    length = (x + y + z).double().sqrt().to(vectors.dtype)  # PyTorch's float32 root is not exact
+    return length.where(length > 0, 1)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:  # [N, 3], [N, 3] -> [N]
+    x, y, z = (one * other).unbind(dim=1)
+    return x + y + z
+
+
+def _rounded(bend: Tensor) -> Tensor:
+    return (bend / SUPERPOINT_RESOLUTION).round().clamp(min=0) * SUPERPOINT_RESOLUTION
+
+
+def _distinct(edges: Tensor) -> tuple[Tensor, Tensor]:  # [E, 2] -> [E'], [E']
+    """Each edge once, the lower vertex first, sorted; none from a vertex to itself."""
+    edges = torch.unique(edges.sort(dim=1).values, dim=0)
+    start, end = edges[edges[:, 0] != edges[:, 1]].unbind(dim=1)
+    return start, end
+
+
+def _scannet_edges(
+    points: Tensor,  # [N, 3]
+    faces: Tensor,  # [F, 3]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Starts, ends and weights as ScanNet's own program computes them, in float32."""
+    a, b, c = points[faces].unbind(dim=1)
+    one, other = b - a, c - a
+    cross = one.roll(-1, 1) * other.roll(-2, 1) - one.roll(-2, 1) * other.roll(-1, 1)
+    unit = cross / _length(cross)
+    has_area = _dot(unit, unit) > 0
+    corners = faces[has_area].flatten()
+    units = unit[has_area].repeat_interleave(3, dim=0)
+    # A vertex's mean runs over its faces in their order: first everyone's first, then the second.
+    order = corners.argsort(dim=0, stable=True)
+    counts = corners.bincount(minlength=len(points))
+    turn = torch.empty_like(corners)
+    turn[order] = (
+        torch.arange(len(corners), device=corners.device)
+        - ((counts.cumsum(dim=0) - counts)[corners[order]])
+    )
+    normals = torch.zeros_like(points)
+    for i in range(int(counts.max()) if len(corners) else 0):
+        chosen = turn == i
+        at = corners[chosen]
+        share = 1 / (torch.ones_like(points[at, :1]) + i)
+        normals[at] = share * units[chosen] + (1 - share) * normals[at]
+
+    start, end = faces[:, [0, 0, 2]].flatten(), faces[:, [1, 2, 1]].flatten()
+    way = points[end] - points[start]
+    bend = 1 - _dot(normals[start], normals[end])
+    is_convex = _dot(normals[end], way / _length(way)) > 0
+    return start, end, bend.square().where(is_convex, bend)
 
 
 def _join(
-    starts: list[int], ends: list[int], weights: list[float], count: int, k: float, least: int
-) -> list[int]:
-    """Each vertex's segment, from edges that are sorted by weight."""
+    start: Tensor,  # [E]
+    end: Tensor,  # [E]
+    weights: Tensor,  # [E]
+    count: int,
+    k: float,
+    least: int,
+) -> Tensor:  # [N]
+    """Each vertex's segment. The limits are computed in the weights' dtype."""
+    order = weights.argsort(dim=0, stable=True)
+    starts, ends = start[order].tolist(), end[order].tolist()
+    heaviness = weights[order].cpu().numpy()
+    number = heaviness.dtype.type
+    k = number(k)
     parent, sizes, limits = list(range(count)), [1] * count, [k] * count
 
     def find(vertex: int) -> int:
@@ -242,19 +343,20 @@ def _join(
             vertex = parent[vertex]
         return vertex
 
-    def join(a: int, b: int, weight: float) -> None:
+    def join(a: int, b: int, weight: np.floating) -> None:
         large, small = (b, a) if sizes[a] < sizes[b] else (a, b)
         parent[small] = large
         sizes[large] += sizes[small]
-        limits[large] = weight + k / sizes[large]
+        limits[large] = weight + k / number(sizes[large])
 
-    for start, end, weight in zip(starts, ends, weights, strict=True):
-        a, b = find(start), find(end)
+    for one, other, weight in zip(starts, ends, heaviness, strict=True):
+        a, b = find(one), find(other)
         if a != b and weight <= min(limits[a], limits[b]):
             join(a, b, weight)
-    for start, end in zip(starts, ends, strict=True):
-        a, b = find(start), find(end)
+    for one, other in zip(starts, ends, strict=True):
+        a, b = find(one), find(other)
         if a != b and min(sizes[a], sizes[b]) < least:
-            join(a, b, 0)
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(find(vertex), len(numbers)) for vertex in range(count)]
+            join(a, b, number(0))
+    names: dict[int, int] = {}
+    labels = [names.setdefault(find(vertex), len(names)) for vertex in range(count)]
+    return start.new_tensor(labels)

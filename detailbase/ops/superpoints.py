@@ -1,6 +1,8 @@
-"""Over-segmentation of scanned surfaces."""
+"""Over-segmentation of scanned surfaces: of meshes, and of points alone."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,59 +16,126 @@ def mesh_superpoints(
     faces: Tensor,  # [F, 3]
     k: float = 0.01,
     min_vertices: int = 20,
+    rule: Literal["area", "scannet"] = "area",
 ) -> Tensor:  # [N]
     """Cuts a mesh into pieces that are smooth inside.
 
     Felzenszwalb and Huttenlocher's segmentation of the mesh's edges, as ScanNet's superpoints are
     made: an edge weighs 1 - cos of the angle between its vertices' normals, squared where the
-    surface is convex. Normals are weighted by the faces' areas. Edges of equal weight, which flat
-    surfaces have many of, are taken in the order of their vertices' numbers; another
-    implementation's order, or its rounding, moves the borders of some segments.
+    surface is convex. Where borders run is sensitive to the last digit of a coordinate.
 
     Args:
         vertices: float32 or float64; finite.
         faces: int64, each triangle's vertices.
         k: The larger, the larger the pieces.
         min_vertices: Smaller pieces are joined to a neighbour. A vertex without any stays alone.
+        rule: ``"area"`` weighs the faces' normals by their areas and takes each edge once, those of
+            equal weight in the order of their vertices' numbers. ``"scannet"`` repeats ScanNet's
+            own program, rounding included, for networks that were trained on its superpoints: a
+            vertex's normal is the mean of its faces' unit normals, whose length is less than 1
+            where they differ, and every triangle gives three edges. It makes somewhat more pieces.
 
     Returns:
         [N] int64, each vertex's piece, numbered from 0 in the order of their first vertices.
 
     Raises:
-        ValueError: If a shape, dtype or device does not fit, a coordinate is not finite, or a face
-            names a vertex that does not exist.
+        ValueError: If a shape, dtype, device or rule does not fit, a coordinate is not finite, or
+            a face names a vertex that does not exist.
     """
-    check_shape("vertices", vertices, (None, 3))
+    _check("vertices", vertices, k)
     check_shape("faces", faces, (None, 3))
-    if not vertices.is_floating_point():
-        raise ValueError(f"vertices must have a floating dtype, got {str(vertices.dtype)[6:]}")
     if faces.dtype != torch.int64 or faces.device != vertices.device:
         raise ValueError(
             f"faces must be int64 on {vertices.device}, got {str(faces.dtype)[6:]} on "
             f"{faces.device}"
         )
+    if rule not in ("area", "scannet"):
+        raise ValueError(f"rule must be 'area' or 'scannet', got {rule!r}")
+    return _mesh_superpoints(vertices, faces, k, min_vertices, rule == "scannet")
+
+
+def cloud_superpoints(
+    points: Tensor,  # [N, 3]
+    k: float = 0.01,
+    min_points: int = 20,
+    neighbours: int = 8,
+) -> Tensor:  # [N]
+    """Cuts a cloud without faces into pieces that are smooth inside.
+
+    The segmentation of :func:`mesh_superpoints`, with edges between each point and its nearest
+    ones. Its normal is that of the plane through them. Nothing says which side of it is outside,
+    so angles are at most 90 degrees, and convex edges are not preferred. Points at one place stay
+    together.
+
+    Args:
+        points: float32 or float64; finite.
+        k: The larger, the larger the pieces.
+        min_points: Smaller pieces are joined to a neighbour.
+        neighbours: How many nearest points make a plane, the point itself counted; more bridge
+            wider gaps and round off more corners.
+
+    Returns:
+        [N] int64, each point's piece, numbered from 0 in the order of their first points.
+
+    Raises:
+        ValueError: If a shape, dtype or number does not fit, or a coordinate is not finite.
+    """
+    _check("points", points, k)
+    if neighbours < 1:
+        raise ValueError(f"neighbours must be at least 1, got {neighbours}")
+    return _cloud_superpoints(points, k, min_points, min(neighbours, len(points)))
+
+
+def _check(name: str, points: Tensor, k: float) -> None:
+    check_shape(name, points, (None, 3))
+    if not points.is_floating_point():
+        raise ValueError(f"{name} must have a floating dtype, got {str(points.dtype)[6:]}")
     if not k >= 0:
         raise ValueError(f"k must not be negative, got {k}")
-    return _mesh_superpoints(vertices, faces, k, min_vertices)
 
 
 @torch.library.custom_op("detailbase::mesh_superpoints", mutates_args=())
-def _mesh_superpoints(vertices: Tensor, faces: Tensor, k: float, min_vertices: int) -> Tensor:
-    return reference.mesh_superpoints(vertices, faces, k, min_vertices)
+def _mesh_superpoints(
+    vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool
+) -> Tensor:
+    return reference.mesh_superpoints(vertices, faces, k, min_vertices, as_scannet)
 
 
 @_mesh_superpoints.register_kernel("cpu")
-def _(vertices: Tensor, faces: Tensor, k: float, min_vertices: int) -> Tensor:
+def _(vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool) -> Tensor:
     native = load("detailbase")
     if native is None or vertices.dtype not in (torch.float32, torch.float64):
-        return reference.mesh_superpoints(vertices, faces, k, min_vertices)
+        return reference.mesh_superpoints(vertices, faces, k, min_vertices, as_scannet)
     labels = torch.empty(len(vertices), dtype=torch.int64)
     native.mesh_superpoints(
-        as_array(vertices), as_array(faces), k, min_vertices, num_threads(), labels.numpy()
+        *(as_array(vertices), as_array(faces), k, min_vertices, as_scannet, num_threads()),
+        labels.numpy(),
     )
     return labels
 
 
 @_mesh_superpoints.register_fake
-def _(vertices: Tensor, faces: Tensor, k: float, min_vertices: int) -> Tensor:
+def _(vertices: Tensor, *_: object) -> Tensor:
     return vertices.new_empty(vertices.shape[0], dtype=torch.int64)
+
+
+@torch.library.custom_op("detailbase::cloud_superpoints", mutates_args=())
+def _cloud_superpoints(points: Tensor, k: float, min_points: int, neighbours: int) -> Tensor:
+    return reference.cloud_superpoints(points, neighbours, k, min_points)
+
+
+@_cloud_superpoints.register_kernel("cpu")
+def _(points: Tensor, k: float, min_points: int, neighbours: int) -> Tensor:
+    native = load("detailbase")
+    if native is None or points.dtype not in (torch.float32, torch.float64):
+        return reference.cloud_superpoints(points, neighbours, k, min_points)
+    labels = torch.empty(len(points), dtype=torch.int64)
+    native.cloud_superpoints(
+        as_array(points), neighbours, k, min_points, num_threads(), labels.numpy()
+    )
+    return labels
+
+
+@_cloud_superpoints.register_fake
+def _(points: Tensor, *_: object) -> Tensor:
+    return points.new_empty(points.shape[0], dtype=torch.int64)

@@ -25,11 +25,39 @@ def bumpy(rng, rows=40, columns=50, roughness=0.01):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("roughness", [0, 0.002, 0.02])
 @pytest.mark.parametrize(("k", "min_vertices"), [(0.01, 20), (0, 0), (0.5, 5)])
-def test_matches_reference(rng, device, dtype, roughness, k, min_vertices):
+@pytest.mark.parametrize("rule", ["area", "scannet"])
+def test_matches_reference(rng, device, dtype, roughness, k, min_vertices, rule):
     vertices, faces = bumpy(rng, roughness=roughness)
     vertices, faces = vertices.to(device, dtype), faces.to(device)
-    labels = mesh_superpoints(vertices, faces, k, min_vertices)
-    assert torch.equal(labels, reference.mesh_superpoints(vertices, faces, k, min_vertices))
+    labels = mesh_superpoints(vertices, faces, k, min_vertices, rule)
+    expected = reference.mesh_superpoints(vertices, faces, k, min_vertices, rule == "scannet")
+    assert torch.equal(labels, expected)
+
+
+SCANNET_PIECES = """
+aaaaaaaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbb
+aaaaaaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbbb
+aaaaaaaaaaaaaaaaaaaaaaaaaaabbbbbbbbbbbbb
+aaaaaaaaaaaaaaaaaacccccccccbbbbbbbbbbbbb
+aaaaaaaaaaaaaaaccccccccccccbbbbbbbbbbbbb
+aaaaaaaaaaaacccccccccccccccbbbbbbbbbbbbb
+aaaaaaaaaaaaccccccccccccccbbbbbbbbbbbbbb
+aaaaaaaaaaaaccccccccccccccbbbbbbbbbbbbbb
+aaaaaaaaaaaaccccccccccccccbbbbbbbbbbbbbb
+aaaaaaaaaaaaccccccccccccccbbbbbbbbbbbbbb
+aaaaaaaaaaaaacccccccccccccbbbbbbbbbbbbbb
+aaaaaaaaaaaaaccccccccccccbbbbbbbbbbbbbbb
+"""
+"""What ScanNet's published algorithm makes of the mesh below, in float32 and with std::sort."""
+
+
+def test_repeats_scannets_program(device):
+    y, x = torch.meshgrid(torch.arange(12), torch.arange(40), indexing="ij")
+    noise = (37 * x + 59 * y + x * y * y) % 17 / 2**12
+    box = ((x > 12) & (x < 26) & (y > 3)) / 8
+    vertices, faces = sheet(12, 40, lambda *_: noise + box)
+    labels = mesh_superpoints(vertices.to(device), faces.to(device), rule="scannet").tolist()
+    assert "".join("abc"[label] for label in labels) == SCANNET_PIECES.replace("\n", "")
 
 
 def test_known_answer(device):
@@ -83,27 +111,31 @@ def test_no_faces(device, count):
     assert mesh_superpoints(vertices, faces).tolist() == list(range(count))
 
 
-def test_degenerate_faces_are_borne(device):
+@pytest.mark.parametrize("rule", ["area", "scannet"])
+def test_degenerate_faces_are_borne(device, rule):
     vertices = torch.zeros(4, 3, device=device)
     faces = torch.tensor([[0, 0, 1], [1, 1, 1], [2, 1, 0]], device=device)
-    assert mesh_superpoints(vertices, faces).tolist() == [0, 0, 0, 1]
+    assert mesh_superpoints(vertices, faces, rule=rule).tolist() == [0, 0, 0, 1]
 
 
 def test_operator_is_registered_correctly(rng, device):
     vertices, faces = bumpy(rng, 5, 6)
-    arguments = (vertices.to(device), faces.to(device), 0.01, 5)
+    arguments = (vertices.to(device), faces.to(device), 0.01, 5, False)
     torch.library.opcheck(torch.ops.detailbase.mesh_superpoints.default, arguments)
 
 
 @pytest.mark.parametrize("variant", runnable_variants())
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_variant_gives_the_same(rng, variant, threads):
+@pytest.mark.parametrize("rule", ["area", "scannet"])
+def test_every_variant_gives_the_same(rng, variant, threads, rule):
     module = importlib.import_module(f"detailbase._cpu_{variant}")
     vertices, faces = bumpy(rng, 150, 150)
     faces = faces.contiguous()
     labels = torch.empty(len(vertices), dtype=torch.int64)
-    module.mesh_superpoints(vertices.numpy(), faces.numpy(), 0.01, 20, threads, labels.numpy())
-    assert torch.equal(labels, mesh_superpoints(vertices, faces))
+    module.mesh_superpoints(
+        vertices.numpy(), faces.numpy(), 0.01, 20, rule == "scannet", threads, labels.numpy()
+    )
+    assert torch.equal(labels, mesh_superpoints(vertices, faces, rule=rule))
 
 
 FACES = torch.tensor([[0, 1, 2]])
@@ -126,3 +158,8 @@ FACES = torch.tensor([[0, 1, 2]])
 def test_errors_name_the_argument(vertices, faces, k, message):
     with pytest.raises(ValueError, match=message):
         mesh_superpoints(vertices, faces, k)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="rule must be 'area' or 'scannet', got 'angle'"):
+        mesh_superpoints(torch.zeros(3, 3), FACES, rule="angle")

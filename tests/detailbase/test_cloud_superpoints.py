@@ -1,0 +1,120 @@
+import importlib
+
+import pytest
+import torch
+
+from detailbase.ops import cloud_superpoints, reference
+from native.loader import runnable_variants
+
+
+def table_with_boxes(rng, spacing=0.02, noise=0.0002):
+    """Points of a table top and of two boxes' sides and tops, and which surface each lies on."""
+    surfaces = []
+
+    def add(corner, one, other):
+        """A rectangle; its edges are left to the neighbours, half a spacing away."""
+        corner, one, other = (torch.tensor(v, dtype=torch.float64) for v in (corner, one, other))
+        counts = [round(float(way.norm()) / spacing) for way in (one, other)]
+        u, v = ((torch.arange(count) + 0.5) / count for count in counts)
+        surfaces.append(corner + (u[:, None, None] * one + v[:, None] * other).reshape(-1, 3))
+
+    for x in (0.2, 1.0):
+        for begin, way in [((0, 0), (0.4, 0)), ((0.4, 0), (0, 0.4)), ((0, 0.4), (0.4, 0))]:
+            add((x + begin[0], 0.2 + begin[1], 0.0), (*way, 0.0), (0.0, 0.0, 0.4))
+        add((x, 0.2, 0.4), (0.4, 0.0, 0.0), (0.0, 0.4, 0.0))
+    add((0.0, 0.0, 0.0), (1.6, 0.0, 0.0), (0.0, 0.8, 0.0))
+    x, y = surfaces[-1][:, 0], surfaces[-1][:, 1]
+    below = (((x > 0.2) & (x < 0.6)) | ((x > 1.0) & (x < 1.4))) & (y > 0.2) & (y < 0.6)
+    surfaces[-1] = surfaces[-1][~below]
+    points = torch.cat(surfaces)
+    points += noise * torch.randn(points.shape, generator=rng, dtype=points.dtype)
+    which = torch.arange(len(surfaces)).repeat_interleave(torch.tensor([len(s) for s in surfaces]))
+    return points, which
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("k", "least", "neighbours"), [(0.01, 20, 8), (0, 0, 5), (0.5, 5, 30)])
+def test_matches_reference(rng, device, dtype, k, least, neighbours):
+    points = table_with_boxes(rng, spacing=0.05, noise=0.002)[0].to(device, dtype)
+    labels = cloud_superpoints(points, k, least, neighbours)
+    assert labels.max() > 0
+    assert torch.equal(labels, reference.cloud_superpoints(points, neighbours, k, least))
+
+
+def test_sides_of_boxes_on_a_table_come_apart(rng, device):
+    points, which = table_with_boxes(rng)
+    labels = cloud_superpoints(points.to(device), k=0.05).cpu()
+    counts = torch.zeros(int(labels.max()) + 1, int(which.max()) + 1, dtype=torch.int64)
+    counts.index_put_((labels, which), torch.ones_like(labels), accumulate=True)
+    # A crease is rounded off over a point or two, which may fall to either side.
+    assert counts.amax(dim=1).sum() > 0.93 * len(points)
+    main = counts.argmax(dim=0)
+    assert len(main.unique()) == counts.shape[1]
+    assert (counts.amax(dim=0) > 0.6 * counts.sum(dim=0)).all()
+
+
+def test_shuffled_points_give_the_same_pieces(rng, device):
+    points = table_with_boxes(rng, noise=0.002)[0].to(device)
+    order = torch.randperm(len(points), generator=rng).to(device)
+    labels, shuffled = cloud_superpoints(points)[order], cloud_superpoints(points[order])
+    pairs = torch.stack([labels, shuffled], dim=1).unique(dim=0)
+    assert len(pairs) == len(labels.unique()) == len(shuffled.unique())
+
+
+def test_far_pieces_are_not_joined(rng, device):
+    blob = torch.rand(30, 3, generator=rng)
+    labels = cloud_superpoints(torch.cat([blob, blob + 100]).to(device), neighbours=8).cpu()
+    assert set(labels[:30].tolist()).isdisjoint(labels[30:].tolist())
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 10])
+def test_few_points_are_one_piece(rng, device, count):
+    points = torch.rand(count, 3, generator=rng).to(device)
+    assert cloud_superpoints(points).tolist() == [0] * count
+
+
+def test_points_at_one_place_stay_together(rng, device):
+    points = torch.rand(50, 3, generator=rng).repeat_interleave(4, dim=0).to(device)
+    labels = cloud_superpoints(points, k=0, min_points=0, neighbours=8)
+    assert (labels.view(50, 4) == labels.view(50, 4)[:, :1]).all()
+    assert cloud_superpoints(torch.ones(1000, 3, device=device)).tolist() == [0] * 1000
+
+
+def test_a_line_has_no_plane(device):
+    """Its points have no normal, so only what is too small is joined."""
+    points = torch.arange(100, device=device).double()[:, None] * torch.tensor(
+        [1.0, 2, 4], dtype=torch.float64, device=device
+    )
+    assert cloud_superpoints(points, min_points=0).tolist() == list(range(100))
+    sizes = torch.bincount(cloud_superpoints(points))
+    assert sizes.min() >= 20
+
+
+def test_operator_is_registered_correctly(rng, device):
+    points = torch.rand(40, 3, generator=rng).to(device)
+    torch.library.opcheck(torch.ops.detailbase.cloud_superpoints.default, (points, 0.01, 5, 8))
+
+
+@pytest.mark.parametrize("variant", runnable_variants())
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_variant_gives_the_same(rng, variant, threads):
+    module = importlib.import_module(f"detailbase._cpu_{variant}")
+    points = table_with_boxes(rng, noise=0.002)[0]
+    labels = torch.empty(len(points), dtype=torch.int64)
+    module.cloud_superpoints(points.numpy(), 8, 0.01, 20, threads, labels.numpy())
+    assert torch.equal(labels, cloud_superpoints(points))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": torch.zeros(3, 2)}, r"points must have shape \[\*, 3\], got \[3, 2\]"),
+        ({"points": torch.zeros(3, 3).int()}, "points must have a floating dtype, got int32"),
+        ({"points": torch.full((3, 3), torch.nan)}, "points must be finite, row 0 is not"),
+        ({"k": torch.nan}, "k must not be negative, got nan"),
+        ({"neighbours": 0}, "neighbours must be at least 1, got 0"),
+    ],
+)
+def test_errors_name_the_argument(change, message):
+    with pytest.raises(ValueError, match=message):
+        cloud_superpoints(**{"points": torch.zeros(3, 3), **change})

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detailbase.losses import loss
+from detailbase.model.network import Predictions
+
+SURE = 50.0
+
+
+def predict(*masks: list[float], score: float = 0.0) -> Predictions:
+    """One round, in which each sentence has one word, query 0."""
+    return Predictions(
+        tuple(torch.tensor(mask)[None, None] for mask in masks),
+        torch.full((1, len(masks), 1), score),
+    )
+
+
+def test_undecided_masks_cost_what_is_known():
+    losses = loss(predict([0.0] * 4), [0], [0], [torch.tensor([1, 0, 0, 0])])
+    assert_close(losses.cross_entropy, torch.tensor([math.log(2)]))
+    assert_close(losses.dice, torch.tensor([1 - (2 * 0.5 + 1) / (4 * 0.5 + 1 + 1)]))
+    assert_close(losses.score, torch.tensor([0.0]))  # an IoU of 1/4 teaches no score
+
+
+def test_right_masks_teach_the_score_alone():
+    target = torch.tensor([1, 0, 1])
+    losses = loss(predict([SURE, -SURE, SURE], score=0.2), [0], [0], [target])
+    assert_close(losses.score, torch.tensor([0.64]))
+    assert_close(losses.total, torch.tensor(0.32))
+
+
+@pytest.mark.parametrize(("hits", "is_taught"), [(1, False), (2, True)])
+def test_half_right_masks_teach_no_score(hits, is_taught):
+    # IoU 1/2, which is not above a half, and 2/3.
+    target = torch.tensor([1] * hits + [0])
+    losses = loss(predict([SURE] * (hits + 1)), [0], [0], [target])
+    assert bool(losses.score > 0) == is_taught
+
+
+def test_phrases_count_alike_whatever_their_scenes_size():
+    small, large = [1.0, -2.0], [0.5, -1.0, 2.0, 3.0, -0.5]
+    targets = [torch.tensor([1, 0]), torch.tensor([0, 0, 1, 1, 0])]
+    alone = [
+        loss(predict(mask), [0], [0], [target])
+        for mask, target in zip((small, large), targets, strict=True)
+    ]
+    together = loss(predict(small, large), [0, 1], [0, 0], targets)
+    for term in ("cross_entropy", "dice"):
+        assert_close(getattr(together, term), sum(getattr(one, term) for one in alone) / 2)
+
+
+def test_score_is_a_mean_over_good_masks():
+    predictions = predict([SURE, -SURE], [SURE, SURE], [-SURE, -SURE], score=0.5)
+    targets = [torch.tensor(target) for target in ([1, 0], [1, 1], [1, 1])]
+    losses = loss(predictions, [0, 1, 2], [0, 0, 0], targets)
+    assert_close(losses.score, torch.tensor([0.25]))
+
+
+def test_every_round_counts():
+    torch.manual_seed(0)
+    masks, scores = torch.randn(3, 2, 4), torch.rand(3, 1, 2)
+    target = [torch.tensor([0, 1, 1, 0])]
+    whole = loss(Predictions((masks,), scores), [0], [1], target)
+    rounds = [
+        loss(Predictions((masks[r : r + 1],), scores[r : r + 1]), [0], [1], target)
+        for r in range(3)
+    ]
+    assert_close(whole.total, sum(one.total for one in rounds))
+    assert_close(whole.dice, torch.cat([one.dice for one in rounds]))
+
+
+def test_empty_target_and_empty_mask_agree():
+    losses = loss(predict([-SURE] * 3), [0], [0], [torch.zeros(3)])
+    assert_close(losses.total, torch.tensor(0.0))
+
+
+def test_gradient_is_finite_for_sure_and_wrong_masks():
+    mask = torch.tensor([[[1000.0, -1000.0]]], requires_grad=True)
+    losses = loss(Predictions((mask,), torch.zeros(1, 1, 1)), [0], [0], [torch.tensor([0, 1])])
+    losses.total.backward()
+    assert torch.isfinite(mask.grad).all()

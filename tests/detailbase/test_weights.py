@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from detailbase.model.network import DetailBase
+from detailbase.model.weights import load_backbone, load_weights
+from runs.errors import InputError
+
+State = dict[str, Tensor]
+BLOCK = "unet.blocks.block0.conv_branch.2.weight"
+
+
+def make_network(seed: int, channels: tuple[int, ...] = (8, 12)) -> DetailBase:
+    torch.manual_seed(seed)
+    return DetailBase(8, channels, width=16, heads=2, hidden=16, layers=1)
+
+
+@pytest.fixture
+def trained() -> State:
+    return make_network(1).state_dict()
+
+
+def assert_loaded(network: DetailBase, state: State, prefix: str = "") -> None:
+    for name, value in network.state_dict().items():
+        if name.startswith(prefix):
+            assert torch.equal(value, state[name]), name
+
+
+def save(path: Path, state: object) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def in_old_order(state: State) -> State:
+    """(out, x, y, z, in) to (x, y, z, in, out)."""
+    return {
+        name: value.permute(1, 2, 3, 4, 0).contiguous() if value.ndim == 5 else value
+        for name, value in state.items()
+    }
+
+
+def with_text_encoder(state: State) -> State:
+    return {**state, "text_encoder.pooler.dense.weight": torch.zeros(2, 2)}
+
+
+def in_module(state: State) -> State:
+    return {f"module.{name}": value for name, value in state.items()}
+
+
+def without_counters(state: State) -> State:
+    return {name: value for name, value in state.items() if "num_batches" not in name}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        dict,
+        with_text_encoder,
+        in_module,
+        in_old_order,
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": in_module(in_old_order(with_text_encoder(state)))},
+        lambda state: {"model": {"state_dict": state}},
+    ],
+    ids=["plain", "text", "module", "old", "model", "all", "twice"],
+)
+def test_published_forms_are_read(wrap: Callable[[State], object], trained, tmp_path):
+    network = make_network(2)
+    load_weights(network, save(tmp_path / "best.pth", wrap(trained)))
+    assert_loaded(network, trained)
+
+
+def test_old_checkpoint_without_counters_is_whole(trained, tmp_path):
+    network = make_network(2)
+    load_weights(network, save(tmp_path / "best.pth", without_counters(trained)))
+    assert_loaded(network, {**network.state_dict(), **without_counters(trained)})
+
+
+@pytest.mark.parametrize("order", [dict, in_old_order], ids=["today", "old"])
+def test_weight_that_fits_both_ways_follows_the_others(order, tmp_path):
+    # With 3 channels a 3 x 3 x 3 weight has the shape [3, 3, 3, 3, 3] in either order.
+    trained, network = make_network(1, (3, 12)).state_dict(), make_network(2, (3, 12))
+    assert trained[BLOCK].shape == (3, 3, 3, 3, 3)
+    load_weights(network, save(tmp_path / "best.pth", order(trained)))
+    assert_loaded(network, trained)
+
+
+def test_backbone_is_taken_from_among_others(trained, tmp_path):
+    others = {"decoder.query.weight": torch.zeros(2), "semantic_linear.0.weight": torch.zeros(3)}
+    backbone = {name: value for name, value in trained.items() if not name.startswith("decoder.")}
+    network = make_network(2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    load_backbone(network, save(tmp_path / "spformer.pth", {"net": {**backbone, **others}}))
+    assert_loaded(network, trained, "unet.")
+    assert_loaded(network, trained, "input_conv.")
+    assert_loaded(network, trained, "output_layer.")
+    assert_loaded(network, before, "decoder.")
+
+
+def test_loose_loading_takes_what_fits_and_says_the_rest(trained, tmp_path, caplog):
+    del trained["decoder.out_norm.bias"]
+    trained["decoder.out_norm.weight"] = torch.zeros(3)
+    trained["head.weight"] = torch.zeros(1)
+    network = make_network(2)
+    with caplog.at_level(logging.WARNING):
+        load_weights(network, save(tmp_path / "best.pth", trained), strict=False)
+    assert torch.equal(network.state_dict()[BLOCK], trained[BLOCK])
+    assert "1 key is missing (decoder.out_norm.bias)" in caplog.text
+    assert "1 key is unknown (head.weight)" in caplog.text
+    assert "decoder.out_norm.weight has shape [3], not [16]" in caplog.text
+
+
+def without(*beginnings: str) -> Callable[[State], State]:
+    return lambda state: {
+        name: value for name, value in state.items() if not name.startswith(beginnings)
+    }
+
+
+def broken(name: str, value: object) -> Callable[[State], object]:
+    return lambda state: {**state, name: value}
+
+
+class Anything:
+    """What no file may bring along."""
+
+
+BROKEN = {
+    "missing": (without("decoder.out_norm.bias"), r"1 key is missing \(decoder.out_norm.bias\)"),
+    "many": (
+        without("unet.blocks."),
+        r"\d+ keys are missing \(unet.blocks.block0.conv_branch.0.bias, .*, \.\.\.\)",
+    ),
+    "unknown": (broken("head.weight", torch.zeros(1)), r"1 key is unknown \(head.weight\)"),
+    "shape": (
+        broken("decoder.out_norm.bias", torch.zeros(9)),
+        r"decoder.out_norm.bias has shape \[9\], not \[16\]; use the config of the run",
+    ),
+    "kernel": (
+        broken(BLOCK, torch.zeros(8, 5, 5, 5, 8)),
+        r"conv_branch.2.weight has shape \[8, 5, 5, 5, 8\], not \[8, 3, 3, 3, 8\]",
+    ),
+    "other width": (
+        lambda _: make_network(1, (16, 24)).state_dict(),
+        r"has shape .*; \d+ more have another shape",
+    ),
+    "nan": (
+        broken("decoder.out_norm.bias", torch.full((16,), torch.nan)),
+        r"decoder.out_norm.bias: has values that are not finite",
+    ),
+    "infinite": (
+        broken(BLOCK, torch.full((8, 3, 3, 3, 8), torch.inf)),
+        r"conv_branch.2.weight: has values that are not finite",
+    ),
+    "no tensor": (broken(BLOCK, [1.0]), r"2.weight: expected a tensor, got list"),
+    "list": (lambda state: list(state.values()), r"expected weights by name, got list"),
+    "tensor": (lambda _: torch.zeros(3), r"expected weights by name, got Tensor"),
+    "numbered": (lambda _: {0: torch.zeros(3)}, r"expected weights by name, got dict"),
+    "empty": (lambda _: {}, r"has no weights in it"),
+    "empty within": (lambda _: {"model": {}}, r"has no weights in it"),
+    "code": (lambda _: {"model": Anything()}, r"hold more than tensors and plain values"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_checkpoint_is_said_and_changes_nothing(name, trained, tmp_path):
+    damage, message = BROKEN[name]
+    network = make_network(2)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    path = save(tmp_path / "best.pth", damage(trained))
+    with pytest.raises(InputError, match=rf"best\.pth: .*{message}"):
+        load_weights(network, path)
+    assert_loaded(network, before)
+
+
+def test_broken_files_are_said(trained, tmp_path):
+    network, path = make_network(2), tmp_path / "best.pth"
+    with pytest.raises(InputError, match=r"best\.pth: no such checkpoint; name a \.pth file"):
+        load_weights(network, path)
+    whole = save(path, trained).read_bytes()
+    for content in (b"", b"version https://git-lfs", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"best\.pth: cannot be read as a checkpoint \(.+\)"):
+            load_weights(network, path)
+
+
+def test_loose_loading_needs_something_that_fits(tmp_path):
+    path = save(tmp_path / "best.pth", {"head.weight": torch.zeros(1)})
+    with pytest.raises(InputError, match=r"does not fit the network: \d+ keys are missing"):
+        load_weights(make_network(2), path, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("unet.", "input_conv.", "output_layer."), "has no U-Net: .* sp_unet_backbone.pth"),
+        (without("unet.u."), r"\d+ keys are missing \(unet.u.blocks"),
+        (broken("unet.u.u.conv.0.weight", torch.zeros(1)), r"1 key is unknown \(unet.u.u.conv.0"),
+    ],
+    ids=["none", "part", "deeper"],
+)
+def test_broken_backbone_is_said(damage, message, trained, tmp_path):
+    path = save(tmp_path / "spformer.pth", damage(trained))
+    with pytest.raises(InputError, match=rf"spformer\.pth: .*{message}"):
+        load_backbone(make_network(2), path)

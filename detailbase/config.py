@@ -1,0 +1,134 @@
+"""Every option of detailbase, with its default and meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+Dataset = Literal["detailrefer", "scanrefer", "multi3drefer"]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training scans are changed."""
+
+    jitter: float = 0.1
+    """Standard deviation of a random linear map's entries around the identity."""
+    flip: float = 0.5
+    """Probability of a mirrored scan."""
+    rotate: bool = True
+    """Turn scans about the vertical by any angle."""
+    elastic: float = 1.0
+    """Probability of bending, over 12 and over 40 cm."""
+    color: float = 0.1
+    """Standard deviation of what is added to all colours, which reach from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read."""
+
+    root: str = "data"
+    """Folder of the datasets: ``scannetv2/``, ``DetailRefer/``, ``ScanRefer/``,
+    ``Multi3DRefer/``."""
+    prepared: str = ""
+    """Folder whose ``train/`` and ``val/`` hold prepared scans; by default ``scannetv2/`` in
+    ``root``, or ``root`` itself."""
+    train_on: tuple[Dataset, ...] = ("detailrefer",)
+    """Whose descriptions train."""
+    dataset: Dataset = "detailrefer"
+    """Whose descriptions are validated and tested on."""
+    split: str = "test"
+    """What eval.py scores: train, val or test."""
+    voxels_per_metre: float = 50.0
+    """Voxels of 2 cm."""
+    scenes_per_batch: int = 2
+    """Scans in a training step."""
+    max_sentences: int = 8
+    """Descriptions of a scan in a training step."""
+    test_sentences: int = 32
+    """Descriptions of a scan that are answered at once."""
+    max_points: int = 2_500_000
+    """Larger scans are cropped in training."""
+    workers: int = 2
+    """Processes that read ahead; the result does not depend on them."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The frozen language model."""
+
+    encoder: str = "auto"
+    """A transformers name or folder; ``auto`` is the packaged MiniLM, ``hash`` needs no model."""
+    cache: str = "~/.cache/refer3d/text"
+    """Folder of encoded sentences."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network's sizes."""
+
+    channels: tuple[int, ...] = (32, 64, 96, 128, 160)
+    """Widths of the U-Net's levels."""
+    width: int = 256
+    """Of the decoder."""
+    heads: int = 8
+    """Of its attention."""
+    hidden: int = 1024
+    """Of its feed-forward layers."""
+    layers: int = 6
+    """How many it has."""
+    normalize_found: bool = True
+    """Normalise what words have found in the scan; the published network forgets to."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation."""
+
+    epochs: Annotated[int, arg(aliases=("--epochs",))] = 50
+    """Times that every description is seen."""
+    lr: float = 1e-4
+    """Learning rate of AdamW."""
+    weight_decay: float = 5e-4
+    """Of AdamW."""
+    lr_drops: tuple[float, ...] = (0.52, 0.68, 0.84)
+    """Shares of the epochs after which the learning rate is halved."""
+    backbone_lr_scale: float = 1.0
+    """The U-Net's learning rate over the others'. The published config says 0.01, but its trainer
+    drops that, so 1 is what was run."""
+    backbone: str = ""
+    """Weights that the U-Net starts from: SPFormer's, or a checkpoint."""
+    accumulate: int = 1
+    """Batches that share a step of the optimizer."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 sets none."""
+    amp: bool = True
+    """Mixed precision, where there is a GPU."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one."""
+    checkpoint_every: int = 200
+    """Steps between two states that --resume can go on from, beside each epoch's."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of train.py and eval.py."""
+
+    work_dir: Annotated[str, arg(aliases=("--work_dir",))] = ""
+    """Folder of the run; by default exps/<config>/<time>. In eval.py the checkpoint's."""
+    resume: Annotated[str, arg(aliases=("--resume",))] = ""
+    """Go on with a stopped run: with this last.pth, or without a file with the newest."""
+    checkpoint: Annotated[str, arg(aliases=("--checkpoint",))] = ""
+    """What eval.py scores."""
+    shuffled_words: bool = False
+    """In eval.py: shuffle each description's words, to see how much the score owes to them."""
+    seed: int = 1999
+    """Of weights, order and augmentation."""
+    data: DataConfig = field(default_factory=DataConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)

@@ -11,9 +11,6 @@
 
 namespace refer {
 
-constexpr double kMaxAlpha = 0.99;
-constexpr double kMinTransmittance = 1e-4;
-
 // Limits by the order of the bits: one instruction each for 16 floats, where a comparison that
 // minds NaNs takes several. The bits of floats are ordered as the floats are from 0 on, and the
 // other way round below.

@@ -18,12 +18,7 @@ template <typename T>
 refer::Pinhole<T> pinhole(const Array<T>& view, const Array<double>& lens) {
   refer::Pinhole<T> p;
   std::copy_n(view.data(), 12, p.view);
-  const double fx = lens.at(0), fy = lens.at(1), cx = lens.at(2), cy = lens.at(3);
-  const double width = lens.at(4), height = lens.at(5);
-  p.fx = T(fx), p.fy = T(fy), p.cx = T(cx), p.cy = T(cy), p.width = T(width), p.height = T(height);
-  const double margin_x = 0.3 * width / (2 * fx), margin_y = 0.3 * height / (2 * fy);
-  p.min_x = T(-cx / fx - margin_x), p.max_x = T((width - cx) / fx + margin_x);
-  p.min_y = T(-cy / fy - margin_y), p.max_y = T((height - cy) / fy + margin_y);
+  p.set_lens(lens.at(0), lens.at(1), lens.at(2), lens.at(3), lens.at(4), lens.at(5));
   return p;
 }
 

@@ -3,7 +3,9 @@
 // Gaussians, no memory but the arguments: CPU and GPU code include it alike.
 #pragma once
 
+#ifndef __CUDACC_RTC__
 #include <cmath>
+#endif
 
 #ifdef __CUDACC__
 #define REFER_HD __host__ __device__ __forceinline__
@@ -20,6 +22,14 @@ struct Pinhole {
   T width, height;
   // x / z and y / z are clamped to these inside the projection's Jacobian.
   T min_x, max_x, min_y, max_y;
+
+  REFER_HD void set_lens(double fx, double fy, double cx, double cy, double width, double height) {
+    this->fx = T(fx), this->fy = T(fy), this->cx = T(cx), this->cy = T(cy);
+    this->width = T(width), this->height = T(height);
+    const double margin_x = 0.3 * width / (2 * fx), margin_y = 0.3 * height / (2 * fy);
+    min_x = T(-cx / fx - margin_x), max_x = T((width - cx) / fx + margin_x);
+    min_y = T(-cy / fy - margin_y), max_y = T((height - cy) / fy + margin_y);
+  }
 };
 
 template <typename T>

@@ -2,29 +2,21 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <type_traits>
 #include <vector>
 
+#include "ellipse.h"
 #include "parallel.h"
 #include "rasterize.h"
-#include "splat.h"
 
 namespace refer {
 
-constexpr int kTile = 16;  // pixels; a row of a tile is one AVX-512 vector of floats
-constexpr double kMinAlpha = 1.0 / 255;
-
-// A Gaussian as the blending loops read it, and the rectangle of tiles it may contribute to.
+// A Gaussian as the blending loops read it.
 template <typename T>
-struct Candidate {
-  T u, v, xx, xy, yy, opacity;
-  T reach;  // contributes where xx dx^2 + 2 xy dx dy + yy dy^2 <= reach
+struct Candidate : Ellipse<T>, Rectangle {
   int32_t gaussian;
-  int32_t tile_x, tile_y, tiles_x, tiles_y;
   int64_t first_slot;  // slots are numbered by Gaussian, then row by row of its rectangle
 
   int64_t slot(int x, int y) const {
@@ -77,32 +69,6 @@ std::vector<int32_t> order_by_depth(const std::vector<int32_t>& rows, const T* d
   return order;
 }
 
-// The tiles of one Gaussian, from the box around the ellipse in which alpha reaches 1/255.
-// Returns false where there are none.
-template <typename T>
-bool find_rectangle(const Splats<T>& s, int64_t i, Candidate<T>& out) {
-  const T opacity = s.opacities[i];
-  if (!(s.depths[i] > T(kNear)) || !(opacity >= T(kMinAlpha))) return false;
-  out.u = s.means2d[2 * i], out.v = s.means2d[2 * i + 1];
-  out.xx = s.conics[3 * i], out.xy = s.conics[3 * i + 1], out.yy = s.conics[3 * i + 2];
-  out.opacity = opacity;
-  out.gaussian = int32_t(i);
-  // A little more than exact: rounding must not cut off a pixel that the blending would take.
-  out.reach = 2 * std::log(opacity * 255) * T(1 + 1e-5) + T(1e-4);
-  const T determinant = out.xx * out.yy - out.xy * out.xy;
-  const T half_x = std::sqrt(out.reach * out.yy / determinant) * T(1 + 1e-5) + T(1e-3);
-  const T half_y = std::sqrt(out.reach * out.xx / determinant) * T(1 + 1e-5) + T(1e-3);
-  const T left = std::fmax(std::ceil(out.u - half_x), T(0));
-  const T right = std::fmin(std::floor(out.u + half_x), T(s.width - 1));
-  const T top = std::fmax(std::ceil(out.v - half_y), T(0));
-  const T bottom = std::fmin(std::floor(out.v + half_y), T(s.height - 1));
-  if (!(left <= right && top <= bottom)) return false;  // also where something is not a number
-  out.tile_x = int(left) / kTile, out.tile_y = int(top) / kTile;
-  out.tiles_x = int(right) / kTile - out.tile_x + 1;
-  out.tiles_y = int(bottom) / kTile - out.tile_y + 1;
-  return true;
-}
-
 template <typename T>
 TileLists<T> make_tile_lists(const Splats<T>& splats, int threads) {
   TileLists<T> lists;
@@ -113,7 +79,12 @@ TileLists<T> make_tile_lists(const Splats<T>& splats, int threads) {
   std::vector<Candidate<T>> found(splats.count);
   std::vector<uint8_t> seen(splats.count);
   parallel_for(splats.count, kGrain, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) seen[i] = find_rectangle(splats, i, found[i]);
+    for (int64_t i = begin; i < end; ++i) {
+      found[i].gaussian = int32_t(i);
+      seen[i] = find_rectangle(splats.means2d + 2 * i, splats.conics + 3 * i, splats.depths[i],
+                               splats.opacities[i], splats.width, splats.height,
+                               static_cast<Ellipse<T>&>(found[i]), found[i]);
+    }
   });
   std::vector<int32_t> rows;
   rows.reserve(splats.count);

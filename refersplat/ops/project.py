@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from native import as_array, check_same, check_shape, load, num_threads
+from native.cuda import kernels
 from refersplat.cameras import Camera
-from refersplat.ops import reference
+from refersplat.ops import cuda_project, reference
 
 
 class Projected(NamedTuple):
@@ -100,25 +101,13 @@ def _project(
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # A copy, since an output of an op may not be one of its inputs' memory.
-    return tuple(
-        t.clone() for t in reference.project(means, quats, scales, view, *lens, width, height)
-    )
-
-
-@_project.register_kernel("cpu")
-def _(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    view: Tensor,
-    lens: list[float],
-    width: int,
-    height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    native = load("refersplat")
+    if gpu := kernels("refersplat", means):
+        return cuda_project.project(gpu, means, quats, scales, view, lens, width, height)
+    native = load("refersplat") if means.device.type == "cpu" else None
     if native is None or means.dtype not in (torch.float32, torch.float64):
-        return reference.project(means, quats, scales, view, *lens, width, height)
+        projected = reference.project(means, quats, scales, view, *lens, width, height)
+        # A copy, since an output of an op may not be one of its inputs' memory.
+        return tuple(tensor.clone() for tensor in projected)
     count = len(means)
     outputs = (means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count))
     radii = torch.empty(count, dtype=torch.int32)
@@ -160,23 +149,29 @@ def _project_backward(
     grad_conics: Tensor,
     grad_depths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    grads = (grad_means2d, grad_conics, grad_depths)
+    if gpu := kernels("refersplat", means):
+        return cuda_project.project_backward(
+            gpu, means, quats, scales, view, lens, width, height, *grads
+        )
     native = load("refersplat") if means.device.type == "cpu" else None
     if native is None or means.dtype not in (torch.float32, torch.float64):
         return reference.gradients(
             lambda *inputs: reference.project(*inputs, view, *lens, width, height)[:3],
             (means, quats, scales),
-            (grad_means2d, grad_conics, grad_depths),
+            grads,
         )
-    grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (means, quats)]
-    grads.append(torch.empty_like(scales, memory_format=torch.contiguous_format))
+    outputs = tuple(
+        torch.empty_like(t, memory_format=torch.contiguous_format) for t in (means, quats, scales)
+    )
     native.project_backward(
         *map(as_array, (means, quats, scales, view)),
         np.array([*lens, width, height], dtype=np.float64),
-        *map(as_array, (grad_means2d, grad_conics, grad_depths)),
+        *map(as_array, grads),
         num_threads(),
-        *(grad.numpy() for grad in grads),
+        *(output.numpy() for output in outputs),
     )
-    return tuple(grads)
+    return outputs
 
 
 @_project_backward.register_fake
@@ -200,6 +195,8 @@ _project.register_autograd(_project_gradients, setup_context=_keep_projection)
 
 @torch.library.custom_op("refersplat::spherical_harmonics", mutates_args=())
 def _shade(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
+    if gpu := kernels("refersplat", means):
+        return cuda_project.shade(gpu, means, sh, position, degree)
     native = load("refersplat") if means.device.type == "cpu" else None
     if native is None or means.dtype not in (torch.float32, torch.float64):
         return reference.spherical_harmonics(means, sh, position, degree)
@@ -217,6 +214,8 @@ def _(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
 def _shade_backward(
     means: Tensor, sh: Tensor, position: Tensor, degree: int, colors: Tensor, grad_colors: Tensor
 ) -> tuple[Tensor, Tensor]:
+    if gpu := kernels("refersplat", means):
+        return cuda_project.shade_backward(gpu, means, sh, position, degree, colors, grad_colors)
     native = load("refersplat") if means.device.type == "cpu" else None
     if native is None or means.dtype not in (torch.float32, torch.float64):
         return reference.gradients(

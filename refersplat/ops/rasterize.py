@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from native import as_array, check_same, check_shape, load, num_threads
-from refersplat.ops import reference
+from native.cuda import kernels
+from refersplat.ops import cuda_rasterize, reference
 
 
 def rasterize(
@@ -76,6 +77,10 @@ def _rasterize(
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor]:
+    if gpu := kernels("refersplat", means2d):
+        return cuda_rasterize.rasterize(
+            gpu, means2d, conics, depths, opacities, values, height, width
+        )
     native = load("refersplat") if means2d.device.type == "cpu" else None
     if native is None or means2d.dtype not in (torch.float32, torch.float64):
         return reference.rasterize(means2d, conics, depths, opacities, values, height, width)
@@ -115,6 +120,10 @@ def _rasterize_backward(
     grad_image: Tensor,
     grad_transmittance: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if gpu := kernels("refersplat", means2d):
+        splats = (means2d, conics, depths, opacities, values)
+        results = (image, transmittance, grad_image, grad_transmittance)
+        return cuda_rasterize.rasterize_backward(gpu, *splats, *results)
     inputs = (means2d, conics, opacities, values)
     native = load("refersplat") if means2d.device.type == "cpu" else None
     if native is None or means2d.dtype not in (torch.float32, torch.float64):

@@ -1,0 +1,69 @@
+// Projection and colours: one thread for each Gaussian.
+#ifndef REAL
+#define REAL float
+#endif
+#include "device.h"
+#include "splat.h"
+
+namespace refer {
+
+// view: world-to-camera [4, 4].
+__device__ inline Pinhole<REAL> pinhole(const REAL* view, double fx, double fy, double cx,
+                                        double cy, double width, double height) {
+  Pinhole<REAL> p;
+  for (int i = 0; i < 12; ++i) p.view[i] = view[i];
+  p.set_lens(fx, fy, cx, cy, width, height);
+  return p;
+}
+
+extern "C" __global__ void project_all(const REAL* means, const REAL* quats, const REAL* scales,
+                                       const REAL* view, double fx, double fy, double cx, double cy,
+                                       double width, double height, int64_t count, REAL* means2d,
+                                       REAL* conics, REAL* depths, int32_t* radii) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  Splat<REAL> s;
+  radii[i] = project(means + 3 * i, quats + 4 * i, scales + 3 * i,
+                     pinhole(view, fx, fy, cx, cy, width, height), s);
+  means2d[2 * i] = s.u, means2d[2 * i + 1] = s.v, depths[i] = s.depth;
+  conics[3 * i] = s.xx, conics[3 * i + 1] = s.xy, conics[3 * i + 2] = s.yy;
+}
+
+extern "C" __global__ void project_all_backward(const REAL* means, const REAL* quats,
+                                                const REAL* scales, const REAL* view, double fx,
+                                                double fy, double cx, double cy, double width,
+                                                double height, int64_t count,
+                                                const REAL* grad_means2d, const REAL* grad_conics,
+                                                const REAL* grad_depths, REAL* grad_means,
+                                                REAL* grad_quats, REAL* grad_scales) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  const Splat<REAL> grad = {grad_means2d[2 * i],    grad_means2d[2 * i + 1], grad_conics[3 * i],
+                            grad_conics[3 * i + 1], grad_conics[3 * i + 2],  grad_depths[i]};
+  project_backward(means + 3 * i, quats + 4 * i, scales + 3 * i,
+                   pinhole(view, fx, fy, cx, cy, width, height), grad, grad_means + 3 * i,
+                   grad_quats + 4 * i, grad_scales + 3 * i);
+}
+
+extern "C" __global__ void shade_all(const REAL* means, const REAL* sh, const REAL* position,
+                                     int64_t degree, int64_t coefficients, int64_t count,
+                                     REAL* colors) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  shade(int(degree), means + 3 * i, position, sh + 3 * coefficients * i, colors + 3 * i);
+}
+
+extern "C" __global__ void shade_all_backward(const REAL* means, const REAL* sh,
+                                              const REAL* position, int64_t degree,
+                                              int64_t coefficients, int64_t count,
+                                              const REAL* colors, const REAL* grad_colors,
+                                              REAL* grad_means, REAL* grad_sh) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  REAL* const gradient = grad_sh + 3 * coefficients * i;
+  shade_backward(int(degree), means + 3 * i, position, sh + 3 * coefficients * i, colors + 3 * i,
+                 grad_colors + 3 * i, grad_means + 3 * i, gradient);
+  for (int64_t k = 3 * (degree + 1) * (degree + 1); k < 3 * coefficients; ++k) gradient[k] = 0;
+}
+
+}  // namespace refer

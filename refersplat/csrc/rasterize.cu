@@ -1,0 +1,156 @@
+// Alpha blending: a block for each tile and each CHANNELS of the values, a thread for each pixel.
+#include "walk.h"
+
+#ifndef CHANNELS
+#define CHANNELS 3
+#endif
+
+namespace refer {
+
+constexpr int kMoments = 6;  // sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2: see finish
+constexpr int kPaddedMoments = 8, kPaddedChannels = padded(CHANNELS);
+
+// Which channels the block has: its own, as far as there are so many.
+struct Channels {
+  int64_t first, all;
+  int count;
+
+  __device__ explicit Channels(int64_t all) : first(int64_t(blockIdx.y) * CHANNELS), all(all) {
+    count = all - first < CHANNELS ? int(all - first) : CHANNELS;
+  }
+};
+
+// values [kBatch, CHANNELS] of a batch's Gaussians; zero where there are none.
+__device__ void load_values(REAL* to, const REAL* values, const int32_t* gaussians, int count,
+                            const Channels& channels) {
+  for (int i = int(threadIdx.x); i < count * CHANNELS; i += kThreads) {
+    const int k = i % CHANNELS;
+    const int64_t from = int64_t(gaussians[i / CHANNELS]) * channels.all + channels.first + k;
+    to[i] = k < channels.count ? values[from] : REAL(0);
+  }
+}
+
+// image is [C, H, W], transmittance [H, W].
+extern "C" __global__ void __launch_bounds__(kThreads)
+    blend(const REAL* records, const int32_t* gaussians, const int64_t* starts, const REAL* values,
+          int64_t num_channels, int64_t width, int64_t height, REAL* image, REAL* transmittance) {
+  __shared__ Batch batch;
+  __shared__ REAL shared_values[kBatch * CHANNELS];
+  const Channels channels(num_channels);
+  const Pixel pixel{int(width), int(height)};
+  bool is_finished = !pixel.is_inside;
+  REAL open = 1, sums[CHANNELS] = {};
+  walk(
+      batch, records, gaussians, starts, pixel, is_finished,
+      [&](int64_t first, int count) {
+        load_values(shared_values, values, gaussians + first, count, channels);
+      },
+      [&](int i) {
+        const Touch touch(batch.records[i], pixel);
+        if (is_finished || touch.alpha == 0) return;
+        const REAL after = open * (1 - touch.alpha);
+        is_finished = !(after >= REAL(kMinTransmittance));
+        if (is_finished) return;
+        const REAL weight = open * touch.alpha;
+        const REAL* const value = shared_values + i * CHANNELS;
+#pragma unroll
+        for (int k = 0; k < CHANNELS; ++k) sums[k] += weight * value[k];
+        open = after;
+      });
+  if (!pixel.is_inside) return;
+  if (blockIdx.y == 0) transmittance[pixel.offset] = open;
+  REAL* const to = image + channels.first * width * height + pixel.offset;
+#pragma unroll
+  for (int k = 0; k < CHANNELS; ++k) {
+    if (k < channels.count) to[k * width * height] = sums[k];
+  }
+}
+
+// Adds numbers, summed over the warp, to a row of memory that starts at `to`.
+template <int kPadded>
+__device__ void add_to_row(REAL* numbers, REAL* to, int count) {
+  warp_sums<kPadded>(numbers);
+  constexpr int kLanesEach = kWarp / kPadded;
+  const int lane = lane_of_thread(), i = lane / kLanesEach;
+  if (lane % kLanesEach == 0 && i < count) atomicAdd(to + i, numbers[0]);
+}
+
+// moments [N, 6] and grad_values [N, C] are added to. `image` and `transmittance` are what blend
+// gave: the loss's share of what lies behind a Gaussian is the whole less what has gone by.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    blend_backward(const REAL* records, const int32_t* gaussians, const int64_t* starts,
+                   const REAL* values, int64_t num_channels, int64_t width, int64_t height,
+                   const REAL* image, const REAL* transmittance, const REAL* grad_image,
+                   const REAL* grad_transmittance, REAL* moments, REAL* grad_values) {
+  __shared__ Batch batch;
+  __shared__ REAL shared_values[kBatch * CHANNELS];
+  const Channels channels(num_channels);
+  const Pixel pixel{int(width), int(height)};
+  bool is_finished = !pixel.is_inside;
+  REAL open = 1, behind = 0, grad[CHANNELS] = {};
+  if (pixel.is_inside) {
+    const int64_t plane = width * height, from = channels.first * plane + pixel.offset;
+#pragma unroll
+    for (int k = 0; k < CHANNELS; ++k) {
+      if (k >= channels.count) continue;
+      grad[k] = grad_image[from + k * plane];
+      behind += grad[k] * image[from + k * plane];
+    }
+    if (blockIdx.y == 0) behind += transmittance[pixel.offset] * grad_transmittance[pixel.offset];
+  }
+  walk(
+      batch, records, gaussians, starts, pixel, is_finished,
+      [&](int64_t first, int count) {
+        load_values(shared_values, values, gaussians + first, count, channels);
+      },
+      [&](int i) {
+        const Touch touch(batch.records[i], pixel);
+        const REAL after = open * (1 - touch.alpha);
+        bool counts = !is_finished && touch.alpha > 0;
+        if (counts && !(after >= REAL(kMinTransmittance))) {
+          is_finished = true;
+          counts = false;
+        }
+        if (!__any_sync(kAllLanes, counts)) return;
+        const REAL weight = counts ? open * touch.alpha : REAL(0);
+        const REAL* const value = shared_values + i * CHANNELS;
+        REAL products[kPaddedChannels] = {}, shade = 0;
+#pragma unroll
+        for (int k = 0; k < CHANNELS; ++k) {
+          shade += grad[k] * value[k];
+          products[k] = weight * grad[k];
+        }
+        REAL g = 0;
+        if (counts) {
+          behind -= weight * shade;
+          // What lies behind is dimmed by 1 - alpha: d behind / d alpha = -behind / (1 - alpha).
+          const REAL grad_alpha = open * shade - behind / (1 - touch.alpha);
+          if (touch.alpha < REAL(kMaxAlpha)) g = grad_alpha * touch.alpha;
+          open = after;
+        }
+        const REAL gx = g * touch.dx, gy = g * touch.dy;
+        REAL sums[kPaddedMoments] = {g, gx, gy, gx * touch.dx, gx * touch.dy, gy * touch.dy, 0, 0};
+        const int64_t gaussian = batch.gaussians[i];
+        add_to_row<kPaddedMoments>(sums, moments + gaussian * kMoments, kMoments);
+        add_to_row<kPaddedChannels>(
+            products, grad_values + gaussian * channels.all + channels.first, channels.count);
+      });
+}
+
+// g is the loss's gradient in the exponent of alpha; its moments give the other gradients.
+extern "C" __global__ void finish(const REAL* records, const REAL* moments, int64_t count,
+                                  REAL* grad_means2d, REAL* grad_conics, REAL* grad_opacities) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  const Record r = reinterpret_cast<const Record*>(records)[i];
+  const bool is_seen = r.reach > 0;
+  const REAL* const m = moments + kMoments * i;
+  grad_means2d[2 * i] = is_seen ? -(r.xx * m[1] + r.xy * m[2]) : REAL(0);
+  grad_means2d[2 * i + 1] = is_seen ? -(r.xy * m[1] + r.yy * m[2]) : REAL(0);
+  grad_conics[3 * i] = REAL(-0.5) * m[3];
+  grad_conics[3 * i + 1] = -m[4];
+  grad_conics[3 * i + 2] = REAL(-0.5) * m[5];
+  grad_opacities[i] = is_seen ? m[0] / r.opacity : REAL(0);
+}
+
+}  // namespace refer

@@ -1,0 +1,92 @@
+// A tile's Gaussians, batch by batch, as the warps of a block go through them. A warp has 8 x 4 of
+// the tile's 16 x 16 pixels, and skips the Gaussians that reach none of them.
+#pragma once
+
+#include "device.h"
+#include "record.h"
+
+namespace refer {
+
+constexpr int kThreads = kTile * kTile;
+constexpr int kBatch = 128;  // Gaussians
+constexpr int kPatchWidth = 8, kPatchHeight = 4;
+constexpr int kPatches = kThreads / kWarp, kPatchesAcross = kTile / kPatchWidth;
+
+struct Batch {
+  Record records[kBatch];
+  int32_t gaussians[kBatch];
+  uint8_t reached[kBatch];  // a bit for each patch
+};
+
+// The thread's pixel.
+struct Pixel {
+  int x0, y0, x, y;  // of the tile, of the pixel
+  bool is_inside;
+  int64_t offset;
+
+  __device__ Pixel(int width, int height) {
+    const int tiles_x = (width + kTile - 1) / kTile, tile = static_cast<int>(blockIdx.x);
+    const int patch = warp_of_thread(), lane = lane_of_thread();
+    x0 = tile % tiles_x * kTile, y0 = tile / tiles_x * kTile;
+    x = x0 + patch % kPatchesAcross * kPatchWidth + lane % kPatchWidth;
+    y = y0 + patch / kPatchesAcross * kPatchHeight + lane / kPatchWidth;
+    is_inside = x < width && y < height;
+    offset = static_cast<int64_t>(y) * width + x;
+  }
+};
+
+// Where a Gaussian meets a pixel.
+struct Touch {
+  REAL dx, dy, alpha;  // alpha is 0 below 1/255
+
+  __device__ Touch(const Record& r, const Pixel& p) : dx(r.u - p.x), dy(r.v - p.y) {
+    const REAL power = REAL(-0.5) * (r.xx * dx * dx + r.yy * dy * dy) - r.xy * dx * dy;
+    const REAL full = r.opacity * quick_exp(power);
+    const REAL limited = full > REAL(kMaxAlpha) ? REAL(kMaxAlpha) : full;
+    alpha = limited >= REAL(kMinAlpha) ? limited : REAL(0);  // also where it is not a number
+  }
+};
+
+__device__ inline void load_batch(Batch& batch, const Record* records, const int32_t* gaussians,
+                                  int count, const Pixel& pixel) {
+  const int i = static_cast<int>(threadIdx.x);
+  if (i >= count) return;
+  const Record record = records[gaussians[i]];
+  int reached = 0;
+  for (int patch = 0; patch < kPatches; ++patch) {
+    const REAL left = REAL(pixel.x0 + patch % kPatchesAcross * kPatchWidth);
+    const REAL top = REAL(pixel.y0 + patch / kPatchesAcross * kPatchHeight);
+    reached |=
+        int(reaches_box(record, left, top, left + (kPatchWidth - 1), top + (kPatchHeight - 1)))
+        << patch;
+  }
+  batch.records[i] = record;
+  batch.gaussians[i] = gaussians[i];
+  batch.reached[i] = static_cast<uint8_t>(reached);
+}
+
+// Walks through the tile's Gaussians, nearest first, until the pixels of all threads are finished.
+// `load(first, count)` brings what else a batch needs; `visit(i)` is called by whole warps with
+// rows of the batch.
+template <typename Load, typename Visit>
+__device__ void walk(Batch& batch, const REAL* records, const int32_t* gaussians,
+                     const int64_t* starts, const Pixel& pixel, const bool& is_finished, Load load,
+                     Visit visit) {
+  const int64_t end = starts[blockIdx.x + 1];
+  for (int64_t first = starts[blockIdx.x]; first < end; first += kBatch) {
+    if (__syncthreads_count(!is_finished) == 0) return;
+    const int count = end - first < kBatch ? static_cast<int>(end - first) : kBatch;
+    load_batch(batch, reinterpret_cast<const Record*>(records), gaussians + first, count, pixel);
+    load(first, count);
+    __syncthreads();
+    for (int base = 0; base < count; base += kWarp) {
+      if (__all_sync(kAllLanes, is_finished)) break;
+      const int i = base + lane_of_thread();
+      unsigned todo =
+          __ballot_sync(kAllLanes, i < count && (batch.reached[i] >> warp_of_thread() & 1));
+      for (; todo; todo &= todo - 1) visit(base + __ffs(todo) - 1);
+    }
+  }
+}
+
+}  // namespace refer

@@ -1,0 +1,151 @@
+"""Blending on a GPU: tile lists by torch's sorts, and a block of threads for each tile."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from native.cuda import Kernels, blocks_for
+from native.cuda.kernels import REALS
+
+TILE = 16
+THREADS = 256
+WIDTHS = (1, 3, 4, 8, 16, 32)
+"""How many channels a block may take; more are spread over several."""
+RECORD = 8
+MOMENTS = 6
+KEPT = 8
+"""How many forward passes' lists wait for their backward passes."""
+
+
+class TileLists(NamedTuple):
+    """Which Gaussians each tile meets, nearest first."""
+
+    records: Tensor
+    """[N, 8], what the kernels read of a Gaussian."""
+    gaussians: Tensor
+    """[P] int32, tile by tile."""
+    starts: Tensor
+    """[tiles + 1] int64, each tile's first."""
+
+
+def tile_lists(
+    gpu: Kernels,
+    means2d: Tensor,
+    conics: Tensor,
+    depths: Tensor,
+    opacities: Tensor,
+    height: int,
+    width: int,
+) -> TileLists:
+    """Sorts twice, which is cheaper than once by both: Gaussians by depth, then pairs by tile."""
+    tiles = blocks_for(width, TILE) * blocks_for(height, TILE)
+    key, key_name = (torch.int16, "int16_t") if tiles < 2**15 else (torch.int32, "int32_t")
+    every_tile = torch.arange(tiles + 1, dtype=key, device=means2d.device)
+    records, count = means2d.new_empty(len(means2d), RECORD), len(means2d)
+    if not count:
+        gaussians = torch.empty(0, dtype=torch.int32, device=means2d.device)
+        return TileLists(records, gaussians, torch.zeros_like(every_tile, dtype=torch.int64))
+
+    splats = [t.detach().contiguous() for t in (means2d, conics, depths, opacities)]
+    order = torch.argsort(splats[2], dim=0, stable=True)
+    inputs = (order, *splats, width, height, count)
+    blocks = blocks_for(count, THREADS)
+    counts = torch.empty_like(order)
+    defines = {"REAL": REALS[means2d.dtype], "KEY": key_name}
+    gpu.launch("tiles", "count_tiles", blocks, THREADS, *inputs, records, counts, **defines)
+    ends = counts.cumsum(dim=0)
+    pairs = int(ends[-1])  # waits for the GPU: memory must be had for so many
+    keys = torch.empty(pairs, dtype=key, device=means2d.device)
+    gaussians = torch.empty(pairs, dtype=torch.int32, device=means2d.device)
+    outputs = (keys, gaussians)
+    gpu.launch("tiles", "list_tiles", blocks, THREADS, *inputs, ends, *outputs, **defines)
+    keys, by_tile = torch.sort(keys, dim=0, stable=True)
+    return TileLists(records, gaussians[by_tile], torch.searchsorted(keys, every_tile))
+
+
+_kept: dict[int, tuple[StorageWeakRef, TileLists]] = {}
+
+
+def _keep(transmittance: Tensor, lists: TileLists) -> None:
+    """Keeps a forward pass's lists for as long as its transmittance lives, or newer ones come."""
+    for address in [a for a, (storage, _) in _kept.items() if storage.expired()]:
+        del _kept[address]
+    while len(_kept) >= KEPT:
+        del _kept[next(iter(_kept))]
+    _kept[transmittance.data_ptr()] = (StorageWeakRef(transmittance.untyped_storage()), lists)
+
+
+def _lists_of(transmittance: Tensor) -> TileLists | None:
+    """What ``_keep`` was given. Memory that lives has had no other owner since."""
+    storage, lists = _kept.get(transmittance.data_ptr(), (None, None))
+    return None if storage is None or storage.expired() else lists
+
+
+def split_channels(channels: int, dtype: torch.dtype) -> tuple[int, dict[str, str | int]]:
+    """Into how many blocks the channels go, and what a kernel for them is compiled with."""
+    width = next((width for width in WIDTHS if width >= channels), WIDTHS[-1])
+    return max(1, blocks_for(channels, width)), {"CHANNELS": width, "REAL": REALS[dtype]}
+
+
+def rasterize(
+    gpu: Kernels,
+    means2d: Tensor,
+    conics: Tensor,
+    depths: Tensor,
+    opacities: Tensor,
+    values: Tensor,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    """Image [C, H, W] and transmittance [H, W]."""
+    lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
+    channels = values.shape[1]
+    image = means2d.new_empty(channels, height, width)
+    transmittance = means2d.new_empty(height, width)
+    numbers = (channels, width, height)
+    inputs = (*lists, values.detach().contiguous(), *numbers)
+    parts, defines = split_channels(channels, means2d.dtype)
+    grid = (len(lists.starts) - 1, parts)
+    gpu.launch("rasterize", "blend", grid, THREADS, *inputs, image, transmittance, **defines)
+    _keep(transmittance, lists)
+    return image, transmittance
+
+
+def rasterize_backward(
+    gpu: Kernels,
+    means2d: Tensor,
+    conics: Tensor,
+    depths: Tensor,
+    opacities: Tensor,
+    values: Tensor,
+    image: Tensor,
+    transmittance: Tensor,
+    grad_image: Tensor,
+    grad_transmittance: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of means2d, conics, opacities and values."""
+    (height, width), (count, channels) = transmittance.shape, values.shape
+    lists = _lists_of(transmittance)
+    if lists is None:
+        lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
+    moments = means2d.new_zeros(count, MOMENTS)
+    grad_values = means2d.new_zeros(count, channels)
+    pixels = (image, transmittance, grad_image, grad_transmittance)
+    inputs = (values.detach().contiguous(), channels, width, height)
+    inputs += tuple(t.detach().contiguous() for t in pixels)
+    parts, defines = split_channels(channels, means2d.dtype)
+    grid = (len(lists.starts) - 1, parts)
+    arguments = (*lists, *inputs, moments, grad_values)
+    gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines)
+
+    grads = (means2d.new_empty(count, 2), means2d.new_empty(count, 3), means2d.new_empty(count))
+    if count:
+        arguments = (lists.records, moments, count, *grads)
+        gpu.launch(
+            "rasterize", "finish", blocks_for(count, THREADS), THREADS, *arguments, **defines
+        )
+    return *grads, grad_values

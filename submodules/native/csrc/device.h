@@ -1,0 +1,78 @@
+// What every kernel file begins with: CUDA's words, for NVRTC or for the emulation on a CPU, and
+// what a warp does together.
+#pragma once
+#ifdef REFER_EMULATED
+#include "emulation.h"
+#else
+typedef unsigned char uint8_t;
+typedef short int16_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#endif
+
+namespace refer {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ inline int64_t global_thread() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+__device__ inline int lane_of_thread() { return static_cast<int>(threadIdx.x) % kWarp; }
+__device__ inline int warp_of_thread() { return static_cast<int>(threadIdx.x) / kWarp; }
+
+// exp(x), for floats in two instructions: within a few units in the last place where x is small.
+__device__ inline float quick_exp(float x) { return __expf(x); }
+__device__ inline double quick_exp(double x) { return exp(x); }
+
+// The sum of the warp's values, in all lanes.
+template <typename T>
+__device__ T warp_sum(T value) {
+#pragma unroll
+  for (int step = kWarp / 2; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
+  return value;
+}
+
+// The sum of the values of the lanes up to this one.
+template <typename T>
+__device__ T warp_scan(T value) {
+#pragma unroll
+  for (int step = 1; step < kWarp; step *= 2) {
+    const T before = __shfl_up_sync(kAllLanes, value, step);
+    if (lane_of_thread() >= step) value += before;
+  }
+  return value;
+}
+
+// How many numbers warp_sums takes for `count` of them.
+__host__ __device__ constexpr int padded(int count) {
+  int size = 1;
+  while (size < count) size *= 2;
+  return size;
+}
+
+// Sums kSize <= 32 numbers over the warp, kSize a power of two: each step halves what a lane still
+// keeps, so it takes about kSize exchanges, not 5 kSize. A lane's number is lane / (32 / kSize),
+// and its sum is in values[0].
+template <int kSize, typename T>
+__device__ void warp_sums(T* values) {
+  int lanes = kWarp / 2;
+#pragma unroll
+  for (int half = kSize / 2; half > 0; half /= 2, lanes /= 2) {
+    const bool upper = lane_of_thread() & lanes;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const T given = upper ? values[i] : values[i + half];
+      const T kept = upper ? values[i + half] : values[i];
+      values[i] = kept + __shfl_xor_sync(kAllLanes, given, lanes);
+    }
+  }
+#pragma unroll
+  for (; lanes > 0; lanes /= 2) values[0] += __shfl_xor_sync(kAllLanes, values[0], lanes);
+}
+
+}  // namespace refer

@@ -1,0 +1,153 @@
+"""What launches a package's kernels on a tensor's device."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import warnings
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from native.cuda import emulator
+from native.cuda.compiler import compiled, target
+from native.cuda.source import sources
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+INSTALL = 'pip install "refer3d[cuda]" (a driver older than 580 needs "refer3d[cuda12]")'
+
+Argument = Tensor | int | float | None
+
+
+class Kernels(Protocol):
+    """Launches the kernels of one package."""
+
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        blocks: int | tuple[int, int],
+        threads: int,
+        *arguments: Argument,
+        **defines: str | int,
+    ) -> None:
+        """Runs ``kernel`` of ``csrc/<file>.cu``, compiled with ``defines``.
+
+        A kernel's numbers are ``int64_t`` and ``double``; its pointers are those of contiguous
+        tensors, or null for None.
+        """
+
+
+class CompiledKernels:
+    """Launches on one GPU, on torch's current stream."""
+
+    def __init__(self, package: str, device: torch.device) -> None:
+        """Compiles all files of ``package`` once, in the form that tests know them to compile."""
+        from cuda.core import Device
+
+        self.device = device
+        self.sources = sources(package)
+        self.arch = target(torch.cuda.get_device_capability(device))
+        self.found: dict[tuple, object] = {}
+        self.lock = threading.Lock()
+        with torch.cuda.device(device):
+            Device(device.index).set_current()
+            for file in self.sources:
+                self._module(file, ())
+
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        blocks: int | tuple[int, int],
+        threads: int,
+        *arguments: Argument,
+        **defines: str | int,
+    ) -> None:
+        """See :class:`Kernels`."""
+        from cuda.core import LaunchConfig, launch
+
+        values = [address(argument, self.device) for argument in arguments]
+        with torch.cuda.device(self.device):
+            function = self._function(file, kernel, tuple(sorted(defines.items())))
+            stream = _Stream(torch.cuda.current_stream().cuda_stream)
+            launch(stream, LaunchConfig(grid=blocks, block=threads), function, *values)
+
+    def _function(self, file: str, kernel: str, defines: tuple) -> object:
+        key = (file, kernel, defines)
+        if key not in self.found:
+            self.found[key] = self._module(file, defines).get_kernel(kernel)
+        return self.found[key]
+
+    def _module(self, file: str, defines: tuple) -> object:
+        from cuda.core import ObjectCode
+
+        with self.lock:
+            if (file, defines) not in self.found:
+                code = compiled(self.sources[file], self.arch, dict(defines))
+                is_ptx = self.arch.startswith("compute")
+                load = ObjectCode.from_ptx if is_ptx else ObjectCode.from_cubin
+                module = load(code, name=file)
+                module.handle  # noqa: B018  loads it now: what does not fit the driver shows here
+                self.found[file, defines] = module
+            return self.found[file, defines]
+
+
+class _Stream:
+    """torch's stream as cuda-core takes it."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
+
+
+def address(argument: Argument, device: torch.device) -> int | float:
+    """A kernel's argument: the tensor's memory, or the number."""
+    if argument is None:
+        return 0
+    if isinstance(argument, Tensor):
+        if not argument.is_contiguous() or argument.device != device:
+            raise ValueError(f"a kernel takes contiguous tensors on {device}")
+        return argument.data_ptr()
+    return argument
+
+
+def kernels(package: str, like: Tensor) -> Kernels | None:
+    """What launches the kernels of ``package`` for ``like``, or None where its reference must do.
+
+    None for a GPU is warned about, once for each package and GPU, with the reason.
+
+    Raises:
+        ImportError: A GPU's kernels are not to be had, and ``REFER3D_STRICT=1``.
+    """
+    if like.is_floating_point() and like.dtype not in REALS:
+        return None
+    if like.device.type == "cuda":
+        return _load(package, like.device)
+    return emulator.active(package) if like.device.type == "cpu" else None
+
+
+@functools.cache
+def _load(package: str, device: torch.device) -> Kernels | None:
+    if os.environ.get("REFER3D_BACKEND") == "reference":
+        return None
+    try:
+        return CompiledKernels(package, device)
+    except Exception as error:  # a package, a driver, an architecture, a compilation
+        message = (
+            f"{package} has no CUDA kernels on {device}: {type(error).__name__}: {error}. "
+            f"To get them: {INSTALL}"
+        )
+        if os.environ.get("REFER3D_STRICT") == "1":
+            raise ImportError(message) from error
+    warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=4)
+    return None
+
+
+def blocks_for(count: int, threads: int) -> int:
+    """How many blocks of ``threads`` cover ``count``."""
+    return -(-count // threads)

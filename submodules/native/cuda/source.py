@@ -1,0 +1,55 @@
+"""The text of a kernel file with its headers in it, and where compiled ones are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+INCLUDE = re.compile(r'^#include "([\w./]+)"$', re.MULTILINE)
+SHARED_HEADERS = Path(__file__).parents[1] / "csrc"
+
+Defines = Mapping[str, str | int]
+
+
+def sources(package: str) -> dict[str, Path]:
+    """The kernel files of a package, by their stems."""
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations or [] if spec else []
+    return {path.stem: path for folder in folders for path in Path(folder, "csrc").glob("*.cu")}
+
+
+def read_source(path: Path) -> str:
+    """A file's text with our headers in the place of their includes, each of them once."""
+    return _expand(path, path.parent, set())
+
+
+def _expand(path: Path, folder: Path, seen: set[Path]) -> str:
+    text = path.read_text(encoding="utf-8").replace("#pragma once\n", "\n")
+
+    def header(match: re.Match[str]) -> str:
+        found = next(
+            file for place in (folder, SHARED_HEADERS) if (file := place / match[1]).is_file()
+        )
+        if found in seen:
+            return ""
+        seen.add(found)
+        line = text.count("\n", 0, match.start()) + 2
+        return f'{_expand(found, folder, seen)}\n#line {line} "{path.name}"'
+
+    return f'#line 1 "{path.name}"\n' + INCLUDE.sub(header, text)
+
+
+def digest(*parts: object) -> str:
+    """A name for what was compiled from ``parts``."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``REFER3D_CACHE``, else in the user's cache."""
+    if folder := os.environ.get("REFER3D_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refer3d"

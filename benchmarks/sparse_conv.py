@@ -2,44 +2,43 @@
 
 The room is a scan of the folder (in ScanNet's layout), refined: each triangle of its mesh is cut
 into four, twice, and the voxel size is chosen so that there are about as many voxels as asked for.
+Beside wall seconds stand CPU seconds, all threads together, which other programs on the machine
+disturb less. Where spconv is installed, its layers do the same beside ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from machine import describe, peak_mib, save, seconds
-from plyfile import PlyData
-from torch import Tensor
+from machine import describe, peak_mib, save
+from scans import read_mesh, refined
+from torch import Tensor, nn
 
 from detailbase.model.unet import Level, SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
 
 
-def refined_vertices(vertices: Tensor, faces: Tensor) -> Tensor:  # [N, 3], [F, 3] -> [N', 3]
-    """The corners that there are when each triangle is cut into four, twice."""
-    for _ in range(2):
-        sides = torch.stack([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-        edges, middle = torch.unique(
-            sides.sort(dim=2).values.view(-1, 2), dim=0, return_inverse=True
-        )
-        a, b, c = faces.T
-        ab, bc, ca = len(vertices) + middle.view(3, -1)
-        corners = [(a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca)]
-        faces = torch.cat([torch.stack(corner, dim=1) for corner in corners])
-        vertices = torch.cat([vertices, vertices[edges].mean(dim=1)])
-    return vertices
+def both_seconds(function: Callable[[], object], repeats: int = 3) -> Tensor:  # [2]
+    """Wall and CPU seconds, the shortest of some runs each, after one that does not count."""
+    function()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter(), time.process_time()
+        function()
+        times.append([time.perf_counter() - start[0], time.process_time() - start[1]])
+    return torch.tensor(times, dtype=torch.float64).amin(dim=0)
 
 
 def room(scan: Path, wanted: int) -> tuple[Tensor, float]:
     """About ``wanted`` voxels [M, 4] of a scan, and their size in metres."""
-    mesh = PlyData.read(scan / f"{scan.name}_vh_clean_2.ply")
-    vertices = torch.from_numpy(np.stack([mesh["vertex"][axis] for axis in "xyz"], axis=1))
-    faces = torch.from_numpy(np.stack(mesh["face"]["vertex_indices"]).astype(np.int64))
-    points = refined_vertices(vertices, faces)
+    points, faces = read_mesh(scan)
+    for _ in range(2):
+        points, faces = refined(points, faces)
     batch = torch.zeros(len(points), dtype=torch.int64)
     low, high = 0.005, 0.08
     for _ in range(12):  # the voxels' number falls as they grow
@@ -78,29 +77,48 @@ def main() -> None:
     voxels, size = room(scan, args.voxels)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(len(voxels), 6, generator=generator)
+    toward = torch.randn(len(voxels), 32, generator=generator)
     levels = build_levels(voxels, spatial_shape(voxels))
-    net = SparseUNet().eval()
+    net = SparseUNet()
+    matrix = torch.ones(4096, 4096)
+    times = {"sgemm": both_seconds(lambda: matrix @ matrix)}
+    times["map"] = both_seconds(lambda: build_levels(voxels, spatial_shape(voxels)))
+    times["inference_forward"] = both_seconds(evaluated(net, features, voxels, levels))
+    net.train()
+    times["training_forward"] = both_seconds(lambda: net(features, voxels, levels))
+    step = both_seconds(lambda: net(features, voxels, levels).backward(toward))
+    times["backward"] = step - times["training_forward"]
     result = {
         **machine,
         "scan": scan.name,
         "voxel_size": round(size, 5),
         "voxels": len(voxels),
         "gflop": round(gflop(levels, net), 1),
-        "map_s": seconds(lambda: build_levels(voxels, spatial_shape(voxels))),
+        "peak_mib": round(peak_mib(evaluated(net, features, voxels))),
     }
-    with torch.no_grad():
-        result["inference_forward_s"] = seconds(lambda: net(features, voxels, levels))
-    net.train()
-    toward = torch.randn(len(voxels), 32, generator=generator)
-    result["training_forward_s"] = seconds(lambda: net(features, voxels, levels))
-    both = seconds(lambda: net(features, voxels, levels).backward(toward))
-    result["backward_s"] = both - result["training_forward_s"]
-    net.eval()
-    with torch.no_grad():
-        result["peak_mib"] = round(peak_mib(lambda: net(features, voxels)))
+    if importlib.util.find_spec("spconv"):
+        from spconv_unet import SpconvUNet
+
+        theirs = evaluated(SpconvUNet(), features, voxels - voxels.amin(dim=0))
+        times["spconv_map_and_inference"] = both_seconds(theirs)
+        result["spconv_peak_mib"] = round(peak_mib(theirs))
     for name, value in result.items():
-        print(f"{name:22}{value:.3f}" if isinstance(value, float) else f"{name:22}{value}")
+        print(f"{name:26}{value}")
+    print(f"{'':26}{'wall s':>9}{'CPU s':>9}")
+    for name, (wall, cpu) in times.items():
+        result[f"{name}_s"], result[f"{name}_cpu_s"] = float(wall), float(cpu)
+        print(f"{name:26}{wall:9.3f}{cpu:9.3f}")
     save(args.json, result)
+
+
+def evaluated(net: nn.Module, *inputs: object) -> Callable[[], Tensor]:
+    """What runs a network in evaluation, without gradients."""
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        return net.eval()(*inputs)
+
+    return run
 
 
 if __name__ == "__main__":

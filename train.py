@@ -11,7 +11,7 @@ import importlib
 from runs.config import choose_model
 from runs.errors import run
 
-MODELS = ("refersplat",)
+MODELS = ("refersplat", "detailbase")
 SHORT_OPTIONS = {"-s": "refersplat", "-m": "refersplat"}
 
 

@@ -118,11 +118,11 @@ class TrainConfig:
 class Config:
     """Options of train.py and eval.py."""
 
-    work_dir: Annotated[str, arg(aliases=("--work_dir",))] = ""
+    work_dir: str = ""
     """Folder of the run; by default exps/<config>/<time>. In eval.py the checkpoint's."""
-    resume: Annotated[str, arg(aliases=("--resume",))] = ""
+    resume: str = ""
     """Go on with a stopped run: with this last.pth, or without a file with the newest."""
-    checkpoint: Annotated[str, arg(aliases=("--checkpoint",))] = ""
+    checkpoint: str = ""
     """What eval.py scores."""
     shuffled_words: bool = False
     """In eval.py: shuffle each description's words, to see how much the score owes to them."""

@@ -1,34 +1,11 @@
 // Alpha blending: a block for each tile and each CHANNELS of the values, a thread for each pixel.
+#include "channels.h"
 #include "walk.h"
-
-#ifndef CHANNELS
-#define CHANNELS 3
-#endif
 
 namespace refer {
 
 constexpr int kMoments = 6;  // sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2: see finish
-constexpr int kPaddedMoments = 8, kPaddedChannels = padded(CHANNELS);
-
-// Which channels the block has: its own, as far as there are so many.
-struct Channels {
-  int64_t first, all;
-  int count;
-
-  __device__ explicit Channels(int64_t all) : first(int64_t(blockIdx.y) * CHANNELS), all(all) {
-    count = all - first < CHANNELS ? int(all - first) : CHANNELS;
-  }
-};
-
-// values [kBatch, CHANNELS] of a batch's Gaussians; zero where there are none.
-__device__ void load_values(REAL* to, const REAL* values, const int32_t* gaussians, int count,
-                            const Channels& channels) {
-  for (int i = int(threadIdx.x); i < count * CHANNELS; i += kThreads) {
-    const int k = i % CHANNELS;
-    const int64_t from = int64_t(gaussians[i / CHANNELS]) * channels.all + channels.first + k;
-    to[i] = k < channels.count ? values[from] : REAL(0);
-  }
-}
+constexpr int kPaddedMoments = padded(kMoments);
 
 // image is [C, H, W], transmittance [H, W].
 extern "C" __global__ void __launch_bounds__(kThreads)
@@ -56,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int k = 0; k < CHANNELS; ++k) sums[k] += weight * value[k];
         open = after;
-      });
+      },
+      Nothing());
   if (!pixel.is_inside) return;
   if (blockIdx.y == 0) transmittance[pixel.offset] = open;
   REAL* const to = image + channels.first * width * height + pixel.offset;
@@ -64,15 +42,6 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < CHANNELS; ++k) {
     if (k < channels.count) to[k * width * height] = sums[k];
   }
-}
-
-// Adds numbers, summed over the warp, to a row of memory that starts at `to`.
-template <int kPadded>
-__device__ void add_to_row(REAL* numbers, REAL* to, int count) {
-  warp_sums<kPadded>(numbers);
-  constexpr int kLanesEach = kWarp / kPadded;
-  const int lane = lane_of_thread(), i = lane / kLanesEach;
-  if (lane % kLanesEach == 0 && i < count) atomicAdd(to + i, numbers[0]);
 }
 
 // moments [N, 6] and grad_values [N, C] are added to. `image` and `transmittance` are what blend
@@ -129,12 +98,13 @@ extern "C" __global__ void __launch_bounds__(kThreads)
           open = after;
         }
         const REAL gx = g * touch.dx, gy = g * touch.dy;
-        REAL sums[kPaddedMoments] = {g, gx, gy, gx * touch.dx, gx * touch.dy, gy * touch.dy, 0, 0};
+        REAL sums[kPaddedMoments] = {g, gx, gy, gx * touch.dx, gx * touch.dy, gy * touch.dy};
         const int64_t gaussian = batch.gaussians[i];
         add_to_row<kPaddedMoments>(sums, moments + gaussian * kMoments, kMoments);
         add_to_row<kPaddedChannels>(
             products, grad_values + gaussian * channels.all + channels.first, channels.count);
-      });
+      },
+      Nothing());
 }
 
 // g is the loss's gradient in the exponent of alpha; its moments give the other gradients.

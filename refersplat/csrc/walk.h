@@ -1,15 +1,19 @@
-// A tile's Gaussians, batch by batch, as the warps of a block go through them. A warp has 8 x 4 of
-// the tile's 16 x 16 pixels, and skips the Gaussians that reach none of them.
+// A tile's Gaussians, batch by batch, as the warps of a block go through them. A warp has a patch
+// of the tile's 16 x 16 pixels, and skips the Gaussians that reach none of them.
 #pragma once
 
 #include "device.h"
 #include "record.h"
 
+#ifndef PATCH_WIDTH
+#define PATCH_WIDTH 8
+#endif
+
 namespace refer {
 
 constexpr int kThreads = kTile * kTile;
 constexpr int kBatch = 128;  // Gaussians
-constexpr int kPatchWidth = 8, kPatchHeight = 4;
+constexpr int kPatchWidth = PATCH_WIDTH, kPatchHeight = kWarp / PATCH_WIDTH;
 constexpr int kPatches = kThreads / kWarp, kPatchesAcross = kTile / kPatchWidth;
 
 struct Batch {
@@ -65,13 +69,25 @@ __device__ inline void load_batch(Batch& batch, const Record* records, const int
   batch.reached[i] = static_cast<uint8_t>(reached);
 }
 
+// Calls visit(i), in whole warps, for the batch's Gaussians that reach the warp's patch.
+template <typename Visit>
+__device__ void visit_batch(const Batch& batch, int count, const bool& is_finished, Visit visit) {
+  for (int base = 0; base < count; base += kWarp) {
+    if (__all_sync(kAllLanes, is_finished)) return;
+    const int i = base + lane_of_thread();
+    unsigned todo =
+        __ballot_sync(kAllLanes, i < count && (batch.reached[i] >> warp_of_thread() & 1));
+    for (; todo; todo &= todo - 1) visit(base + __ffs(todo) - 1);
+  }
+}
+
 // Walks through the tile's Gaussians, nearest first, until the pixels of all threads are finished.
 // `load(first, count)` brings what else a batch needs; `visit(i)` is called by whole warps with
-// rows of the batch.
-template <typename Load, typename Visit>
+// rows of the batch; `leave(count)` when the warp is through with it.
+template <typename Load, typename Visit, typename Leave>
 __device__ void walk(Batch& batch, const REAL* records, const int32_t* gaussians,
                      const int64_t* starts, const Pixel& pixel, const bool& is_finished, Load load,
-                     Visit visit) {
+                     Visit visit, Leave leave) {
   const int64_t end = starts[blockIdx.x + 1];
   for (int64_t first = starts[blockIdx.x]; first < end; first += kBatch) {
     if (__syncthreads_count(!is_finished) == 0) return;
@@ -79,14 +95,13 @@ __device__ void walk(Batch& batch, const REAL* records, const int32_t* gaussians
     load_batch(batch, reinterpret_cast<const Record*>(records), gaussians + first, count, pixel);
     load(first, count);
     __syncthreads();
-    for (int base = 0; base < count; base += kWarp) {
-      if (__all_sync(kAllLanes, is_finished)) break;
-      const int i = base + lane_of_thread();
-      unsigned todo =
-          __ballot_sync(kAllLanes, i < count && (batch.reached[i] >> warp_of_thread() & 1));
-      for (; todo; todo &= todo - 1) visit(base + __ffs(todo) - 1);
-    }
+    visit_batch(batch, count, is_finished, visit);
+    leave(count);
   }
 }
+
+struct Nothing {
+  __device__ void operator()(int) const {}
+};
 
 }  // namespace refer

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from native import as_array, check_same, check_shape, load, num_threads
-from refersplat.ops import reference
+from native.cuda import kernels
+from refersplat.ops import cuda_blend, reference
 from refersplat.ops.rasterize import check_splats
 
 
@@ -113,13 +114,17 @@ def blend_matrix(
         ValueError: If a shape, dtype or device does not fit the others.
     """
     check_splats(means2d, conics, depths, opacities, height, width)
+    splats = (means2d, conics, depths, opacities)
+    gpu = kernels("refersplat", means2d)
     native = load("refersplat") if means2d.device.type == "cpu" else None
-    if native is None or means2d.dtype not in (torch.float32, torch.float64):
-        parts = reference.blend_matrix(means2d, conics, depths, opacities, height, width)
+    if gpu:
+        parts = cuda_blend.blend_matrix(gpu, *splats, height, width)
+    elif native is None or means2d.dtype not in (torch.float32, torch.float64):
+        parts = reference.blend_matrix(*splats, height, width)
     else:
         transmittance = means2d.new_empty(height, width)
         arrays = native.blend_weights(
-            *map(as_array, (means2d, conics, depths, opacities)),
+            *map(as_array, splats),
             num_threads(),
             transmittance.numpy(),
         )
@@ -140,6 +145,8 @@ def _product(
     width: int,
 ) -> Tensor:
     arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
+    if gpu := kernels("refersplat", values):
+        return cuda_blend.product(gpu, values, arrays, height, width)
     native = load("refersplat") if values.device.type == "cpu" else None
     if native is None or values.dtype not in (torch.float32, torch.float64):
         pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
@@ -168,6 +175,8 @@ def _transposed_product(
     count: int,
 ) -> Tensor:
     arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
+    if gpu := kernels("refersplat", grad):
+        return cuda_blend.transposed_product(gpu, grad, arrays, count)
     channels, _, width = grad.shape
     native = load("refersplat") if grad.device.type == "cpu" else None
     if native is None or grad.dtype not in (torch.float32, torch.float64):

@@ -85,9 +85,11 @@ def _lists_of(transmittance: Tensor) -> TileLists | None:
     return None if storage is None or storage.expired() else lists
 
 
-def split_channels(channels: int, dtype: torch.dtype) -> tuple[int, dict[str, str | int]]:
+def split_channels(
+    channels: int, dtype: torch.dtype, most: int = WIDTHS[-1]
+) -> tuple[int, dict[str, str | int]]:
     """Into how many blocks the channels go, and what a kernel for them is compiled with."""
-    width = next((width for width in WIDTHS if width >= channels), WIDTHS[-1])
+    width = next((width for width in WIDTHS if width >= min(channels, most)), most)
     return max(1, blocks_for(channels, width)), {"CHANNELS": width, "REAL": REALS[dtype]}
 
 

@@ -14,6 +14,8 @@ VARIANTS = [
     ("refersplat", "tiles", {"KEY": "int16_t"}),
     *(("refersplat", "rasterize", {"CHANNELS": width}) for width in (1, 4, 16, 32)),
     ("refersplat", "rasterize", {"CHANNELS": 32, "REAL": "double"}),
+    ("refersplat", "blend", {"CHANNELS": 1}),
+    ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
     *((*file, {"REAL": "double"}) for file in FILES),
 ]
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detailbase.ops import reference
+from detailbase.ops import cuda_voxels, reference
 from detailbase.ops.voxelize import check_integers
 from native import as_array, check_shape, load, num_threads
+from native.cuda import kernels
 
 BLOCK = 256
 """Outputs that are convolved at once. Their features stay in the cache meanwhile."""
@@ -89,8 +90,11 @@ def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
         ValueError: If the shape or dtype does not fit, voxels occur twice or span too much.
     """
     _check_voxels(voxels)
+    gpu = kernels("detailbase", voxels) if len(voxels) else None
     native = load("detailbase") if voxels.device.type == "cpu" else None
-    if native is None:
+    if gpu:
+        arrays = cuda_voxels.submanifold_map(gpu, voxels, BLOCK)
+    elif native is None:
         arrays = reference.submanifold_map(voxels, BLOCK)
     else:
         arrays = _tensors(native.submanifold_map(as_array(voxels), BLOCK, num_threads()))
@@ -124,8 +128,11 @@ def strided_map(
     _check_voxels(voxels)
     if len(shape) != 3 or min(shape) < 0:
         raise ValueError(f"shape must be three sizes, got {tuple(shape)}")
+    gpu = kernels("detailbase", voxels) if len(voxels) else None
     native = load("detailbase") if voxels.device.type == "cpu" else None
-    if native is None:
+    if gpu:
+        coarse, down, up = cuda_voxels.strided_map(gpu, voxels, shape, BLOCK)
+    elif native is None:
         coarse, down, up = reference.strided_map(voxels, shape, BLOCK)
     else:
         coarse, down, up = native.strided_map(as_array(voxels), list(shape), BLOCK, num_threads())

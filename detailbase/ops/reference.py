@@ -5,7 +5,7 @@ Runs on any device and in any float dtype; gradients are autograd's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def segment_sum(
     count: int,
 ) -> Tensor:  # [S, C]
     """The sum of each segment's rows."""
-    _check_segments(segments, count)
+    check_segments(segments, count)
     return values.new_zeros(count, values.shape[1]).index_add(0, segments, values)
 
 
@@ -83,7 +83,7 @@ def segment_max(
     count: int,
 ) -> tuple[Tensor, Tensor]:
     """The largest value of each segment [S, C], 0 without rows, and its first row, -1 without."""
-    _check_segments(segments, count)
+    check_segments(segments, count)
     index = segments[:, None].expand_as(values)
     size = (count, values.shape[1])
     largest = values.new_zeros(size).scatter_reduce(0, index, values, "amax", include_self=False)
@@ -95,7 +95,8 @@ def segment_max(
     return largest, first.where(first < len(values), -1)
 
 
-def _check_segments(segments: Tensor, count: int) -> None:
+def check_segments(segments: Tensor, count: int) -> None:
+    """Checks that each row's segment exists."""
     wrong = ((segments < 0) | (segments >= count)).nonzero()
     if len(wrong):
         row = int(wrong[0])
@@ -145,8 +146,18 @@ def strided_map(
     block: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Voxels of twice the size, and the pairs of a 2 x 2 x 2 kernel down to and up from them."""
-    count = len(voxels)
     _check_distinct(torch.unique(voxels, dim=0, return_inverse=True)[1])
+    return strided_map_of_distinct(voxels, shape, block, voxelize)
+
+
+def strided_map_of_distinct(
+    voxels: Tensor,  # [M, 4]
+    shape: Sequence[int],
+    block: int,
+    voxelize: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """``strided_map`` of what is known to be distinct, by whichever ``voxelize``."""
+    count = len(voxels)
     parents = voxels[:, 1:] >> 1
     rows = (parents < torch.tensor(shape, device=voxels.device) // 2).all(dim=1).nonzero()[:, 0]
     coarse, parents = voxelize(parents[rows], voxels[rows, 0])

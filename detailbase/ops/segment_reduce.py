@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from detailbase.ops import reference
+from detailbase.ops import cuda_voxels, reference
 from native import as_array, check_shape, load, num_threads
+from native.cuda import kernels
 
 
 def segment_reduce(
@@ -55,12 +56,9 @@ def segment_reduce(
 
 @torch.library.custom_op("detailbase::segment_sum", mutates_args=())
 def _segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
-    return reference.segment_sum(values, segments, count)
-
-
-@_segment_sum.register_kernel("cpu")
-def _(values: Tensor, segments: Tensor, count: int) -> Tensor:
-    native = load("detailbase")
+    if gpu := kernels("detailbase", values):
+        return cuda_voxels.segment_sum(gpu, values, segments, count)
+    native = load("detailbase") if values.device.type == "cpu" else None
     if native is None or values.dtype not in (torch.float32, torch.float64):
         return reference.segment_sum(values, segments, count)
     total = values.new_empty(count, values.shape[1])
@@ -87,12 +85,9 @@ _segment_sum.register_autograd(_sum_backward, setup_context=_keep_segments)
 
 @torch.library.custom_op("detailbase::segment_max", mutates_args=())
 def _segment_max(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    return reference.segment_max(values, segments, count)
-
-
-@_segment_max.register_kernel("cpu")
-def _(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    native = load("detailbase")
+    if gpu := kernels("detailbase", values):
+        return cuda_voxels.segment_max(gpu, values, segments, count)
+    native = load("detailbase") if values.device.type == "cpu" else None
     if native is None or values.dtype not in (torch.float32, torch.float64):
         return reference.segment_max(values, segments, count)
     largest = values.new_empty(count, values.shape[1])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detailbase.ops import reference
+from detailbase.ops import cuda_voxels, reference
 from native import as_array, check_same, check_shape, load, num_threads
+from native.cuda import kernels
 
 
 def voxelize(
@@ -46,12 +47,9 @@ def check_integers(name: str, tensor: Tensor) -> None:
 
 @torch.library.custom_op("detailbase::voxelize", mutates_args=())
 def _voxelize(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-    return reference.voxelize(coords, batch)
-
-
-@_voxelize.register_kernel("cpu")
-def _(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-    native = load("detailbase")
+    if gpu := kernels("detailbase", coords):
+        return cuda_voxels.voxelize(gpu, coords, batch)
+    native = load("detailbase") if coords.device.type == "cpu" else None
     if native is None:
         return reference.voxelize(coords, batch)
     point_to_voxel = torch.empty(len(coords), dtype=torch.int64)

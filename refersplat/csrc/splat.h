@@ -7,11 +7,7 @@
 #include <cmath>
 #endif
 
-#ifdef __CUDACC__
-#define REFER_HD __host__ __device__ __forceinline__
-#else
-#define REFER_HD inline
-#endif
+#include "both.h"
 
 namespace refer {
 

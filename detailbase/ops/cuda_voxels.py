@@ -1,0 +1,146 @@
+"""Voxels, kernel maps and segments on a GPU: keys by kernels, order by torch's sorts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detailbase.ops import reference
+from native.cuda import Kernels, blocks_for
+from native.cuda.kernels import REALS
+
+THREADS = 256
+INTEGERS = {torch.int32: "int", torch.int64: "int64_t"}
+
+
+class Frame(NamedTuple):
+    """From where places are counted: see ``voxels.h``."""
+
+    scene: int
+    x: int
+    y: int
+    z: int
+    axis_bits: int
+
+
+def frame_of(coords: Tensor, batch: Tensor) -> Frame:
+    """The frame of N > 0 points. Waits for the GPU: keys of how many bits decides what can be.
+
+    Raises:
+        ValueError: If they span too much.
+    """
+    columns = torch.cat([batch[:, None], coords], dim=1).long()
+    ends = torch.stack([columns.amin(dim=0), columns.amax(dim=0)])
+    (scene, *low), (last_scene, *high) = ends.tolist()
+    origin = [value & ~0xFFFF for value in low]
+    extents = [top - bottom for top, bottom in zip(high, origin, strict=True)]
+    axis_bits = max(2, *(extent.bit_length() for extent in extents))
+    scene_bits = (last_scene - scene).bit_length()
+    if axis_bits > reference.MAX_AXIS_BITS or 3 * axis_bits + scene_bits > 63:
+        raise ValueError(
+            "coords must span fewer than 2^21 voxels on every axis (and fewer in a large batch); "
+            "is the cloud in metres, and the voxel size right?"
+        )
+    return Frame(scene, *origin, axis_bits)
+
+
+def voxel_keys(gpu: Kernels, coords: Tensor, batch: Tensor, frame: Frame) -> Tensor:
+    """Numbers [N] in Morton's order, scene by scene."""
+    coords, batch = coords.contiguous(), batch.contiguous()
+    keys = torch.empty(len(coords), dtype=torch.int64, device=coords.device)
+    arguments = (coords, batch, len(coords), *frame, keys)
+    blocks, integer = blocks_for(len(coords), THREADS), INTEGERS[coords.dtype]
+    gpu.launch("voxels", "voxel_keys", blocks, THREADS, *arguments, INT=integer)
+    return keys
+
+
+def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct voxels [M, 4] in Morton's order, and each point's voxel [N]."""
+    rows = torch.cat([batch[:, None], coords], dim=1)
+    if not len(coords):
+        return rows, torch.empty(0, dtype=torch.int64, device=coords.device)
+    keys, order = voxel_keys(gpu, coords, batch, frame_of(coords, batch)).sort(dim=0, stable=True)
+    is_first = F.pad(keys[1:] != keys[:-1], (1, 0), value=True)
+    point_to_voxel = torch.empty_like(order).scatter_(0, order, is_first.cumsum(dim=0) - 1)
+    return rows[order[is_first]], point_to_voxel
+
+
+def _sorted_keys(gpu: Kernels, voxels: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
+    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0)
+    if (keys[1:] == keys[:-1]).any():
+        raise ValueError("voxels must be distinct, some are the same")
+    return keys, order
+
+
+def submanifold_map(gpu: Kernels, voxels: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (inputs, outputs, starts) of a 3 x 3 x 3 kernel around each of M > 0 voxels."""
+    voxels, count = voxels.contiguous(), len(voxels)
+    frame = frame_of(voxels[:, 1:], voxels[:, 0])
+    keys, order = _sorted_keys(gpu, voxels, frame)
+    blocks = blocks_for(count, block)
+    rows = torch.empty(blocks, 27, block, dtype=torch.int32, device=voxels.device)
+    size = rows.numel()
+    arguments = (voxels, count, *frame, keys, order, block, size, rows)
+    integer = INTEGERS[voxels.dtype]
+    grid = blocks_for(size, THREADS)
+    gpu.launch("voxels", "find_neighbours", grid, THREADS, *arguments, INT=integer)
+    is_pair = rows >= 0
+    pairs = is_pair.flatten().nonzero()[:, 0]
+    outputs = pairs // (27 * block) * block + pairs % block
+    starts = F.pad(is_pair.sum(dim=2).flatten().cumsum(dim=0), (1, 0))
+    return rows.flatten()[pairs], outputs.int(), starts
+
+
+def strided_map(
+    gpu: Kernels, voxels: Tensor, shape: Sequence[int], block: int
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Voxels of twice the size, and the pairs down to and up from them, of M > 0 voxels."""
+    _sorted_keys(gpu, voxels, frame_of(voxels[:, 1:], voxels[:, 0]))
+    return reference.strided_map_of_distinct(
+        voxels, shape, block, lambda coords, batch: voxelize(gpu, coords, batch)
+    )
+
+
+def segment_order(segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The rows segment by segment [N], and each segment's first [S + 1].
+
+    Raises:
+        ValueError: If a segment does not exist.
+    """
+    reference.check_segments(segments, count)
+    ordered, order = segments.sort(dim=0, stable=True)
+    bounds = torch.arange(count + 1, device=segments.device)
+    return order, torch.searchsorted(ordered, bounds)
+
+
+def segment_sum(gpu: Kernels, values: Tensor, segments: Tensor, count: int) -> Tensor:
+    """The sum of each segment's rows, added in their order."""
+    order, starts = segment_order(segments, count)
+    total = values.new_empty(count, values.shape[1])
+    _reduce(gpu, "segment_sum", values, order, starts, total)
+    return total
+
+
+def segment_max(
+    gpu: Kernels, values: Tensor, segments: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """The largest value of each segment [S, C], and its first row."""
+    order, starts = segment_order(segments, count)
+    largest = values.new_empty(count, values.shape[1])
+    rows = torch.empty(largest.shape, dtype=torch.int64, device=values.device)
+    _reduce(gpu, "segment_max", values, order, starts, largest, rows)
+    return largest, rows
+
+
+def _reduce(
+    gpu: Kernels, kernel: str, values: Tensor, order: Tensor, starts: Tensor, *outputs: Tensor
+) -> None:
+    size = outputs[0].numel()
+    if size:
+        arguments = (values.detach().contiguous(), order, starts, values.shape[1], size, *outputs)
+        blocks, real = blocks_for(size, THREADS), REALS[values.dtype]
+        gpu.launch("segments", kernel, blocks, THREADS, *arguments, REAL=real)

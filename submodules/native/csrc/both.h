@@ -1,0 +1,8 @@
+// What a header needs that CPU and GPU code both include.
+#pragma once
+
+#ifdef __CUDACC__
+#define REFER_HD __host__ __device__ __forceinline__
+#else
+#define REFER_HD inline
+#endif

@@ -8,16 +8,22 @@
 
 namespace refer {
 
+// A voxel's key: Morton's, scene by scene, as a number with a sign that is ordered as without.
+__device__ inline int64_t voxel_key(int64_t scene, int64_t x, int64_t y, int64_t z,
+                                    int64_t axis_bits) {
+  const uint64_t key = morton(x, y, z) | uint64_t(scene) << (3 * axis_bits);
+  return int64_t(key ^ uint64_t(1) << 63);
+}
+
 // keys [N] of points at coords [N, 3] of the scenes batch [N], counted from the origin.
 extern "C" __global__ void voxel_keys(const INT* coords, const INT* batch, int64_t count,
                                       int64_t first_scene, int64_t origin_x, int64_t origin_y,
                                       int64_t origin_z, int64_t axis_bits, int64_t* keys) {
   const int64_t i = global_thread();
   if (i >= count) return;
-  const uint64_t place =
-      morton(coords[3 * i] - origin_x, coords[3 * i + 1] - origin_y, coords[3 * i + 2] - origin_z);
-  const uint64_t scene = uint64_t(batch[i] - first_scene) << (3 * axis_bits);
-  keys[i] = int64_t(place | scene);
+  const INT* const at = coords + 3 * i;
+  keys[i] = voxel_key(batch[i] - first_scene, at[0] - origin_x, at[1] - origin_y, at[2] - origin_z,
+                      axis_bits);
 }
 
 // The place of a key among sorted ones, or -1.
@@ -51,8 +57,8 @@ extern "C" __global__ void find_neighbours(const INT* voxels, int64_t count, int
   const int64_t x = at[1] - origin_x + offset / 9 - 1, y = at[2] - origin_y + offset / 3 % 3 - 1;
   const int64_t z = at[3] - origin_z + offset % 3 - 1, limit = int64_t(1) << axis_bits;
   if (x < 0 || y < 0 || z < 0 || x >= limit || y >= limit || z >= limit) return;
-  const uint64_t scene = uint64_t(at[0] - first_scene) << (3 * axis_bits);
-  const int64_t found = find(sorted, count, int64_t(morton(x, y, z) | scene));
+  const int64_t key = voxel_key(at[0] - first_scene, x, y, z, axis_bits);
+  const int64_t found = find(sorted, count, key);
   if (found >= 0) rows[i] = int32_t(order[found]);
 }
 

@@ -40,7 +40,7 @@ def frame_of(coords: Tensor, batch: Tensor) -> Frame:
     extents = [top - bottom for top, bottom in zip(high, origin, strict=True)]
     axis_bits = max(2, *(extent.bit_length() for extent in extents))
     scene_bits = (last_scene - scene).bit_length()
-    if axis_bits > reference.MAX_AXIS_BITS or 3 * axis_bits + scene_bits > 63:
+    if axis_bits > reference.MAX_AXIS_BITS or 3 * axis_bits + scene_bits > 64:
         raise ValueError(
             "coords must span fewer than 2^21 voxels on every axis (and fewer in a large batch); "
             "is the cloud in metres, and the voxel size right?"
@@ -49,7 +49,7 @@ def frame_of(coords: Tensor, batch: Tensor) -> Frame:
 
 
 def voxel_keys(gpu: Kernels, coords: Tensor, batch: Tensor, frame: Frame) -> Tensor:
-    """Numbers [N] in Morton's order, scene by scene."""
+    """Numbers [N] whose order is Morton's, scene by scene."""
     coords, batch = coords.contiguous(), batch.contiguous()
     keys = torch.empty(len(coords), dtype=torch.int64, device=coords.device)
     arguments = (coords, batch, len(coords), *frame, keys)

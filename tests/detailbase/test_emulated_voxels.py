@@ -35,7 +35,7 @@ def test_emulated_voxels_are_those_of_the_cpu(rng, dtype, count):
 
 
 def test_emulated_voxels_may_lie_far_off(rng):
-    coords = torch.tensor([[2**20, -(2**20) + 1, 5], [-(2**19), 7, 2**20], [0, 0, 0]])
+    coords = torch.tensor([[2**20 - 1, -(2**20), 5], [-(2**20), 7, 2**20 - 1], [0, 0, 0]])
     batch = torch.tensor([4, 4, 5])
     with emulation():
         got = voxelize(coords, batch)

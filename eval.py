@@ -1,6 +1,7 @@
-"""Scores a trained model on its test views and writes results.json.
+"""Scores a trained model on what it was not trained on and writes results.json.
 
 python eval.py -m output/tabletop
+python eval.py --config configs/detailbase/detailrefer.yaml --checkpoint checkpoints/best.pth
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 python train.py -s data/demo/tabletop -m output/tabletop --eval
 python train.py -s data/ref_lerf/ramen -m output/ramen --config configs/refersplat/ramen.yaml
+python train.py --config configs/detailbase/detailrefer.yaml
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the programs share: their options, the datasets' files, and the folder of a run."""
+"""What the programs share: their options, and the folders of runs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,16 @@ from pathlib import Path
 import torch
 
 from detailbase.config import Config
-from detailbase.data.references import Reference, read_references
-from runs.config import parse
+from native import backend
+from runs.config import config_file, differences, load_yaml, parse, save_yaml
 from runs.errors import InputError
 
+MODEL = "detailbase"
+RUNS = Path("exps")
 RESOLVED = "config.yaml"
 LAST, BEST = "last.pth", "best.pth"
 NEWEST = "newest"
 """What --resume means without a file."""
-
-FILES = {
-    "detailrefer": "DetailRefer/DetailRefer_{split}.json",
-    "scanrefer": "ScanRefer/ScanRefer_filtered_{split}.json",
-    "multi3drefer": "Multi3DRefer/multi3drefer_{split}.json",
-}
-"""Where a dataset's descriptions lie below the root."""
-SOURCES = {
-    "detailrefer": "DetailRefer comes with the 3D-DRES paper (arXiv 2603.02896)",
-    "scanrefer": "ScanRefer is given out at https://daveredrum.github.io/ScanRefer after its form",
-    "multi3drefer": "Multi3DRefer is given out at https://3dlg-hcvc.github.io/multi3drefer",
-}
 
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, math.inf),
@@ -45,10 +35,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.augment.flip": (0, 1),
     "data.augment.elastic": (0, 1),
     "data.augment.color": (0, 2),
-    "model.width": (1, math.inf),
-    "model.heads": (1, math.inf),
-    "model.hidden": (1, math.inf),
-    "model.layers": (1, math.inf),
+    "network.width": (1, math.inf),
+    "network.heads": (1, math.inf),
+    "network.hidden": (1, math.inf),
+    "network.layers": (1, math.inf),
     "train.epochs": (1, math.inf),
     "train.lr": (0, math.inf),
     "train.weight_decay": (0, math.inf),
@@ -60,25 +50,49 @@ RANGES: dict[str, tuple[float, float]] = {
 """Least and greatest value of options."""
 
 CHANGEABLE = (
-    *("work_dir", "resume", "checkpoint", "shuffled_words", "data.root", "data.prepared"),
-    *("data.split", "data.workers", "data.test_sentences", "text.cache", "train.device"),
-    "train.checkpoint_every",
+    *("work_dir", "resume", "checkpoint", "shuffled_words"),
+    *("data.root", "data.prepared", "data.split", "data.test_sentences", "data.workers"),
+    *("text.cache", "train.device", "train.checkpoint_every"),
 )
 """Options that a run may be gone on with when they differ: its result does not depend on them."""
 
 
 def read_options(argv: Sequence[str], program: str, description: str) -> Config:
-    """The options of a program.
+    """The options of a program; where a run is gone on with, its own are those not given.
 
     Raises:
-        InputError: A file or a value is wrong.
+        InputError: A file or a value is wrong, or there is no run to go on with.
     """
-    words = list(argv)
-    for index, word in enumerate(words):  # --resume may stand without a file
-        if word == "--resume" and (index + 1 == len(words) or words[index + 1].startswith("-")):
-            words[index] = f"--resume={NEWEST}"
-    config = parse(Config, words, program=program, description=description)
+
+    def read(words: Sequence[str]) -> Config:
+        bare = {"--resume": NEWEST}
+        return parse(Config, words, program=program, description=description, bare=bare)
+
+    config = _named(read(argv), argv)
     check(config)
+    if config.resume:
+        state = find_state(config)
+        resolved = state.parent / RESOLVED
+        before = load_yaml(resolved, Config)
+        if before.name != config.name:
+            raise InputError(
+                f"--resume: {state} is of a run of {before.name!r}, --config names that of "
+                f"{config.name!r}; give --config {resolved}"
+            )
+        config = dataclasses.replace(
+            read([*argv, "--config", str(resolved)]), name=before.name, resume=str(state)
+        )
+        check(config)
+        if differing := [n for n in differences(config, before) if n not in CHANGEABLE]:
+            was, now = (attrgetter(differing[0])(c) for c in (before, config))
+            raise InputError(
+                f"--resume: the run in {state.parent} has {differing[0]} {was!r}, now it is "
+                f"{now!r}; leave the option out, or start another run"
+            )
+    try:
+        backend(MODEL)
+    except (ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
     return config
 
 
@@ -93,20 +107,26 @@ def check(config: Config) -> None:
         if not low <= value <= high:
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
             raise InputError(f"--{name}: expected {expected}, got {value}; change it")
-    if config.model.width % config.model.heads:
+    network, drops = config.network, config.train.lr_drops
+    if network.width % network.heads:
         raise InputError(
-            f"--model.width: expected a multiple of {config.model.heads} heads, got "
-            f"{config.model.width}"
+            f"--network.width: expected a multiple of the {network.heads} heads, got "
+            f"{network.width}; change one"
         )
-    if len(config.model.channels) < 2 or min(config.model.channels) < 1:
-        raise InputError(f"--model.channels: expected two or more, got {config.model.channels}")
-    drops = config.train.lr_drops
+    if len(network.channels) < 2 or min(network.channels) < 1:
+        raise InputError(
+            f"--network.channels: expected two widths or more, got {network.channels}; name them"
+        )
     if list(drops) != sorted(drops) or any(not 0 < drop <= 1 for drop in drops):
-        raise InputError(f"--train.lr_drops: expected ascending shares of the epochs, got {drops}")
-    if config.data.split not in ("train", "val", "test"):
-        raise InputError(f"--data.split: expected train, val or test, got {config.data.split!r}")
+        raise InputError(
+            f"--train.lr_drops: expected ascending shares of the epochs, 0 to 1, got {drops}"
+        )
     if not config.data.train_on:
-        raise InputError("--data.train_on: expected at least one dataset, got none")
+        raise InputError("--data.train_on: expected at least one dataset, got none; name one")
+    if config.work_dir and Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
+        raise InputError(
+            f"--work_dir: expected a folder, got the file {config.work_dir}; name another"
+        )
 
 
 def choose_device(name: str) -> torch.device:
@@ -121,71 +141,80 @@ def choose_device(name: str) -> torch.device:
         return torch.zeros(1, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--train.device: {name!r} cannot be used ({reason})") from error
-
-
-def references_of(config: Config, dataset: str, split: str) -> list[Reference]:
-    """A dataset's descriptions.
-
-    Raises:
-        InputError: The file is absent or wrong.
-    """
-    path = Path(config.data.root) / FILES[dataset].format(split=split)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; {SOURCES[dataset]}, or name --data.root")
-    return read_references(path, dataset)
-
-
-def prepared_folder(config: Config) -> Path:
-    """Where prepared scans lie."""
-    if config.data.prepared:
-        return Path(config.data.prepared)
-    root = Path(config.data.root)
-    nested = root / "scannetv2"
-    return nested if nested.is_dir() else root
-
-
-def run_folder(config: Config, argv: Sequence[str]) -> tuple[Path, Path | None]:
-    """The folder of a training, and the state that it goes on from, if any.
-
-    Raises:
-        InputError: There is nothing to go on with, or the folder holds another run.
-    """
-    runs = Path("exps", config_name(argv))
-    if config.resume and config.resume != NEWEST:
-        state = Path(config.resume)
-        state = state / LAST if state.is_dir() else state
-        if not state.is_file():
-            raise InputError(f"--resume: {state}: no such file; a run writes {LAST}")
-        return Path(config.work_dir) if config.work_dir else state.parent, state
-    if config.resume:
-        folders = [Path(config.work_dir)] if config.work_dir else sorted(runs.glob("*"))
-        states = [folder / LAST for folder in folders if (folder / LAST).is_file()]
-        if not states:
-            where = config.work_dir or runs
-            raise InputError(f"--resume: {where}: holds no {LAST}; start without --resume")
-        return states[-1].parent, states[-1]
-    folder = Path(config.work_dir) if config.work_dir else runs / time.strftime("%Y%m%d_%H%M%S")
-    if (folder / RESOLVED).exists():
         raise InputError(
-            f"--work_dir: {folder} holds a run already; go on with it by --resume, or name another"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--work_dir: expected a folder, got the file {folder}; name another")
-    return folder, None
+            f"--train.device: {name!r} cannot be used ({reason}); leave it at auto"
+        ) from error
 
 
-def config_name(argv: Sequence[str]) -> str:
-    """The name of the file that ``--config`` names."""
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        if word == "--config" and following:
-            return Path(following).stem
-        if word.startswith("--config="):
-            return Path(word.partition("=")[2]).stem
-    return "default"
+def find_state(config: Config) -> Path:
+    """The last.pth that ``--resume`` means.
+
+    Raises:
+        InputError: There is none.
+    """
+    if config.resume == NEWEST:
+        return _in_newest_run(config, LAST, "--resume")
+    state = Path(config.resume)
+    state = state / LAST if state.is_dir() else state
+    if not state.is_file():
+        raise InputError(f"--resume: {state}: no such file; name the {LAST} of a run")
+    return state
 
 
-def at_test(config: Config) -> Config:
-    """The same options with the sizes of evaluation."""
-    data = dataclasses.replace(config.data, max_sentences=config.data.test_sentences)
-    return dataclasses.replace(config, data=data)
+def find_checkpoint(config: Config) -> Path:
+    """The weights that are scored.
+
+    Raises:
+        InputError: There are none.
+    """
+    if not config.checkpoint:
+        return _in_newest_run(config, BEST, "--checkpoint")
+    path = Path(config.checkpoint)
+    if not path.is_file():
+        raise InputError(f"--checkpoint: {path}: no such file; name a {BEST}")
+    return path
+
+
+def claim_folder(config: Config) -> Path:
+    """Makes a folder the run's own and writes the options there.
+
+    Raises:
+        InputError: It holds another run, which nothing may overwrite.
+    """
+    if config.resume and not config.work_dir:
+        folder = Path(config.resume).parent
+    else:
+        folder = results_folder(config)
+        is_own = config.resume and Path(config.resume).parent.absolute() == folder.absolute()
+        if (folder / RESOLVED).exists() and not is_own:
+            raise InputError(
+                f"--work_dir: {folder} holds a run already; go on with it by --resume, or name "
+                "another folder"
+            )
+    kept = dataclasses.replace(config, resume="", work_dir=str(folder))
+    save_yaml(kept, folder / RESOLVED, model=MODEL)
+    return folder
+
+
+def results_folder(config: Config) -> Path:
+    """``--work_dir``, or a folder of its own for now."""
+    if config.work_dir:
+        return Path(config.work_dir)
+    return RUNS / config.name / time.strftime("%Y%m%d_%H%M%S")
+
+
+def _in_newest_run(config: Config, name: str, option: str) -> Path:
+    folders = [Path(config.work_dir)] if config.work_dir else (RUNS / config.name).glob("*/")
+    found = [folder / name for folder in sorted(folders) if (folder / name).is_file()]
+    if not found:
+        where = config.work_dir or f"{RUNS / config.name}/*"
+        raise InputError(f"{option}: {where} holds no {name}; train first, or name the file")
+    return found[-1]
+
+
+def _named(config: Config, argv: Sequence[str]) -> Config:
+    """With the config file's name, if it has no other."""
+    path = config_file(argv)
+    if config.name or path is None:
+        return config
+    return dataclasses.replace(config, name=path.stem)

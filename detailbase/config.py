@@ -40,8 +40,10 @@ class DataConfig:
     """Whose descriptions train."""
     dataset: Dataset = "detailrefer"
     """Whose descriptions are validated and tested on."""
-    split: str = "test"
-    """What eval.py scores: train, val or test."""
+    split: Annotated[Literal["train", "val", "test"], arg(aliases=("--split",))] = "test"
+    """What eval.py scores."""
+    scenes: tuple[str, ...] = ()
+    """Only scans with these names, ``scene00*`` for all that begin so; the default is all."""
     voxels_per_metre: float = 50.0
     """Voxels of 2 cm."""
     scenes_per_batch: int = 2
@@ -68,8 +70,8 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The network's sizes."""
+class NetworkConfig:
+    """The sparse U-Net and the decoder behind it."""
 
     channels: tuple[int, ...] = (32, 64, 96, 128, 160)
     """Widths of the U-Net's levels."""
@@ -118,17 +120,22 @@ class TrainConfig:
 class Config:
     """Options of train.py and eval.py."""
 
+    name: str = ""
+    """Name of the runs' folder below exps/; the default is the config file's."""
     work_dir: str = ""
-    """Folder of the run; by default exps/<config>/<time>. In eval.py the checkpoint's."""
+    """Folder that is written; the default is exps/<name>/<date and time>, and for eval.py that of
+    the run whose checkpoint it scores."""
     resume: str = ""
-    """Go on with a stopped run: with this last.pth, or without a file with the newest."""
+    """Go on with a stopped run: the one of this last.pth, or without a file, the one in --work_dir
+    or else the newest."""
     checkpoint: str = ""
-    """What eval.py scores."""
+    """Weights that eval.py scores; the default is best.pth in --work_dir or else in the newest run
+    that has one."""
     shuffled_words: bool = False
     """In eval.py: shuffle each description's words, to see how much the score owes to them."""
     seed: int = 1999
     """Of weights, order and augmentation."""
     data: DataConfig = field(default_factory=DataConfig)
     text: TextConfig = field(default_factory=TextConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,35 +1,39 @@
-"""Scores a trained network and writes results.json."""
+"""Scores a trained network on descriptions of scans."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from detailbase.answering import THRESHOLD, answer, load
+from detailbase.answering import THRESHOLD, answer
+from detailbase.checkpoint import load_network
 from detailbase.command import (
-    at_test,
+    RESOLVED,
     choose_device,
-    prepared_folder,
+    find_checkpoint,
     read_options,
-    references_of,
+    results_folder,
 )
-from detailbase.config import Config
+from detailbase.config import Config, DataConfig
 from detailbase.data.clouds import load_cloud
 from detailbase.data.dataset import Batches, find_clouds
 from detailbase.data.references import Reference
-from detailbase.metrics import Row, iou, summarise
+from detailbase.data.sources import prepared_folder, read_split
+from detailbase.metrics import Row, best_iou, by_kind, by_scene, iou, ious_by_name, summarize
 from detailbase.model.network import DetailBase
+from detailbase.report import table
 from detailbase.sentences import Sentences
 from native import backend
 from runs.config import to_mapping
-from runs.errors import InputError
 from runs.progress import Progress
 from runs.results import peak_memory_mib, provenance, save_results
 
@@ -37,99 +41,96 @@ log = logging.getLogger(__name__)
 
 DESCRIPTION = "Scores a trained detailbase (--checkpoint) and writes results.json and ious.json."
 
-PUBLISHED = {
-    "detailrefer": {
-        "val": (("DetailBase", 0.568),),
-        "test": (("DetailBase", 0.557), ("3D-STMN, adapted", 0.525)),
-    },
-    "scanrefer": {
-        "val": (
-            *(("TGNN", 0.288), ("3D-STMN", 0.395), ("SegPoint", 0.417), ("RG-SAN", 0.446)),
-            *(("MDIN", 0.483), ("IPDN", 0.502), ("HCF-RES", 0.505), ("BQNet", 0.514)),
-        )
-    },
-}
-"""mIoU in the papers, on ScanNet."""
-
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    config = read_options(argv, "eval.py", DESCRIPTION)
-    if not config.checkpoint:
-        raise InputError("--checkpoint: expected a file, got nothing; add --checkpoint best.pth")
-    evaluate(config)
+    results = evaluate(read_options(argv, "eval.py", DESCRIPTION))
+    sys.stdout.write(table(results) + "\n")
 
 
-def evaluate(config: Config) -> dict[str, float]:
-    """Scores, writes the results and prints the table.
+def evaluate(config: Config) -> dict[str, Any]:
+    """Scores a checkpoint, writes ``results.json`` and ``ious.json``, returns the results.
+
+    With shuffled words the files are ``results_shuffled_words.json`` and so on, beside the others.
 
     Raises:
         InputError: A file is absent or wrong.
     """
-    begin = time.perf_counter()
-    device = choose_device(config.train.device)
+    start = time.perf_counter()
+    device, checkpoint = choose_device(config.train.device), find_checkpoint(config)
     dataset, split = config.data.dataset, config.data.split
-    scans = prepared_folder(config)
-    asked = with_kinds(references_of(config, dataset, split), dataset, scans)
+    scans = prepared_folder(config.data)
+    asked = with_kinds(read_split(config.data, dataset, split), dataset, scans)
     if config.shuffled_words:
         asked = [shuffled(reference, config.seed) for reference in asked]
     sentences = Sentences.encode(config.text, asked, device)
-    model = load(config, sentences.dim, device)
-    with Progress("scans", len(Batches(asked, scans, at_test(config).data))) as progress:
-        rows = list(score(model, asked, scans, sentences, config, device, progress))
-    metrics = summarise(rows)
-    out = Path(config.work_dir) if config.work_dir else Path(config.checkpoint).parent
-    save_results(out / "ious.json", {row.name: row.iou for row in rows})
+    network = load_network(config.network, sentences.encoder, checkpoint, device)
+    rows = []
+    with Progress("phrases", sum(len(one.phrases) for one in asked)) as progress:
+        for row in score(network, asked, scans, sentences, config.data, device):
+            rows.append(row)
+            progress.advance()
+
+    is_in_run = (checkpoint.parent / RESOLVED).is_file() and not config.work_dir
+    out = checkpoint.parent if is_in_run else results_folder(config)
+    suffix = "_shuffled_words" if config.shuffled_words else ""
     results = {
-        "metrics": metrics,
+        "metrics": summarize(rows),
+        "kinds": by_kind(rows),
+        "scenes": by_scene(rows),
+        "scene_types": by_scene_type(rows, Path(config.data.root)),
         "dataset": dataset,
         "split": split,
         "shuffled_words": config.shuffled_words,
-        "seed": config.seed,
-        "encoder": sentences.encoder,
         "threshold": THRESHOLD,
-        "seconds": round(time.perf_counter() - begin, 1),
-        "peak_mib": round(peak_memory_mib(), 1),
+        "checkpoint": str(checkpoint),
+        "encoder": {"name": sentences.encoder.name, "identity": sentences.encoder.identity},
+        "backbone_lr_scale": config.train.backbone_lr_scale,
+        "seed": config.seed,
         **provenance(backend("detailbase")),
+        "device": str(device),
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_mib": round(peak_memory_mib(), 1),
         "config": to_mapping(config),
     }
-    save_results(out / "results.json", results)
-    log.info("%s and ious.json are written", out / "results.json")
-    sys.stdout.write(table(metrics, dataset, split))
-    return metrics
+    save_results(out / f"ious{suffix}.json", ious_by_name(rows))
+    save_results(out / f"results{suffix}.json", results)
+    log.info("%s is written", out / f"results{suffix}.json")
+    return results
 
 
 @torch.no_grad()
 def score(
-    model: DetailBase,
+    network: DetailBase,
     references: Sequence[Reference],
     scans: Path,
     sentences: Sentences,
-    config: Config,
+    options: DataConfig,
     device: torch.device,
-    progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Each phrase's IoU on the points of its scan."""
-    model.eval()
-    for loaded in Batches(references, scans, at_test(config).data).loader():
+    network.eval()
+    options = dataclasses.replace(options, max_sentences=options.test_sentences)
+    first = 0
+    for loaded in Batches(references, scans, options).loader():
         batch = loaded.to(device)
-        answers = answer(model, batch, sentences)
-        for index, (probability, _) in enumerate(answers):
-            reference = batch.references[batch.sentence_of_phrase[index]]
-            phrase, target = batch.phrases[index], batch.point_targets[index]
-            scan = batch.scene_of_sentence[batch.sentence_of_phrase[index]]
-            begin, end = batch.point_starts[scan : scan + 2]
-            superpoints = batch.superpoints[begin:end] - batch.superpoint_starts[scan]
+        for index, (probability, _) in enumerate(answer(network, batch, sentences)):
+            sentence = batch.sentence_of_phrase[index]
+            reference, target = batch.references[sentence], batch.point_targets[index]
+            scene = batch.scene_of_sentence[sentence]
+            begin, end = batch.point_starts[scene : scene + 2]
+            low, high = batch.superpoint_starts[scene : scene + 2]
             yield Row(
-                *(reference.scene_id, reference.ann_id, phrase.key),
+                *(reference.scene_id, reference.object_id, reference.ann_id),
+                key=batch.phrases[index].key,
+                sentence=first + sentence,
                 iou=iou(probability >= THRESHOLD, target),
-                oracle=iou(batch.targets[index][superpoints] > 0, target),
+                best_iou=best_iou(batch.superpoints[begin:end] - low, high - low, target),
                 num_words=len(reference.words),
                 num_phrases=len(reference.phrases),
                 kind=reference.kind,
             )
-        if progress is not None:
-            progress.advance()
+        first += len(batch.references)
 
 
 def with_kinds(references: Sequence[Reference], dataset: str, scans: Path) -> list[Reference]:
@@ -140,19 +141,18 @@ def with_kinds(references: Sequence[Reference], dataset: str, scans: Path) -> li
     """
     if dataset != "scanrefer":
         return list(references)
-    found = []
     clouds = find_clouds(scans, {reference.scene_id for reference in references})
-    kinds = {scene_id: _classes(path) for scene_id, path in clouds.items()}
+    classes = {scene_id: classes_of_objects(path) for scene_id, path in clouds.items()}
+    found = []
     for reference in references:
-        classes = kinds[reference.scene_id]
-        own = classes.get(int(reference.object_id))
-        is_unique = list(classes.values()).count(own) == 1
-        found.append(dataclasses.replace(reference, kind="unique" if is_unique else "multiple"))
+        own = classes[reference.scene_id]
+        alike = list(own.values()).count(own.get(int(reference.object_id)))
+        found.append(dataclasses.replace(reference, kind="multiple" if alike > 1 else "unique"))
     return found
 
 
-def _classes(path: Path) -> dict[int, int]:
-    """Each object's class, that of most of its points."""
+def classes_of_objects(path: Path) -> dict[int, int]:
+    """Each object's class in a prepared scan, that of most of its points."""
     cloud = load_cloud(path)
     return {
         int(index): int(cloud.semantic[cloud.instances == index].mode().values)
@@ -162,26 +162,30 @@ def _classes(path: Path) -> dict[int, int]:
 
 
 def shuffled(reference: Reference, seed: int) -> Reference:
-    """The same description with its words in another order; keys stay where they are."""
+    """The same description with its words in another order; phrases stay where they are."""
     words = list(reference.words)
-    random.Random(f"{seed} {reference.scene_id} {reference.ann_id}").shuffle(words)
+    name = f"{seed} {reference.scene_id} {reference.object_id} {reference.ann_id}"
+    random.Random(name).shuffle(words)
     return dataclasses.replace(reference, words=tuple(words))
 
 
-def table(metrics: dict[str, float], dataset: str, split: str) -> str:
-    """The scores in a table, published ones below."""
-    groups = [""] + [name.removesuffix("mIoU") for name in metrics if name.endswith("_mIoU")]
-    lines = [
-        f"{dataset + ' ' + split:24}{'mIoU':>8}{'@0.25':>8}{'@0.5':>8}{'smIoU':>8}{'phrases':>9}"
-    ]
-    for prefix in groups:
-        values = [metrics[f"{prefix}{key}"] for key in ("mIoU", "acc@0.25", "acc@0.5", "smIoU")]
-        label = prefix.rstrip("_") or "all"
-        numbers = "".join(f"{value:8.3f}" for value in values)
-        lines.append(f"{label:24}{numbers}{metrics[f'{prefix}phrases']:9.0f}")
-    lines.append(f"{'best by superpoints':24}{metrics['oracle']:8.3f}")
-    published = PUBLISHED.get(dataset, {}).get(split, ())
-    if published:
-        lines.append("published, on ScanNet; not comparable with other scans:")
-        lines += [f"  {name:22}{value:8.3f}" for name, value in published]
-    return "\n".join(lines) + "\n"
+def by_scene_type(rows: Sequence[Row], root: Path) -> dict[str, dict[str, float]]:
+    """The scores in rooms of each kind, where the scans' own files say which they are."""
+    types: dict[str, list[Row]] = {}
+    known: dict[str, str] = {}
+    for row in rows:
+        if row.scene_id not in known:
+            known[row.scene_id] = scene_type(root, row.scene_id)
+        types.setdefault(known[row.scene_id], []).append(row)
+    return {name: summarize(some) for name, some in sorted(types.items()) if name}
+
+
+def scene_type(root: Path, scene_id: str) -> str:
+    """What a scan's text file calls its ``sceneType``; empty if there is none."""
+    for base in (root, root / "scannetv2"):
+        path = base / "scans" / scene_id / f"{scene_id}.txt"
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if found := re.search(r"^sceneType = (.*\S)", text, re.MULTILINE):
+                return found[1]
+    return ""

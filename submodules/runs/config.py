@@ -97,6 +97,7 @@ def parse(
     description: str,
     resolved: str | None = None,
     may_be_absent: bool = False,
+    bare: Mapping[str, str] | None = None,
 ) -> Schema:
     """The options of a run: the defaults, then the file, then the command line.
 
@@ -108,11 +109,12 @@ def parse(
         resolved: Name of the file in the folder of ``-m`` that is read where ``--config`` is not
             given, for programs that go on with what is there.
         may_be_absent: Whether there need not be such a file yet.
+        bare: Options that may stand without a value, and what they mean then.
 
     Raises:
         InputError: The file is absent or wrong. A wrong option ends the program.
     """
-    known = _preview(argv)
+    known = _preview(_filled(argv, bare or {}))
     base = schema()
     if known.config is not None:
         base = load_yaml(Path(known.config), schema)
@@ -146,10 +148,14 @@ def load_yaml(path: Path | str, schema: type[Schema]) -> Schema:
     return from_mapping(schema, values, str(path))
 
 
-def save_yaml(config: Any, path: Path | str) -> None:
-    """Writes every option with its value."""
+def save_yaml(config: Any, path: Path | str, model: str = "") -> None:
+    """Writes every option with its value, and whose they are if ``model`` is given.
+
+    Such a file can be given by ``--config`` from any folder.
+    """
+    values = {MODEL_KEY: model} if model else {}
     with write_whole(path) as file:
-        text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(values | to_mapping(config), sort_keys=False, allow_unicode=True)
         file.write(text.encode())
 
 
@@ -196,6 +202,12 @@ def differences(one: Any, other: Any) -> list[str]:
     return [name for name, value in leaves(to_mapping(one)) if theirs[name] != value]
 
 
+def config_file(argv: Sequence[str]) -> Path | None:
+    """What ``--config`` names."""
+    path = _preview(argv).config
+    return None if path is None else Path(path)
+
+
 class _Preview(NamedTuple):
     config: str | None
     folder: str | None
@@ -210,6 +222,15 @@ def _preview(argv: Sequence[str]) -> _Preview:
     parser.add_argument("-m", "--model_path", "--model-path")
     both, _ = parser.parse_known_args(list(argv))
     return _Preview(both.config, both.model_path, without_config[1])
+
+
+def _filled(argv: Sequence[str], bare: Mapping[str, str]) -> list[str]:
+    """The command line with a value behind each option of ``bare`` that stands without."""
+    words = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        is_bare = word in bare and following.startswith("-")
+        words.append(f"{word}={bare[word]}" if is_bare else word)
+    return words
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:

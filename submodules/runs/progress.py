@@ -50,6 +50,11 @@ class Progress:
         if self._writer is not None:
             self._writer.close()
 
+    @property
+    def done(self) -> int:
+        """Steps that lie behind."""
+        return self._bar.n
+
     def advance(self, steps: int = 1) -> None:
         """Moves the bar."""
         self._bar.update(steps)

@@ -1,0 +1,138 @@
+"""The network as the options describe it, and the state that a training goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import MultiStepLR
+
+from detailbase.config import Config, NetworkConfig
+from detailbase.model.network import DetailBase
+from detailbase.model.weights import load_backbone, load_weights
+from runs.errors import InputError
+from runs.files import load_state, save_state
+from text_encoder import TextEncoder
+
+FORMAT = 1
+
+
+def build(options: NetworkConfig, text_dim: int) -> DetailBase:
+    """The network, with random weights."""
+    return DetailBase(text_dim, **dataclasses.asdict(options))
+
+
+def load_network(
+    options: NetworkConfig, encoder: TextEncoder, path: Path, device: torch.device
+) -> DetailBase:
+    """The network with the weights of a checkpoint, ours or a published one.
+
+    Raises:
+        InputError: The checkpoint cannot be read, does not fit, or was learned with other text.
+    """
+    network = build(options, encoder.dim)
+    load_weights(network, path)
+    learned_with = torch.load(path, map_location="cpu", weights_only=True).get("encoder")
+    if isinstance(learned_with, str) and learned_with != encoder.identity:
+        raise InputError(
+            f"{path}: was learned with the text of {learned_with}, --text.encoder gives that of "
+            f"{encoder.identity}; use the config of the run that made it"
+        )
+    return network.to(device).eval()
+
+
+@dataclass
+class Training:
+    """Everything that the rest of a training depends on, beside the options and the files."""
+
+    network: DetailBase
+    optimizer: torch.optim.AdamW
+    scheduler: MultiStepLR
+    epoch: int = 0
+    batch: int = 0
+    """Batches of the epoch that are done; their order and what is random in them follows from the
+    seed, the epoch and the batch's number."""
+    mIoU: float = 0.0
+    """On the validation split, after the last epoch."""
+    best: float = -1.0
+    """The best of them so far."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Spent in training and in validation."""
+
+    @classmethod
+    def start(cls, config: Config, text_dim: int, device: torch.device) -> Training:
+        """Before the first step: weights drawn from the seed, the U-Net's perhaps read.
+
+        Raises:
+            InputError: The backbone cannot be read or does not fit.
+        """
+        options = config.train
+        torch.manual_seed(config.seed)
+        network = build(config.network, text_dim)
+        if options.backbone:
+            load_backbone(network, options.backbone)
+        network.to(device)
+        named = list(network.named_parameters())
+        groups = [
+            {"params": [p for name, p in named if name.startswith("decoder.")]},
+            {
+                "params": [p for name, p in named if not name.startswith("decoder.")],
+                "lr": options.lr * options.backbone_lr_scale,
+            },
+        ]
+        optimizer = torch.optim.AdamW(
+            groups, lr=options.lr, weight_decay=options.weight_decay, fused=True
+        )
+        drops = [round(share * options.epochs) for share in options.lr_drops]
+        return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5))
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is learned."""
+        return list(self.network.parameters())
+
+    def save(self, path: Path) -> None:
+        """Writes the state so that :meth:`load` goes on to the same bits."""
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        state |= {name: getattr(self, name) for name in _PLAIN}
+        save_state(path, state)
+
+    def load(self, path: Path) -> None:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            InputError: The file is broken, or of other options.
+        """
+        state = load_state(path, FORMAT)
+        try:
+            self.network.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            torch.set_rng_state(state["rng"])
+            for name in _PLAIN:
+                setattr(self, name, state[name])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{path}: does not hold what train.py writes for these options ({reason}); start "
+                "another run"
+            ) from error
+
+
+_PLAIN = ("epoch", "batch", "mIoU", "best", "seconds")
+
+
+def save_best(path: Path, training: Training, encoder: TextEncoder) -> None:
+    """Writes the weights, and what they were learned with."""
+    state = {"format": FORMAT, "model": training.network.state_dict()}
+    state |= {"epoch": training.epoch, "mIoU": training.mIoU, "encoder": encoder.identity}
+    save_state(path, state)

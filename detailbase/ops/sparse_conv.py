@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detailbase.ops import reference
+from detailbase.ops import cuda_conv, reference
 from detailbase.ops.kernel_map import BLOCK, KernelMap
 from native import as_array, check_same, check_shape, load, num_threads
+from native.cuda import kernels
 
 
 def sparse_conv(
@@ -28,7 +29,8 @@ def sparse_conv(
     threads.
 
     Args:
-        features: float32 or float64.
+        features: float32 or float64; on a GPU also bfloat16 or float16, with sums in float32, and
+            float32 in the precision of ``torch.set_float32_matmul_precision``.
         weight: One matrix per kernel offset; any strides, so a permuted view costs nothing.
         kernel_map: Which pairs there are.
         bias: Added to each output row.
@@ -38,6 +40,11 @@ def sparse_conv(
     Raises:
         ValueError: If a shape, dtype or device does not fit.
     """
+    device = features.device.type
+    if device != "cpu" and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        features, weight = features.to(dtype), weight.to(dtype)
+        bias, residual = (None if t is None else t.to(dtype) for t in (bias, residual))
     check_shape("features", features, (kernel_map.num_inputs, None))
     check_shape("weight", weight, (kernel_map.volume, features.shape[1], None))
     check_same("weight", weight, "features", features)
@@ -79,6 +86,10 @@ def _sparse_conv(
     back_starts: Tensor,
     is_back_mirrored: bool,
 ) -> Tensor:
+    if features.dtype in cuda_conv.DTYPES and (gpu := kernels("detailbase", inputs)):
+        pairs = (inputs, outputs, starts, is_mirrored)
+        epilogue = (bias, residual, relu)
+        return cuda_conv.sparse_conv(gpu, features, weight, *epilogue, num_outputs, pairs, BLOCK)
     native = load("detailbase") if features.device.type == "cpu" else None
     if native is None or features.dtype not in (torch.float32, torch.float64):
         offsets = reference.pair_offsets(starts, len(weight), is_mirrored)
@@ -119,6 +130,9 @@ def _weight_grad(
     starts: Tensor,
     is_mirrored: bool,
 ) -> Tensor:
+    if features.dtype in cuda_conv.DTYPES and (gpu := kernels("detailbase", inputs)):
+        pairs = (inputs, outputs, starts, is_mirrored)
+        return cuda_conv.weight_gradient(gpu, features, grad, volume, pairs)
     native = load("detailbase") if features.device.type == "cpu" else None
     if native is None or features.dtype not in (torch.float32, torch.float64):
         offsets = reference.pair_offsets(starts, volume, is_mirrored)

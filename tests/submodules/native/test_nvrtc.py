@@ -16,6 +16,10 @@ VARIANTS = [
     ("refersplat", "rasterize", {"CHANNELS": 32, "REAL": "double"}),
     ("refersplat", "blend", {"CHANNELS": 1}),
     ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
+    ("detailbase", "voxels", {"INT": "int"}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kTf32", "COLUMNS": 32}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kBfloat16", "HALF": 1}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kFloat16", "HALF": 1}),
     *((*file, {"REAL": "double"}) for file in FILES),
 ]
 

@@ -1,0 +1,85 @@
+"""Sparse convolution on a GPU, on tensor cores where the precision that torch is set to allows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from native.cuda import Kernels, blocks_for
+
+THREADS = 256
+SIDE = 64
+"""Channels that a block takes of a weight's gradient, both ways."""
+ENOUGH_BLOCKS = 1024
+"""As many keep a large GPU busy; a weight's gradient is made in parts to have them."""
+HALVES = {torch.bfloat16: "kBfloat16", torch.float16: "kFloat16"}
+DTYPES = (torch.float32, torch.float64, *HALVES)
+
+Pairs = tuple[Tensor, Tensor, Tensor, bool]
+"""inputs [P], outputs [P], starts [blocks * V + 1], is_mirrored."""
+
+
+def _defines(dtype: torch.dtype) -> dict[str, str | int]:
+    if dtype in HALVES:
+        return {"PRECISION": HALVES[dtype], "HALF": 1}
+    if dtype == torch.float64:
+        return {"REAL": "double"}
+    is_exact = torch.get_float32_matmul_precision() == "highest"
+    return {} if is_exact else {"PRECISION": "kTf32"}
+
+
+def _sums_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def sparse_conv(
+    gpu: Kernels,
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    relu: bool,
+    num_outputs: int,
+    pairs: Pairs,
+    block: int,
+) -> Tensor:
+    """relu(convolution + bias + residual) [M', D]; sums are kept in float32 at least."""
+    inputs, outputs, starts, is_mirrored = pairs
+    volume, in_channels, out_channels = weight.shape
+    out = features.new_empty(num_outputs, out_channels, dtype=_sums_dtype(features.dtype))
+    if out.numel():
+        features, weight, bias, residual = (
+            None if t is None else t.detach().contiguous()
+            for t in (features, weight, bias, residual)
+        )
+        columns = 32 if out_channels <= 32 else 64
+        numbers = (volume, is_mirrored, block, num_outputs, in_channels, out_channels)
+        gpu.launch(
+            *("sparse_conv", "convolve"),
+            (blocks_for(num_outputs, block), blocks_for(out_channels, columns)),
+            THREADS,
+            *(features, weight, inputs, outputs, starts, *numbers, bias, residual, relu, out),
+            COLUMNS=columns,
+            **_defines(features.dtype),
+        )
+    return out.to(features.dtype)
+
+
+def weight_gradient(
+    gpu: Kernels, features: Tensor, grad: Tensor, volume: int, pairs: Pairs
+) -> Tensor:
+    """Gradient [V, C, D]: parts of it by blocks of outputs, added in a fixed order."""
+    inputs, outputs, starts, is_mirrored = pairs
+    in_channels, out_channels = features.shape[1], grad.shape[1]
+    num_blocks = (len(starts) - 1) // volume
+    tiles = blocks_for(in_channels, SIDE) * blocks_for(out_channels, SIDE)
+    size, dtype = (volume, in_channels, out_channels), _sums_dtype(features.dtype)
+    if not tiles or not num_blocks:
+        return features.new_zeros(size)
+    splits = min(num_blocks, blocks_for(ENOUGH_BLOCKS, volume * tiles))
+    parts = features.new_empty(splits, *size, dtype=dtype)
+    given = (features.detach().contiguous(), grad.detach().contiguous(), inputs, outputs, starts)
+    numbers = (volume, is_mirrored, num_blocks, splits, in_channels, out_channels)
+    grid, defines = (volume * splits, tiles), _defines(features.dtype)
+    gpu.launch("sparse_conv", "weight_gradient", grid, THREADS, *given, *numbers, parts, **defines)
+    return parts.sum(dim=0).to(features.dtype)

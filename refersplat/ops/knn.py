@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from native import as_array, check_same, check_shape, load, num_threads
-from refersplat.ops import reference
+from native.cuda import kernels
+from refersplat.ops import cuda_knn, reference
 
 
 def knn(
@@ -47,12 +48,9 @@ def knn(
 
 @torch.library.custom_op("refersplat::knn", mutates_args=())
 def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    return reference.knn(queries, points, k)
-
-
-@_knn.register_kernel("cpu")
-def _(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    native = load("refersplat")
+    if gpu := kernels("refersplat", queries):
+        return cuda_knn.knn(gpu, queries, points, k)
+    native = load("refersplat") if queries.device.type == "cpu" else None
     if native is None or queries.dtype not in (torch.float32, torch.float64):
         return reference.knn(queries, points, k)
     squared_distances = queries.new_empty(len(queries), k)

@@ -16,6 +16,7 @@ VARIANTS = [
     ("refersplat", "rasterize", {"CHANNELS": 32, "REAL": "double"}),
     ("refersplat", "blend", {"CHANNELS": 1}),
     ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
+    ("refersplat", "knn", {"NEIGHBOURS": 0}),
     ("detailbase", "voxels", {"INT": "int"}),
     ("detailbase", "sparse_conv", {"PRECISION": "kTf32", "COLUMNS": 32}),
     ("detailbase", "sparse_conv", {"PRECISION": "kBfloat16", "HALF": 1}),

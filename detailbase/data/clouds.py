@@ -14,6 +14,10 @@ from runs.files import write_whole
 NONE = -100
 """Label of a point that has none."""
 SUFFIX = "_refer.pth"
+LARGEST = 200.0
+"""Metres that a scan may reach; what reaches farther is in another unit."""
+WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8)
+PARTS = ("xyz", "rgb", "superpoints", "semantic", "instances")
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Cloud:
 
 def save_cloud(cloud: Cloud, path: Path) -> None:
     """Writes a prepared scan: the tuple (xyz, rgb, superpoints, semantic, instances)."""
-    state = (cloud.xyz, cloud.rgb, cloud.superpoints, cloud.semantic, cloud.instances)
+    state = tuple(getattr(cloud, name) for name in PARTS)
     with write_whole(path) as file:
         torch.save(state, file)
 
@@ -57,32 +61,60 @@ def save_cloud(cloud: Cloud, path: Path) -> None:
 def load_cloud(path: Path) -> Cloud:
     """Reads a prepared scan.
 
+    Superpoints may have any numbers from 0; they are numbered without gaps.
+
     Raises:
         InputError: The file is absent, cut, or holds something else.
     """
-    again = "prepare it again with scripts/prepare_scannet.py --force"
     if not path.is_file():
         raise InputError(f"{path}: no such file; run scripts/prepare_scannet.py")
+    again = "prepare it again with scripts/prepare_scannet.py --force"
     try:
         parts = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make its reader fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); {again}") from error
-    if not isinstance(parts, (tuple, list)) or len(parts) != 5:
-        raise InputError(f"{path}: expected five arrays, got {type(parts).__name__}; {again}")
-    parts = [torch.as_tensor(part) for part in parts]
-    count = len(parts[0])
-    names = ("xyz", "rgb", "superpoints", "semantic", "instances")
-    for name, part, shape in zip(names, parts, [(count, 3)] * 2 + [(count,)] * 3, strict=True):
-        if tuple(part.shape) != shape:
-            raise InputError(
-                f"{path}: {name} must have shape {list(shape)}, got {list(part.shape)}; {again}"
-            )
-    xyz, rgb, *labels = parts
+    if wrong := _find_fault(parts):
+        raise InputError(f"{path}: {wrong}; {again}")
+    xyz, rgb, superpoints, semantic, instances = parts
+    check_extent(xyz, path)
+    superpoints = superpoints.unique(return_inverse=True)[1]
+    return Cloud(xyz.float(), rgb.float(), superpoints, semantic.long(), instances.long())
+
+
+def check_extent(xyz: Tensor, path: Path) -> None:  # [N, 3]
+    """Refuses a scan that cannot be in metres.
+
+    Raises:
+        InputError: It is too large.
+    """
+    extent = float((xyz.amax(dim=0) - xyz.amin(dim=0)).max())
+    if extent > LARGEST:
+        raise InputError(
+            f"{path}: reaches over {extent:.4g} m, expected at most {LARGEST:g}; give it in metres"
+        )
+
+
+def _find_fault(parts: object) -> str | None:
+    """What is wrong with the content of a prepared scan."""
+    is_list = isinstance(parts, (tuple, list)) and len(parts) == len(PARTS)
+    if not is_list or not all(isinstance(part, Tensor) for part in parts):
+        return f"expected five tensors, {', '.join(PARTS)}, got {type(parts).__name__}"
+    count = parts[0].shape[0] if parts[0].ndim else 0
+    for name, part in zip(PARTS, parts, strict=True):
+        is_row = name in ("xyz", "rgb")
+        shape = [count, 3] if is_row else [count]
+        if list(part.shape) != shape:
+            return f"{name} must have shape {shape}, got {list(part.shape)}"
+        if not (part.is_floating_point() if is_row else part.dtype in WHOLE):
+            wanted = "floating point" if is_row else "whole numbers"
+            return f"{name} must be {wanted}, got {str(part.dtype)[6:]}"
+        if is_row and not part.isfinite().all():
+            return f"{name} must be finite, row {int((~part.isfinite()).any(dim=1).int().argmax())}"
     if not count:
-        raise InputError(f"{path}: holds no points; {again}")
-    if not (xyz.isfinite().all() and rgb.isfinite().all()):
-        raise InputError(f"{path}: holds numbers that are not finite; {again}")
-    if int(labels[0].min()) < 0:
-        raise InputError(f"{path}: superpoints must not be negative; {again}")
-    return Cloud(xyz.float(), rgb.float(), *(label.long() for label in labels))
+        return "holds no points"
+    if float(parts[1].abs().max()) > 1.001:
+        return f"rgb must be -1 to 1, got {float(parts[1].abs().max()):g}"
+    if int(parts[2].min()) < 0:
+        return f"superpoints must not be negative, got {int(parts[2].min())}"
+    return None

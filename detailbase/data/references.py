@@ -4,18 +4,24 @@ All are lists of records with ``scene_id`` and ``ann_id``. DetailRefer's have ``
 and ``t2o``, which gives for the index of a phrase's word the ids of the objects that the phrase
 names. ScanRefer's describe one object, ``object_id``, by the sentence as a whole; Multi3DRefer's
 any number of them, ``object_ids``.
+
+A description is scored among those of its scene, not by its ``ann_id``, which need not be its own:
+ScanRefer numbers the descriptions of each object anew.
 """
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detailbase.data.json_file import read_json, short
 from runs.errors import InputError
+
+log = logging.getLogger(__name__)
 
 WHOLE = "-1"
 """The key of the phrase that is the whole sentence; the begin token answers for it."""
@@ -61,37 +67,48 @@ def read_references(path: Path, dataset: str) -> list[Reference]:
     Raises:
         InputError: The file, a record or a field of it is wrong.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        records = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error})") from error
+    records = read_json(path)
     if not isinstance(records, list) or not records:
-        raise InputError(f"{path}: expected a list of descriptions, got {_short(records)}")
+        raise InputError(
+            f"{path}: expected a list of descriptions, got {short(records)}; copy it again"
+        )
     read: Callable[[Record], Reference] = {
         "detailrefer": _detailrefer,
         "scanrefer": _scanrefer,
         "multi3drefer": _multi3drefer,
     }[dataset]
-    return [read(Record(content, f"{path}: record {i}")) for i, content in enumerate(records)]
+    found = [read(Record(content, f"{path}: record {i}")) for i, content in enumerate(records)]
+    references = [reference for reference in found if reference.phrases]
+    if not references:
+        raise InputError(f"{path}: none of its descriptions names an object; copy it again")
+    if len(references) < len(found):
+        log.warning(
+            "%s: %d of %d descriptions name nothing and are left out",
+            *(path, len(found) - len(references), len(found)),
+        )
+    return references
 
 
 class Record:
     """One entry of a file, whose fields are checked when they are read."""
 
     def __init__(self, content: Any, where: str) -> None:
-        if not isinstance(content, dict):
-            raise InputError(f"{where} must be an object, got {_short(content)}")
         self.content, self.where = content, where
+        if not isinstance(content, dict):
+            raise self.error("the record", "an object with fields", content)
+
+    def error(self, field: str, expected: str, value: Any) -> InputError:
+        """What is wrong with a field."""
+        return InputError(
+            f"{self.where}: {field}: expected {expected}, got {short(value)}; correct the record "
+            "or take it out"
+        )
 
     def identity(self, name: str) -> str:
         """A name or number, as text."""
         value = self.content.get(name)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-            raise InputError(
-                f"{self.where}: {name} must be a name or a number, got {_short(value)}"
-            )
+            raise self.error(name, "a name or a number", value)
         return str(value)
 
     def words(self) -> tuple[str, ...]:
@@ -99,42 +116,39 @@ class Record:
         value = self.content.get("token")
         if value is None and isinstance(self.content.get("description"), str):
             value = split_words(self.content["description"])
-        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise InputError(f"{self.where}: token must be a list of words, got {_short(value)}")
-        if not value:
-            raise InputError(f"{self.where}: token has no words")
+        is_list = isinstance(value, list) and len(value) > 0
+        if not is_list or not all(isinstance(word, str) for word in value):
+            raise self.error("token", "a list of words", value)
         return tuple(value)
 
     def objects(self, name: str, value: Any) -> tuple[int, ...]:
         """Ids of objects; numbers, perhaps written as text."""
         if isinstance(value, list):
-            ids = [int(x) if isinstance(x, str) and x.isdigit() else x for x in value]
-            if all(type(x) is int and x >= 0 for x in ids):
+            ids = [int(x) if isinstance(x, str) and x.isdecimal() else x for x in value]
+            if all(type(x) is int and 0 <= x < 2**31 for x in ids):
                 return tuple(sorted(set(ids)))
-        raise InputError(f"{self.where}: {name} must be a list of object ids, got {_short(value)}")
+        raise self.error(name, "a list of object ids", value)
 
 
 def _detailrefer(record: Record) -> Reference:
     if "t2o" not in record.content:
         return _scanrefer(record)
     words, named = record.words(), record.content["t2o"]
-    if not isinstance(named, dict) or not named:
-        raise InputError(f"{record.where}: t2o must name objects of words, got {_short(named)}")
+    if not isinstance(named, dict):
+        raise record.error("t2o", "lists of object ids by the index of a word", named)
     phrases = []
     for key, value in named.items():
-        if not re.fullmatch(r"-1|\d+", key) or int(key) >= len(words):
-            raise InputError(
-                f"{record.where}: t2o[{key!r}] must be the index of one of {len(words)} words"
-            )
+        if not re.fullmatch(r"-1|\d{1,6}", key) or int(key) >= len(words):
+            raise record.error(f"t2o[{key!r}]", f"a word's index below {len(words)}, or -1", key)
         phrases.append(Phrase(str(int(key)), record.objects(f"t2o[{key!r}]", value)))
     phrases.sort(key=lambda phrase: phrase.query)
     return Reference(*_names(record), words, tuple(phrases), object_id=_object(record))
 
 
 def _scanrefer(record: Record) -> Reference:
-    (described,) = record.objects("object_id", [record.content.get("object_id")])
-    whole = Phrase(WHOLE, (described,))
-    return Reference(*_names(record), record.words(), (whole,), object_id=str(described))
+    (number,) = record.objects("object_id", [record.content.get("object_id")])
+    whole = Phrase(WHOLE, (number,))
+    return Reference(*_names(record), record.words(), (whole,), object_id=str(number))
 
 
 def _multi3drefer(record: Record) -> Reference:
@@ -154,8 +168,3 @@ def _object(record: Record) -> str:
 def split_words(text: str) -> list[str]:
     """Words and punctuation marks, in small letters, as the datasets' ``token``."""
     return re.findall(r"\w+(?:['’-]\w+)*|[^\w\s]", text.lower())
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

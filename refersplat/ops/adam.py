@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from native import check_same, check_shape, load, num_threads
+from native.cuda import Kernels, blocks_for, kernels
+from native.cuda.kernels import REALS
 
 BETAS = (0.9, 0.999)
+THREADS = 256
 EPSILON = 1e-15
 """Tiny, as 3D Gaussian Splatting sets it: its gradients are small."""
 
@@ -61,19 +64,35 @@ def adam_reference(
 def _adam(
     parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
 ) -> None:
-    adam_reference(parameter, gradient, first, second, rates, step)
-
-
-@_adam.register_kernel("cpu")
-def _(
-    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
-) -> None:
-    native = load("refersplat")
+    if gpu := kernels("refersplat", parameter):
+        arrays = (parameter, gradient.contiguous(), first, second, rates.contiguous())
+        _adam_cuda(gpu, *arrays, step)
+        return
+    native = load("refersplat") if parameter.device.type == "cpu" else None
     if native is None or parameter.dtype not in (torch.float32, torch.float64):
         adam_reference(parameter, gradient, first, second, rates, step)
         return
     arrays = (t.detach().numpy() for t in (parameter, gradient.contiguous(), first, second, rates))
     native.adam(*arrays, *BETAS, EPSILON, step, num_threads())
+
+
+def _adam_cuda(
+    gpu: Kernels,
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    rates: Tensor,
+    step: int,
+) -> None:
+    if not parameter.numel():
+        return
+    unbias = 1 / (1 - BETAS[0] ** step)
+    root = 1 / math.sqrt(1 - BETAS[1] ** step)
+    tensors = (parameter.detach(), gradient, first, second, rates)
+    numbers = (len(rates), parameter.numel(), *BETAS, EPSILON, unbias, root)
+    blocks, real = blocks_for(parameter.numel(), THREADS), REALS[parameter.dtype]
+    gpu.launch("adam", "adam", blocks, THREADS, *tensors, *numbers, REAL=real)
 
 
 @_adam.register_fake

@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 
+from native.cuda import emulation
 from refersplat.ops.adam import BETAS, EPSILON, adam_reference, adam_step
 
 
@@ -10,7 +13,7 @@ def arguments(rng, shape, dtype=torch.float32, device="cpu"):
         torch.randn(*shape, generator=rng, dtype=dtype).to(device) for _ in range(3)
     )
     second = torch.rand(*shape, generator=rng, dtype=dtype).to(device)
-    rates = torch.rand(parameter[:1].numel(), generator=rng, dtype=dtype).to(device)
+    rates = torch.rand(math.prod(shape[1:]), generator=rng, dtype=dtype).to(device)
     return parameter, gradient, first, second, rates
 
 
@@ -26,6 +29,17 @@ def test_matches_reference(rng, device, dtype, shape, step):
     tolerance = {torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
     for got, want in zip(ours, expected, strict=True):
         assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (100, 4, 3)])
+def test_emulated_step_matches_reference(rng, shape):
+    ours = arguments(rng, shape, torch.float64)
+    expected = [tensor.clone() for tensor in ours]
+    with emulation():
+        adam_step(*ours, 3)
+    adam_reference(*expected, 3)
+    for got, want in zip(ours, expected, strict=True):
+        assert_close(got, want, rtol=1e-14, atol=1e-14)
 
 
 def test_does_what_torch_does(rng):

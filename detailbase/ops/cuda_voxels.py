@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detailbase.ops import reference
 from native.cuda import Kernels, blocks_for
-from native.cuda.kernels import REALS
+from native.cuda.launcher import REALS
 
 THREADS = 256
 INTEGERS = {torch.int32: "int", torch.int64: "int64_t"}

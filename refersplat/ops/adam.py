@@ -9,7 +9,7 @@ from torch import Tensor
 
 from native import check_same, check_shape, load, num_threads
 from native.cuda import Kernels, blocks_for, kernels
-from native.cuda.kernels import REALS
+from native.cuda.launcher import REALS
 
 BETAS = (0.9, 0.999)
 THREADS = 256

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from native.cuda import Kernels
-from native.cuda.kernels import REALS
+from native.cuda.launcher import REALS
 from refersplat.ops.cuda_rasterize import THREADS, split_channels, tile_lists
 
 MAX_CHANNELS = 16

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from native.cuda import Kernels, blocks_for
-from native.cuda.kernels import REALS
+from native.cuda.launcher import REALS
 
 THREADS = 128
 LEAF = 16

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from native.cuda import Kernels, blocks_for
-from native.cuda.kernels import REALS
+from native.cuda.launcher import REALS
 
 THREADS = 128
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from native.cuda import Kernels, blocks_for
-from native.cuda.kernels import REALS
+from native.cuda.launcher import REALS
 
 TILE = 16
 THREADS = 256

@@ -5,6 +5,6 @@ is nothing. The code that allocates and launches is the same for a GPU and for t
 """
 
 from native.cuda.emulator import emulation
-from native.cuda.kernels import Kernels, blocks_for, kernels
+from native.cuda.launcher import Kernels, blocks_for, kernels
 
 __all__ = ["Kernels", "blocks_for", "emulation", "kernels"]

@@ -20,7 +20,7 @@ from torch import Tensor
 from native.cuda.source import Defines, cache_folder, digest, read_source, sources
 
 if TYPE_CHECKING:
-    from native.cuda.kernels import Argument, Kernels
+    from native.cuda.launcher import Argument, Kernels
 
 COMPILER = [
     *("g++", "-std=c++17", "-O1", "-g0", "-shared", "-fPIC", "-x", "c++", "-DREFER_EMULATED"),

@@ -70,9 +70,10 @@ def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tenso
 
 
 def _sorted_keys(gpu: Kernels, voxels: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0)
-    if (keys[1:] == keys[:-1]).any():
-        raise ValueError("voxels must be distinct, some are the same")
+    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0, stable=True)
+    if len(twins := (keys[1:] == keys[:-1]).nonzero()):
+        one, other = order[int(twins[0]) :][:2].tolist()
+        raise ValueError(f"voxels must be distinct, rows {one} and {other} are the same")
     return keys, order
 
 

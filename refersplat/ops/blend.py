@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, load, num_threads
+from native import as_array, check_same, check_shape, in_precision_of, load, num_threads
 from native.cuda import kernels
 from refersplat.ops import cuda_blend, reference
 from refersplat.ops.rasterize import check_splats
@@ -55,6 +55,7 @@ class BlendMatrix:
         Raises:
             ValueError: If the values' shape, dtype or device does not fit.
         """
+        values = in_precision_of(values, self.weights)
         check_shape("values", values, (self.count, None))
         check_same("values", values, "weights", self.weights)
         return _product(
@@ -75,6 +76,7 @@ class BlendMatrix:
         Raises:
             ValueError: If the image's shape, dtype or device does not fit.
         """
+        image = in_precision_of(image, self.weights)
         check_shape("image", image, (None, self.height, self.width))
         check_same("image", image, "weights", self.weights)
         return _transposed_product(

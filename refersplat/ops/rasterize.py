@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, load, num_threads
+from native import as_array, check_same, check_shape, in_precision_of, load, num_threads
 from native.cuda import kernels
 from refersplat.ops import cuda_rasterize, reference
 
@@ -45,6 +45,7 @@ def rasterize(
         ValueError: If a shape, dtype or device does not fit the others.
     """
     check_splats(means2d, conics, depths, opacities, height, width)
+    values = in_precision_of(values, means2d)
     check_shape("values", values, (len(means2d), None))
     check_same("values", values, "means2d", means2d)
     return _rasterize(means2d, conics, depths, opacities, values, height, width)

@@ -1,6 +1,14 @@
 """What the packages' ops share: the loader of compiled code, and argument checks."""
 
-from native.checks import as_array, check_same, check_shape
+from native.checks import as_array, check_same, check_shape, in_precision_of
 from native.loader import backend, load, num_threads
 
-__all__ = ["as_array", "backend", "check_same", "check_shape", "load", "num_threads"]
+__all__ = [
+    "as_array",
+    "backend",
+    "check_same",
+    "check_shape",
+    "in_precision_of",
+    "load",
+    "num_threads",
+]

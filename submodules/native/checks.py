@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -30,6 +31,12 @@ def check_same(name: str, tensor: Tensor, other_name: str, other: Tensor) -> Non
     if tensor.device != other.device or tensor.dtype != other.dtype:
         expected, got = (f"{t.device}, {str(t.dtype)[6:]}" for t in (other, tensor))
         raise ValueError(f"{name} must match {other_name} ({expected}), got {got}")
+
+
+def in_precision_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """Under autocast ``tensor`` in the dtype of ``like``: an op keeps its own precision there."""
+    is_cast = torch.is_autocast_enabled(tensor.device.type)
+    return tensor.to(like.dtype) if is_cast and tensor.is_floating_point() else tensor
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

@@ -62,7 +62,7 @@ def test_emulated_maps_refuse_voxels_that_occur_twice():
     voxels = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 0], [0, 1, 2, 3]])
     with emulation():
         for build in (submanifold_map, strided_map):
-            with pytest.raises(ValueError, match="voxels must be distinct"):
+            with pytest.raises(ValueError, match="must be distinct, rows 0 and 2 are the same"):
                 build(voxels)
 
 

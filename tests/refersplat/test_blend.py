@@ -88,3 +88,14 @@ def test_refuses_values_that_do_not_fit(rng):
         matrix.blend(torch.ones(4, 1))
     with pytest.raises(ValueError, match="values must match weights"):
         matrix.blend(torch.ones(5, 1, dtype=torch.float64))
+
+
+def test_keeps_its_precision_under_autocast(rng):
+    *inputs, values = splats(rng, 40, 3)
+    coarse = values.bfloat16()
+    matrix = blend_matrix(*inputs, HEIGHT, WIDTH)
+    want = matrix.blend(coarse.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        for image in (matrix.blend(coarse), rasterize(*inputs, coarse, HEIGHT, WIDTH)[0]):
+            assert_close(image, want, rtol=1e-5, atol=1e-5)
+        assert matrix.collect(want.bfloat16()).dtype == torch.float32

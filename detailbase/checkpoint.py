@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from detailbase.config import Config, NetworkConfig
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import load_backbone, load_weights
+from runs.config import to_mapping
 from runs.errors import InputError
 from runs.files import load_state, save_state
 from text_encoder import TextEncoder
@@ -131,8 +132,9 @@ class Training:
 _PLAIN = ("epoch", "batch", "mIoU", "best", "seconds")
 
 
-def save_best(path: Path, training: Training, encoder: TextEncoder) -> None:
+def save_best(path: Path, training: Training, config: Config, encoder: TextEncoder) -> None:
     """Writes the weights, and what they were learned with."""
     state = {"format": FORMAT, "model": training.network.state_dict()}
-    state |= {"epoch": training.epoch, "mIoU": training.mIoU, "encoder": encoder.identity}
+    state |= {"epoch": training.epoch, "mIoU": training.mIoU}
+    state |= {"config": to_mapping(config), "encoder": encoder.identity}
     save_state(path, state)

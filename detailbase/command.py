@@ -32,9 +32,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.max_points": (1000, math.inf),
     "data.workers": (0, math.inf),
     "data.augment.jitter": (0, 1),
+    "data.augment.jitter_chance": (0, 1),
     "data.augment.flip": (0, 1),
+    "data.augment.rotate": (0, 1),
     "data.augment.elastic": (0, 1),
     "data.augment.color": (0, 2),
+    "data.augment.color_chance": (0, 1),
     "network.width": (1, math.inf),
     "network.heads": (1, math.inf),
     "network.hidden": (1, math.inf),
@@ -45,6 +48,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.backbone_lr_scale": (0, math.inf),
     "train.accumulate": (1, math.inf),
     "train.clip": (0, math.inf),
+    "train.balance": (0, 1),
     "train.checkpoint_every": (1, math.inf),
 }
 """Least and greatest value of options."""

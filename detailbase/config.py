@@ -16,14 +16,18 @@ class AugmentConfig:
 
     jitter: float = 0.1
     """Standard deviation of a random linear map's entries around the identity."""
+    jitter_chance: float = 1.0
+    """Probability of such a map."""
     flip: float = 0.5
     """Probability of a mirrored scan."""
-    rotate: bool = True
-    """Turn scans about the vertical by any angle."""
+    rotate: float = 1.0
+    """Probability of a turn about the vertical, by any angle."""
     elastic: float = 1.0
-    """Probability of bending, over 12 and over 40 cm."""
+    """Probability of bending, at two scales, by some 9 and 36 cm."""
     color: float = 0.1
     """Standard deviation of what is added to all colours, which reach from -1 to 1."""
+    color_chance: float = 1.0
+    """Probability of such a shift."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class DataConfig:
     test_sentences: int = 32
     """Descriptions of a scan that are answered at once."""
     max_points: int = 2_500_000
-    """Larger scans are cropped in training."""
+    """Larger scans are cropped in training, and refused in evaluation."""
     workers: int = 2
     """Processes that read ahead; the result does not depend on them."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -85,6 +89,8 @@ class NetworkConfig:
     """How many it has."""
     normalize_found: bool = True
     """Normalise what words have found in the scan; the published network forgets to."""
+    use_facts: bool = True
+    """Tell the decoder each superpoint's mean colour, place, spread and size."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,9 @@ class TrainConfig:
     """Weights that the U-Net starts from: SPFormer's, or a checkpoint."""
     accumulate: int = 1
     """Batches that share a step of the optimizer."""
+    balance: float = 0.5
+    """How far the few superpoints of a phrase weigh like the many others; published: 0. Without,
+    and without a pretrained U-Net, masks stay empty for long."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 sets none."""
     amp: bool = True

@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from detailbase.model.network import Predictions
 
 SCORE_WEIGHT = 0.5
+LARGEST_WEIGHT = 20.0
+"""Of a superpoint inside; that of those outside is 1."""
 GOOD_ENOUGH = 0.5
 """Only masks of a higher IoU teach the score; it would learn to say 0 otherwise."""
 
@@ -35,6 +37,7 @@ def loss(
     sentence_of_phrase: Sequence[int],
     query_of_phrase: Sequence[int],
     targets: Sequence[Tensor],
+    balance: float = 0.0,
 ) -> Losses:
     """Compares the masks of P phrases with where their objects are.
 
@@ -43,6 +46,8 @@ def loss(
         sentence_of_phrase: Each phrase's sentence.
         query_of_phrase: Which query answers for the phrase: its word's index + 1, or 0.
         targets: For each phrase [S], 1 at superpoints of its objects, else 0.
+        balance: How far the cross-entropy weighs the few superpoints inside like the many outside:
+            0, as published, not at all; 1 wholly, up to ``LARGEST_WEIGHT``.
     """
     sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
     answers = [
@@ -55,7 +60,11 @@ def loss(
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
     scores = predictions.scores[:, sentences, queries].T  # [P, R]
 
-    error = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    inside = target.sum(dim=1, keepdim=True).clamp(min=1)
+    more = ((sizes[..., None] - inside) / inside).clamp(0, LARGEST_WEIGHT)
+    error = F.binary_cross_entropy_with_logits(
+        logits, target.expand_as(logits), 1 + balance * more * target, reduction="none"
+    )
     cross_entropy = ((error * is_real).sum(dim=1) / sizes).mean(dim=0)
     dice = dice_loss(logits.sigmoid() * is_real, target).mean(dim=0)
     score = score_loss(scores, iou((logits >= 0) & is_real, target > 0))

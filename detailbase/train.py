@@ -75,7 +75,7 @@ def train(config: Config) -> Path:
             log.info("epoch %d: mIoU %.4f on val", training.epoch, training.mIoU)
             if training.mIoU > training.best:
                 training.best = training.mIoU
-                save_best(out / BEST, training, sentences.encoder)
+                save_best(out / BEST, training, config, sentences.encoder)
             training.save(out / LAST)
             spent = {name: round(value, 1) for name, value in training.seconds.items()}
             save_results(
@@ -128,7 +128,8 @@ def learn_from(
     is_mixed = options.amp and device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
         predictions = training.network(*inputs(batch, sentences))
-    losses = loss(predictions, batch.sentence_of_phrase, batch.query_of_phrase, batch.targets)
+    phrases = (batch.sentence_of_phrase, batch.query_of_phrase, batch.targets)
+    losses = loss(predictions, *phrases, balance=options.balance)
     if not math.isfinite(losses.total.item()):
         raise InputError(
             f"--train.lr: the loss is {losses.total.item()} in batch {training.batch + 1} of epoch "

@@ -1,24 +1,25 @@
-"""Prints the options of refersplat as a Markdown table: python scripts/options_table.py.
+"""Prints a model's options as a Markdown table: python scripts/options_table.py refersplat.
 
-``--write docs/refersplat.md`` puts it into the document, behind the line that names this script.
+``--write FILE`` puts it into the document, behind the line that names this script.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
-from refersplat.config import Config
 from runs.config import options
 from runs.files import write_whole
 
 MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 
 
-def table() -> str:
+def table(model: str) -> str:
     """The whole table."""
+    schema = importlib.import_module(f"{model}.config").Config
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    for option in options(Config):
+    for option in options(schema):
         names = " ".join(f"`{name}`" for name in (*option.aliases, f"--{option.name}"))
         default = "" if option.default in ("", ()) else f"`{option.default}`"
         meaning = option.meaning.replace("``", "`")
@@ -32,13 +33,14 @@ def main() -> None:
     """Prints the table, or writes it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="Markdown file to put the table into")
+    parser.add_argument("model", choices=("refersplat", "detailbase"))
     arguments = parser.parse_args()
     if arguments.write is None:
-        print(table(), end="")
+        print(table(arguments.model), end="")
         return
     before = arguments.write.read_text(encoding="utf-8").split(MARK)[0]
     with write_whole(arguments.write) as file:
-        file.write(f"{before}{MARK}\n{table()}".encode())
+        file.write(f"{before}{MARK}\n{table(arguments.model)}".encode())
 
 
 if __name__ == "__main__":

@@ -7,11 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detailbase.model.decoder import Decoder
 from detailbase.model.unet import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
+
+NUM_FACTS = 13
+
+
+def superpoint_facts(
+    points: Tensor,  # [N, 6]
+    superpoints: Tensor,  # [N]
+    count: int,
+) -> Tensor:  # [S, 13]
+    """Mean and deviation of each superpoint's colour and place, and the logarithm of its size.
+
+    What a network with few scans to learn from need not find out by itself.
+    """
+    ones = points.new_ones(len(points), 1)
+    sums = segment_reduce(torch.cat([points, points.square(), ones], dim=1), superpoints, count)
+    size = sums[:, -1:].clamp(min=1)
+    mean, square = (sums[:, :-1] / size).chunk(2, dim=1)
+    deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+    return torch.cat([mean, deviation, size.log() / 10], dim=1)
 
 
 @dataclass(frozen=True)
@@ -42,10 +61,31 @@ class DetailBase(SparseUNet):
         hidden: int = 1024,
         layers: int = 6,
         normalize_found: bool = False,
+        use_facts: bool = False,
     ) -> None:
-        """Makes the network; see :class:`SparseUNet` and :class:`Decoder`."""
+        """Makes the network; see :class:`SparseUNet` and :class:`Decoder`.
+
+        Args:
+            text_dim: T, the width of word features.
+            channels: Widths of the U-Net's levels.
+            width: D, the width of the decoder.
+            heads: Heads of its attention.
+            hidden: Width inside its feed-forward blocks.
+            layers: How many times words look.
+            normalize_found: Whether the norm behind the cross-attention counts.
+            use_facts: Whether the decoder is told :func:`superpoint_facts`, beside what the U-Net
+                found. The published network is not.
+        """
         super().__init__(channels=channels)
-        self.decoder = Decoder(text_dim, channels[0], width, heads, hidden, layers, normalize_found)
+        seen = channels[0]
+        if use_facts:
+            self.facts = nn.Sequential(
+                nn.BatchNorm1d(NUM_FACTS, affine=False),
+                *(nn.Linear(NUM_FACTS, 2 * seen), nn.ReLU(), nn.Linear(2 * seen, seen)),
+                nn.LayerNorm(seen),
+            )
+            seen *= 2
+        self.decoder = Decoder(text_dim, seen, width, heads, hidden, layers, normalize_found)
 
     def embed_superpoints(
         self,
@@ -56,9 +96,13 @@ class DetailBase(SparseUNet):
         count: int,
         levels: Sequence[Level] | None = None,
     ) -> Tensor:  # [S, C]
-        """The mean of the U-Net's features over each superpoint's points."""
+        """The mean of the U-Net's features over each superpoint's points, and perhaps its facts."""
         points = super().forward(features, voxels, levels).index_select(0, point_to_voxel)
-        return segment_reduce(points, superpoints, count, "mean")
+        found = segment_reduce(points, superpoints, count, "mean")
+        if not hasattr(self, "facts"):
+            return found
+        known = superpoint_facts(features.index_select(0, point_to_voxel), superpoints, count)
+        return torch.cat([found, self.facts(known)], dim=1)
 
     def forward(
         self,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,40 +33,52 @@ class Batch:
     """[N] int64."""
     superpoints: Tensor
     """[N] int64, numbered over all scans."""
+    instances: Tensor
+    """[N] int64, the object id of each point in its scan, or ``NONE``."""
     superpoint_starts: list[int]
     """Where each scan's superpoints begin, then how many there are."""
     point_starts: list[int]
     """The same of points."""
     references: list[Reference]
-    """B descriptions; in training, only phrases that have points."""
+    """B descriptions."""
     scene_of_sentence: list[int]
     """[B]"""
     phrases: list[Phrase]
-    """P, those of all descriptions."""
+    """P, those of all descriptions; in training, only those that have points."""
     sentence_of_phrase: list[int]
     """[P]"""
-    targets: list[Tensor]
-    """For each phrase [S] float, 1 at superpoints of which more than half belongs to it."""
-    point_targets: list[Tensor]
-    """For each phrase [N] bool, the points of its scan that belong to it."""
+    superpoint_targets: Tensor
+    """``targets``, one behind the other: what is sent from a worker are few tensors."""
+    left_out: int
+    """How many phrases have no points and therefore nothing to be learnt from."""
 
     @property
     def query_of_phrase(self) -> list[int]:
         """P of them."""
         return [phrase.query for phrase in self.phrases]
 
+    @property
+    def targets(self) -> Sequence[Tensor]:
+        """For each phrase [S] float, 1 at superpoints of which more than half belongs to it."""
+        starts = self.superpoint_starts
+        scenes = [self.scene_of_sentence[sentence] for sentence in self.sentence_of_phrase]
+        return self.superpoint_targets.split([starts[i + 1] - starts[i] for i in scenes])
+
+    @cached_property
+    def point_targets(self) -> list[Tensor]:
+        """For each phrase [N] bool, the points of its scan that belong to it."""
+        found = []
+        for phrase, sentence in zip(self.phrases, self.sentence_of_phrase, strict=True):
+            scene = self.scene_of_sentence[sentence]
+            own = self.instances[self.point_starts[scene] : self.point_starts[scene + 1]]
+            found.append(torch.isin(own, own.new_tensor(phrase.object_ids)))
+        return found
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, non_blocking=True)
-        lists = {
-            name: [one.to(device) for one in getattr(self, name)]
-            for name in ("targets", "point_targets")
-        }
-        return replace(self, **moved, **lists)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,9 @@ class Item:
 class Batches(Dataset[Batch]):
     """The batches of one epoch, in order.
 
-    In training, scans and descriptions are shuffled by (seed, epoch), and what is random in a batch
-    depends on (seed, epoch, its place) alone.
+    In training, every description comes once an epoch. Scans and descriptions are shuffled by
+    (seed, epoch), and what is random in a batch depends on (seed, epoch, its place) alone. In
+    evaluation nothing is random, and no point or phrase is left out.
     """
 
     def __init__(
@@ -107,7 +121,7 @@ class Batches(Dataset[Batch]):
         """
         self.options, self.seed, self.epoch, self.first = options, seed, epoch, first
         self.paths = find_clouds(folder, {reference.scene_id for reference in references})
-        rng = None if epoch is None else np.random.default_rng((seed, epoch))
+        rng = None if epoch is None else np.random.default_rng((seed, epoch, 0))
         items = group(references, options.max_sentences, rng)
         if rng is not None:
             items = [items[index] for index in rng.permutation(len(items))]
@@ -123,17 +137,46 @@ class Batches(Dataset[Batch]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         index += self.first
-        rng = None
-        if self.epoch is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, index))
         clouds = [load_cloud(self.paths[item.scene_id]) for item in self.items[index]]
         asked = [item.references for item in self.items[index]]
-        return make_batch(clouds, asked, self.options, rng)
+        if self.epoch is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
+            return make_batch(clouds, asked, self.options, rng)
+        for item, cloud in zip(self.items[index], clouds, strict=True):
+            if len(cloud) > self.options.max_points:
+                raise InputError(
+                    f"{self.paths[item.scene_id]}: has {len(cloud)} points, more than "
+                    f"--data.max_points {self.options.max_points}; all are scored, so raise it"
+                )
+        return make_batch(clouds, asked, self.options)
 
-    def loader(self) -> DataLoader:
-        """Reads ahead in ``options.workers`` processes."""
+    def loader(self) -> Iterator[Batch]:
+        """Reads ahead in ``options.workers`` processes.
+
+        Raises:
+            InputError: A prepared scan is broken.
+        """
         workers = min(self.options.workers, len(self))
-        return DataLoader(self, batch_size=None, num_workers=workers)
+        for batch in DataLoader(_Guarded(self), batch_size=None, num_workers=workers):
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+class _Guarded(Dataset[Batch | InputError]):
+    """Returns mistakes in files: raised in a worker, they would come with its traceback."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch | InputError:
+        try:
+            return self.batches[index]
+        except InputError as error:
+            return error
 
 
 def find_clouds(folder: Path, scene_ids: set[str]) -> dict[str, Path]:
@@ -185,64 +228,70 @@ def make_batch(
         options: Sizes and augmentation.
         rng: For training: changes the clouds, and leaves out what names no point.
     """
-    points, colors, coords = [], [], []
-    clouds = [crop(cloud, options.max_points, rng) if rng else cloud for cloud in clouds]
-    for cloud in clouds:
+    if rng is not None:
+        rngs = rng.spawn(len(clouds))
+        clouds = [crop(c, options.max_points, own) for c, own in zip(clouds, rngs, strict=True)]
+    coords, features = [], []
+    for index, cloud in enumerate(clouds):
         places, xyz, rgb = cloud.xyz, cloud.xyz, cloud.rgb
         if rng is not None:
-            places, xyz, rgb = augment(xyz, rgb, options.augment, rng)
+            places, xyz, rgb = augment(xyz, rgb, options.augment, rngs[index])
         coords.append(((places - places.amin(dim=0)) * options.voxels_per_metre).floor().long())
-        points.append(xyz)
-        colors.append(rgb)
+        features.append(torch.cat([rgb, xyz], dim=1))
     sizes = [len(cloud) for cloud in clouds]
     scene = torch.arange(len(clouds)).repeat_interleave(torch.tensor(sizes))
     voxels, point_to_voxel = voxelize(torch.cat(coords), scene)
-    features = torch.cat([torch.cat(colors), torch.cat(points)], dim=1)
     starts = list(itertools.accumulate((c.num_superpoints for c in clouds), initial=0))
     superpoints = [c.superpoints + start for c, start in zip(clouds, starts, strict=False)]
-    references, scene_of_sentence = [], []
-    phrases, sentence_of_phrase, targets, point_targets = [], [], [], []
+    references, scene_of_sentence, phrases, sentence_of_phrase, targets = [], [], [], [], []
+    left_out = 0
     for index, (cloud, own) in enumerate(zip(clouds, asked, strict=True)):
+        ids, sizes = count_objects(cloud)
+        present = set(ids.tolist())
         for reference in own:
-            masks = [belonging(cloud, phrase) for phrase in reference.phrases]
-            kept = [row for row, mask in enumerate(masks) if rng is None or mask.any()]
-            if not kept:
-                continue
-            phrases += [reference.phrases[row] for row in kept]
-            sentence_of_phrase += [len(references)] * len(kept)
-            point_targets += [masks[row] for row in kept]
-            targets += [majority(cloud, masks[row]) for row in kept]
-            references.append(reference)
-            scene_of_sentence.append(index)
+            kept = reference.phrases
+            if rng is not None:
+                kept = [phrase for phrase in kept if present.intersection(phrase.object_ids)]
+            left_out += len(reference.phrases) - len(kept)
+            if kept:
+                phrases += kept
+                sentence_of_phrase += [len(references)] * len(kept)
+                targets += [majority(ids, sizes, phrase) for phrase in kept]
+                references.append(reference)
+                scene_of_sentence.append(index)
     return Batch(
-        features=segment_reduce(features, point_to_voxel, len(voxels), "mean"),
+        features=segment_reduce(torch.cat(features), point_to_voxel, len(voxels), "mean"),
         voxels=voxels,
         point_to_voxel=point_to_voxel,
         superpoints=torch.cat(superpoints),
+        instances=torch.cat([cloud.instances for cloud in clouds]),
         superpoint_starts=starts,
         point_starts=list(itertools.accumulate(sizes, initial=0)),
         references=references,
         scene_of_sentence=scene_of_sentence,
         phrases=phrases,
         sentence_of_phrase=sentence_of_phrase,
-        targets=targets,
-        point_targets=point_targets,
+        superpoint_targets=torch.cat(targets) if targets else torch.zeros(0),
+        left_out=left_out,
     )
 
 
-def belonging(cloud: Cloud, phrase: Phrase) -> Tensor:  # [N] bool
-    """The points of a phrase's objects."""
-    return torch.isin(cloud.instances, torch.tensor(phrase.object_ids, dtype=torch.int64))
+def count_objects(cloud: Cloud) -> tuple[Tensor, Tensor]:  # [objects], [S, objects]
+    """The ids in a cloud, ``NONE`` among them, and how many points each superpoint has of each."""
+    ids, objects = cloud.instances.unique(return_inverse=True)
+    pairs = cloud.superpoints * len(ids) + objects
+    sizes = torch.bincount(pairs, minlength=cloud.num_superpoints * len(ids))
+    return ids, sizes.view(-1, len(ids))
 
 
-def majority(cloud: Cloud, mask: Tensor) -> Tensor:  # [N] -> [S]
-    """1 at superpoints of which more than half is in the mask."""
-    share = segment_reduce(mask[:, None].float(), cloud.superpoints, cloud.num_superpoints, "mean")
-    return (share[:, 0] > 0.5).float()
+def majority(ids: Tensor, sizes: Tensor, phrase: Phrase) -> Tensor:  # [S]
+    """1 at superpoints of which more than half is the phrase's; see :func:`count_objects`."""
+    inside = sizes[:, torch.isin(ids, ids.new_tensor(phrase.object_ids))].sum(dim=1)
+    return (2 * inside > sizes.sum(dim=1)).float()
 
 
 def crop(cloud: Cloud, largest: int, rng: np.random.Generator) -> Cloud:
-    """The ``largest`` points nearest, from above, to a random one."""
+    """The ``largest`` points that are nearest, seen from above, to a random one."""
     if len(cloud) <= largest:
         return cloud
     centre = cloud.xyz[int(rng.integers(len(cloud))), :2]

@@ -20,7 +20,7 @@ ENDS = _list("""
     both but by can choose close closest come comes containing contains could covered did do
     does down each either face faces facing far farthest filled find fixed for found from
     furthest hanging hangs has have having he her here him his holding holds i if in inside into
-    is it its itself just leaning leans lies located look looking looks lying made me mounted my
+    is it its itself just leaning leans lie lies located look looking looks lying made me mounted my
     near nearest next no not of off on only onto opposite or our out outside over past pick
     placed positioned rather resting rests sandwiched sat see seen select she sits sitting
     situated so standing stands straight than that their them then there these they this those
@@ -63,7 +63,8 @@ def find_phrases(words: Sequence[str]) -> list[tuple[int, str]]:
     found = []
     for begin, end in _runs([word.lower() for word in words]):
         head = end - 1
-        while head >= begin and _is_adjective(words[head].lower(), head - begin):
+        is_named = begin > 0 and words[begin - 1].lower() in STARTS
+        while head >= begin and _is_adjective(words[head].lower(), head > begin or is_named):
             head -= 1
         if head >= begin and words[head].lower() not in NO_THINGS:
             found.append((head, " ".join(words[begin : head + 1])))
@@ -87,5 +88,5 @@ def _ends_before(words: Sequence[str], index: int) -> bool:
     return index + 1 < len(words) and words[index + 1] in ("be", "see", "find", *STARTS)
 
 
-def _is_adjective(word: str, before: int) -> bool:
-    return word.isdigit() or (word in ADJECTIVES and not (word in NOUNS_TOO and before))
+def _is_adjective(word: str, may_be_noun: bool) -> bool:
+    return word.isdigit() or (word in ADJECTIVES and not (word in NOUNS_TOO and may_be_noun))

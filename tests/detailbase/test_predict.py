@@ -1,0 +1,123 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from plyfile import PlyData, PlyElement
+
+from detailbase import predict
+from detailbase.checkpoint import build
+from detailbase.config import Config, NetworkConfig, TextConfig
+from runs.config import save_yaml
+from runs.errors import InputError
+from text_encoder import make_encoder
+
+SMALL = Config(
+    name="small",
+    text=TextConfig(encoder="hash", cache=""),
+    network=NetworkConfig(channels=(4, 6), width=16, heads=2, hidden=16, layers=1),
+)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    torch.manual_seed(0)
+    network = build(SMALL.network, make_encoder("hash").dim)
+    torch.save({"format": 1, "model": network.state_dict()}, tmp_path / "best.pth")
+    save_yaml(SMALL, tmp_path / "config.yaml")
+    return tmp_path / "best.pth"
+
+
+@pytest.fixture
+def scan(tmp_path):
+    rng = np.random.default_rng(0)
+    names = [*((axis, "f4") for axis in "xyz"), *((c, "u1") for c in ("red", "green", "blue"))]
+    rows = np.empty(400, dtype=names)
+    for axis in "xyz":
+        rows[axis] = rng.random(400) + 5
+    for color in ("red", "green", "blue"):
+        rows[color] = rng.integers(0, 256, 400)
+    path = tmp_path / "scan.ply"
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(path))
+    return path
+
+
+def test_writes_clouds_masks_and_a_picture(checkpoint, scan, tmp_path):
+    out = tmp_path / "out"
+    sentence = "The brown chair next to the two windows"
+    predict.main([str(scan), sentence, "-o", str(out), "--checkpoint", str(checkpoint)])
+    answer = json.loads((out / "masks.json").read_text())
+    assert answer["sentence"] == sentence
+    assert [entry["phrase"] for entry in answer["phrases"]] == ["brown chair", "two windows"]
+    original = PlyData.read(str(scan))["vertex"]
+    for entry in answer["phrases"]:
+        cloud = PlyData.read(str(out / entry["file"]))["vertex"]
+        assert np.array_equal(cloud["x"], original["x"])
+        assert np.flatnonzero(cloud["selected"]).tolist() == entry["points"]
+        kept = cloud["selected"] == 0
+        assert np.array_equal(cloud["red"][kept], original["red"][kept])
+        assert entry["count"] == len(entry["points"])
+    assert cv2.imread(str(out / "picture.png")).shape[2] == 3
+
+
+def test_thinned_scans_name_the_files_own_points(checkpoint, scan, tmp_path, caplog):
+    out = tmp_path / "out"
+    options = ["--max_points", "150", "--checkpoint", str(checkpoint)]
+    predict.main([str(scan), "a chair", "-o", str(out), *options])
+    answer = json.loads((out / "masks.json").read_text())
+    assert (answer["points"], answer["left_out"]) == (400, 250)
+    assert "250 are left out" in caplog.text
+    (entry,) = answer["phrases"]
+    cloud = PlyData.read(str(out / entry["file"]))["vertex"]
+    chosen = PlyData.read(str(scan))["vertex"]["x"][entry["points"]]
+    assert np.array_equal(cloud["x"][cloud["selected"] == 1], chosen)
+
+
+def test_given_phrases_are_found_in_the_sentence():
+    words = ["the", "big", "brown", "chair", "and", "the", "chair"]
+    assert predict.given_phrases(words, ["brown chair"]) == [(3, "brown chair")]
+    with pytest.raises(InputError, match=r"--phrases: 'red chair' is not in the sentence"):
+        predict.given_phrases(words, ["red chair"])
+
+
+MISTAKES = {
+    "no phrase": (["it is there"], "found no noun phrase in 'it is there'; give them by --phrases"),
+    "foreign phrase": (["a chair", "--phrases", "a sofa"], "'a sofa' is not in the sentence"),
+    "no points": (["a chair", "--max_points", "0"], "--max_points: expected at least 1, got 0"),
+    "no checkpoint": (["a chair", "--checkpoint", "none.pth"], "none.pth: no such file; name the"),
+    "wrong unit": (["a chair", "--unit", "mm"], "reaches over 0.00"),
+    "no config": (["a chair", "--config", "none.yaml"], "--config: none.yaml: no such file"),
+    "no device": (["a chair", "--device", "abacus"], "'abacus' cannot be used"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named(checkpoint, scan, tmp_path, mistake):
+    words, message = MISTAKES[mistake]
+    argv = [str(scan), words[0], "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    with pytest.raises(InputError) as error:
+        predict.main([*argv, *words[1:]])
+    assert message in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_network_is_refused(checkpoint, scan, tmp_path):
+    wider = dataclasses.replace(SMALL, network=dataclasses.replace(SMALL.network, width=32))
+    save_yaml(wider, tmp_path / "wider.yaml")
+    argv = [str(scan), "a chair", "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    with pytest.raises(InputError, match=r"best\.pth"):
+        predict.main([*argv, "--config", str(tmp_path / "wider.yaml")])
+
+
+def test_no_traceback_reaches_the_user(tmp_path):
+    command = [sys.executable, "-m", "detailbase.predict", "none.ply", "a chair", "-o", "out"]
+    done = subprocess.run(
+        [*command, "--checkpoint", "none.pth"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "none.pth: no such file" in done.stderr
+    assert "Traceback" not in done.stderr

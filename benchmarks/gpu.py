@@ -124,6 +124,9 @@ def rendering(
         }
     row["step_ms"] = clock.ms(lambda: step(ours, toward))
     row["peak_mib"] = clock.peak_mib(lambda: step(ours, toward))
+    torch.use_deterministic_algorithms(True)
+    row["deterministic_step_ms"] = clock.ms(lambda: step(ours, toward))
+    torch.use_deterministic_algorithms(False)
     moved = sum(t.nbytes for t in (*leaves, values, toward))
     for name, costs in (
         ("forward", [FORWARD_FLOPS]),

@@ -191,7 +191,8 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Adds the transposed matrix times grad_image [C, H, W] to grad_values [N, C].
+// Adds the transposed matrix times grad_image [C, H, W] to grad_values [N, C]; ORDERED, each group
+// has a row of its own, [parts, groups, CHANNELS].
 extern "C" __global__ void __launch_bounds__(kThreads)
     transposed_product(const int64_t* tile_groups, const int64_t* tile_weights,
                        const int32_t* gaussians, const int32_t* group_rows,
@@ -218,7 +219,13 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int k = 0; k < CHANNELS; ++k) sums[k] += share * grads[k][y * kTile + x];
       }
-      REAL* const to = grad_values + int64_t(gaussians[first + i]) * channels.all + channels.first;
+#ifdef ORDERED
+      const int64_t row = int64_t(blockIdx.y) * tile_groups[gridDim.x] + first + i;
+      REAL* const to = grad_values + row * CHANNELS;
+#else
+      const int64_t row = gaussians[first + i];
+      REAL* const to = grad_values + row * channels.all + channels.first;
+#endif
       add_to_row<kPaddedChannels>(sums, to, channels.count);
     }
   });

@@ -34,13 +34,19 @@ __device__ inline void load_values(REAL* to, const REAL* values, const int32_t* 
   }
 }
 
-// Adds numbers, summed over the warp, to a row of memory that starts at `to`.
+// Adds numbers, summed over the warp, to a row of memory that starts at `to`; where the order of
+// the sums must be the same on every run, nobody else adds to it meanwhile.
 template <int kPadded>
 __device__ void add_to_row(REAL* numbers, REAL* to, int count) {
   warp_sums<kPadded>(numbers);
   constexpr int kLanesEach = kWarp / kPadded;
   const int lane = lane_of_thread(), i = lane / kLanesEach;
-  if (lane % kLanesEach == 0 && i < count) atomicAdd(to + i, numbers[0]);
+  if (lane % kLanesEach != 0 || i >= count) return;
+#ifdef ORDERED
+  to[i] += numbers[0];
+#else
+  atomicAdd(to + i, numbers[0]);
+#endif
 }
 
 }  // namespace refer

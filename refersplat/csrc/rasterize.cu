@@ -44,18 +44,25 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// moments [N, 6] and grad_values [N, C] are added to. `image` and `transmittance` are what blend
-// gave: the loss's share of what lies behind a Gaussian is the whole less what has gone by.
+// moments [N, 6] and grad_values [N, C] are added to. ORDERED, only one patch's pixels count, and
+// each pair of a Gaussian and a tile has rows of its own, [parts, P, 6] and [parts, P, CHANNELS].
+// `image` and `transmittance` are what blend gave: the loss's share of what lies behind a Gaussian
+// is the whole less what has gone by.
 extern "C" __global__ void __launch_bounds__(kThreads)
     blend_backward(const REAL* records, const int32_t* gaussians, const int64_t* starts,
                    const REAL* values, int64_t num_channels, int64_t width, int64_t height,
                    const REAL* image, const REAL* transmittance, const REAL* grad_image,
-                   const REAL* grad_transmittance, REAL* moments, REAL* grad_values) {
+                   const REAL* grad_transmittance, [[maybe_unused]] int64_t patch, REAL* moments,
+                   REAL* grad_values) {
   __shared__ Batch batch;
   __shared__ REAL shared_values[kBatch * CHANNELS];
   const Channels channels(num_channels);
   const Pixel pixel{int(width), int(height)};
   bool is_finished = !pixel.is_inside;
+#ifdef ORDERED
+  is_finished = is_finished || warp_of_thread() != patch;
+  int64_t first_row = 0;
+#endif
   REAL open = 1, behind = 0, grad[CHANNELS] = {};
   if (pixel.is_inside) {
     const int64_t plane = width * height, from = channels.first * plane + pixel.offset;
@@ -70,6 +77,9 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   walk(
       batch, records, gaussians, starts, pixel, is_finished,
       [&](int64_t first, int count) {
+#ifdef ORDERED
+        first_row = int64_t(blockIdx.y) * starts[gridDim.x] + first;
+#endif
         load_values(shared_values, values, gaussians + first, count, channels);
       },
       [&](int i) {
@@ -99,10 +109,16 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         }
         const REAL gx = g * touch.dx, gy = g * touch.dy;
         REAL sums[kPaddedMoments] = {g, gx, gy, gx * touch.dx, gx * touch.dy, gy * touch.dy};
+#ifdef ORDERED
+        REAL* const to_moments = moments + (first_row + i) * kMoments;
+        REAL* const to_values = grad_values + (first_row + i) * CHANNELS;
+#else
         const int64_t gaussian = batch.gaussians[i];
-        add_to_row<kPaddedMoments>(sums, moments + gaussian * kMoments, kMoments);
-        add_to_row<kPaddedChannels>(
-            products, grad_values + gaussian * channels.all + channels.first, channels.count);
+        REAL* const to_moments = moments + gaussian * kMoments;
+        REAL* const to_values = grad_values + gaussian * channels.all + channels.first;
+#endif
+        add_to_row<kPaddedMoments>(sums, to_moments, kMoments);
+        add_to_row<kPaddedChannels>(products, to_values, channels.count);
       },
       Nothing());
 }

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from native.cuda import Kernels
 from native.cuda.launcher import REALS
-from refersplat.ops.cuda_rasterize import THREADS, split_channels, tile_lists
+from refersplat.ops.cuda_rasterize import THREADS, joined_channels, split_channels, tile_lists
 
 MAX_CHANNELS = 16
 """More of an image's channels do not fit into a block's memory with a tile."""
@@ -71,9 +71,15 @@ def transposed_product(
     """Values [N, C] of an image [C, H, W]."""
     channels, height, width = image.shape
     values = image.new_zeros(count, channels)
-    if channels:
-        parts, defines = split_channels(channels, image.dtype, MAX_CHANNELS)
-        grid = (len(matrix[0]) - 1, parts)
-        arguments = (*matrix, image.detach().contiguous(), channels, width, height, values)
-        gpu.launch("blend", "transposed_product", grid, THREADS, *arguments, **defines)
+    if not channels:
+        return values
+    parts, defines = split_channels(channels, image.dtype, MAX_CHANNELS)
+    grid, gaussians = (len(matrix[0]) - 1, parts), matrix[2]
+    arguments = (*matrix, image.detach().contiguous(), channels, width, height)
+    if torch.are_deterministic_algorithms_enabled():
+        defines["ORDERED"] = 1
+        rows = image.new_zeros(parts, len(gaussians), defines["CHANNELS"])
+        gpu.launch("blend", "transposed_product", grid, THREADS, *arguments, rows, **defines)
+        return values.index_add_(0, gaussians.long(), joined_channels(rows, channels))
+    gpu.launch("blend", "transposed_product", grid, THREADS, *arguments, values, **defines)
     return values

@@ -27,8 +27,10 @@ def knn(gpu: Kernels, queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, 
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     if not indices.numel():
         return squared_distances, indices
-    if not (queries.isfinite().all() & points.isfinite().all()):
-        raise ValueError("queries and points must be finite")
+    are_finite = torch.stack([queries.isfinite().all(), points.isfinite().all()]).tolist()
+    for name, is_finite in zip(("queries", "points"), are_finite, strict=True):
+        if not is_finite:
+            raise ValueError(f"{name} must be finite")
     order = _order(gpu, points, points)
     rows = order if queries.data_ptr() == points.data_ptr() else _order(gpu, queries, points)
     placed = points[order]

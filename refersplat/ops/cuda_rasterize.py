@@ -17,6 +17,8 @@ WIDTHS = (1, 3, 4, 8, 16, 32)
 """How many channels a block may take; more are spread over several."""
 RECORD = 8
 MOMENTS = 6
+PATCHES = 8
+"""Parts of a tile that are added one after another where the order must always be the same."""
 KEPT = 8
 """How many forward passes' lists wait for their backward passes."""
 
@@ -93,6 +95,11 @@ def split_channels(
     return max(1, blocks_for(channels, width)), {"CHANNELS": width, "REAL": REALS[dtype]}
 
 
+def joined_channels(parts: Tensor, channels: int) -> Tensor:  # [parts, P, CHANNELS] -> [P, C]
+    """The channels of all parts side by side."""
+    return parts.transpose(0, 1).flatten(1)[:, :channels]
+
+
 def rasterize(
     gpu: Kernels,
     means2d: Tensor,
@@ -129,20 +136,37 @@ def rasterize_backward(
     grad_image: Tensor,
     grad_transmittance: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of means2d, conics, opacities and values."""
+    """Gradients of means2d, conics, opacities and values.
+
+    Under ``torch.use_deterministic_algorithms`` their sums have a fixed order, which costs time,
+    and memory for each pair of a Gaussian and a tile.
+    """
     (height, width), (count, channels) = transmittance.shape, values.shape
     lists = _lists_of(transmittance)
     if lists is None:
         lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
-    moments = means2d.new_zeros(count, MOMENTS)
-    grad_values = means2d.new_zeros(count, channels)
     pixels = (image, transmittance, grad_image, grad_transmittance)
     inputs = (values.detach().contiguous(), channels, width, height)
     inputs += tuple(t.detach().contiguous() for t in pixels)
     parts, defines = split_channels(channels, means2d.dtype)
     grid = (len(lists.starts) - 1, parts)
-    arguments = (*lists, *inputs, moments, grad_values)
-    gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines)
+
+    def launch(patch: int, *outputs: Tensor, **ordered: int) -> None:
+        arguments = (*lists, *inputs, patch, *outputs)
+        gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines, **ordered)
+
+    moments, grad_values = means2d.new_zeros(count, MOMENTS), means2d.new_zeros(count, channels)
+    if torch.are_deterministic_algorithms_enabled():
+        pairs = len(lists.gaussians)
+        rows = means2d.new_zeros(parts, pairs, MOMENTS)
+        value_rows = means2d.new_zeros(parts, pairs, defines["CHANNELS"])
+        for patch in range(PATCHES):
+            launch(patch, rows, value_rows, ORDERED=1)
+        gaussians = lists.gaussians.long()
+        moments.index_add_(0, gaussians, rows.sum(dim=0))
+        grad_values.index_add_(0, gaussians, joined_channels(value_rows, channels))
+    else:
+        launch(0, moments, grad_values)
 
     grads = (means2d.new_empty(count, 2), means2d.new_empty(count, 3), means2d.new_empty(count))
     if count:

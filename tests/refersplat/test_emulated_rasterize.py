@@ -5,7 +5,14 @@ import torch
 from torch.testing import assert_close
 
 from native.cuda import emulation
-from refersplat.ops import cuda_rasterize, project, rasterize, reference, spherical_harmonics
+from refersplat.ops import (
+    blend_matrix,
+    cuda_rasterize,
+    project,
+    rasterize,
+    reference,
+    spherical_harmonics,
+)
 from tests.refersplat.splats import HEIGHT, WIDTH, camera, gaussians, splats
 from tests.refersplat.test_rasterize import NAMES, gradients, random_weights
 
@@ -107,3 +114,30 @@ def test_emulated_operators_are_registered_correctly(rng):
     leaves = [t if i == 2 else t.clone().requires_grad_() for i, t in enumerate(inputs)]
     with emulation():
         torch.library.opcheck(torch.ops.refersplat.rasterize.default, (*leaves, HEIGHT, WIDTH))
+
+
+def test_emulated_sums_have_a_fixed_order_where_it_is_asked_for(rng):
+    """Threads that take turns the other way change nothing."""
+    *inputs, values = splats(rng, 200, 35)
+    weights = random_weights(rng, 35, torch.float32)
+
+    def compute():
+        blended = blend_matrix(*inputs, HEIGHT, WIDTH).blend(
+            leaf := values.clone().requires_grad_()
+        )
+        (by_matrix,) = torch.autograd.grad(blended, leaf, weights[0])
+        return *gradients(rasterize, (*inputs, values), weights), by_matrix
+
+    with emulation():
+        free = compute()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with emulation():
+            one = compute()
+        with emulation(backwards=True):
+            other = compute()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for first, second, loose in zip(one, other, free, strict=True):
+        assert torch.equal(first, second)
+        assert_close(first, loose, rtol=1e-4, atol=1e-4)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,12 +78,13 @@ class EmulatedKernels:
             values.append(value)
             kinds += kind
         grid = blocks if isinstance(blocks, tuple) else (blocks, 1)
-        said = run(
-            (ctypes.c_uint64 * len(values))(*values),
-            kinds.encode(),
-            *map(ctypes.c_uint, (*grid, threads)),
-            ctypes.c_bool(self.backwards),
-        )
+        with _one_at_a_time:
+            said = run(
+                (ctypes.c_uint64 * len(values))(*values),
+                kinds.encode(),
+                *map(ctypes.c_uint, (*grid, threads)),
+                ctypes.c_bool(self.backwards),
+            )
         if said:
             raise RuntimeError(f"{file}.cu: {kernel}: {said.decode()}")
         for tensor, copy in copies.values():
@@ -111,6 +113,7 @@ class EmulatedKernels:
         return copies[place][1].data_ptr() + MARGIN, KINDS[argument.dtype]
 
 
+_one_at_a_time = threading.Lock()
 _active: bool | None = None
 """None: CPU tensors are not emulated. Else whether threads run backwards."""
 

@@ -246,7 +246,7 @@ def make_batch(
     references, scene_of_sentence, phrases, sentence_of_phrase, targets = [], [], [], [], []
     left_out = 0
     for index, (cloud, own) in enumerate(zip(clouds, asked, strict=True)):
-        ids, sizes = count_objects(cloud)
+        ids, counts = count_objects(cloud)
         present = set(ids.tolist())
         for reference in own:
             kept = reference.phrases
@@ -256,7 +256,7 @@ def make_batch(
             if kept:
                 phrases += kept
                 sentence_of_phrase += [len(references)] * len(kept)
-                targets += [majority(ids, sizes, phrase) for phrase in kept]
+                targets += [majority(ids, counts, phrase) for phrase in kept]
                 references.append(reference)
                 scene_of_sentence.append(index)
     return Batch(
@@ -280,14 +280,14 @@ def count_objects(cloud: Cloud) -> tuple[Tensor, Tensor]:  # [objects], [S, obje
     """The ids in a cloud, ``NONE`` among them, and how many points each superpoint has of each."""
     ids, objects = cloud.instances.unique(return_inverse=True)
     pairs = cloud.superpoints * len(ids) + objects
-    sizes = torch.bincount(pairs, minlength=cloud.num_superpoints * len(ids))
-    return ids, sizes.view(-1, len(ids))
+    counts = torch.bincount(pairs, minlength=cloud.num_superpoints * len(ids))
+    return ids, counts.view(-1, len(ids))
 
 
-def majority(ids: Tensor, sizes: Tensor, phrase: Phrase) -> Tensor:  # [S]
+def majority(ids: Tensor, counts: Tensor, phrase: Phrase) -> Tensor:  # [S]
     """1 at superpoints of which more than half is the phrase's; see :func:`count_objects`."""
-    inside = sizes[:, torch.isin(ids, ids.new_tensor(phrase.object_ids))].sum(dim=1)
-    return (2 * inside > sizes.sum(dim=1)).float()
+    inside = counts[:, torch.isin(ids, ids.new_tensor(phrase.object_ids))].sum(dim=1)
+    return (2 * inside > counts.sum(dim=1)).float()
 
 
 def crop(cloud: Cloud, largest: int, rng: np.random.Generator) -> Cloud:

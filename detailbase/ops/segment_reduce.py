@@ -25,7 +25,7 @@ def segment_reduce(
     has it.
 
     Args:
-        values: float32 or float64.
+        values: Of any floating dtype; sums are kept in float32 at least.
         segments: Each row's segment, int64 in 0..count-1.
         count: How many segments there are, S.
         reduce: What to keep; a segment without rows has 0.
@@ -44,6 +44,8 @@ def segment_reduce(
         raise ValueError(f"values must have a floating dtype, got {str(values.dtype)[6:]}")
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
+    if values.dtype in (torch.bfloat16, torch.float16):  # too coarse to add up in
+        return segment_reduce(values.float(), segments, count, reduce).to(values.dtype)
     if reduce == "max":
         return _segment_max(values, segments, count)[0]
     if reduce not in ("sum", "mean"):

@@ -130,3 +130,11 @@ def test_does_not_depend_on_threads(rng, monkeypatch):
 def test_errors_name_the_argument(values, segments, count, reduce, message):
     with pytest.raises(ValueError, match=message):
         segment_reduce(values, segments, count, reduce)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+def test_coarse_numbers_are_added_up_finely(device, reduce):
+    values = torch.ones(1000, 2, dtype=torch.bfloat16, device=device)  # 256 + 1 is 256 to them
+    out = segment_reduce(values, torch.zeros(1000, dtype=torch.int64, device=device), 1, reduce)
+    assert out.dtype == torch.bfloat16
+    assert (out == (1000 if reduce == "sum" else 1)).all()

@@ -91,6 +91,8 @@ class NetworkConfig:
     """Normalise what words have found in the scan; the published network forgets to."""
     use_facts: bool = True
     """Tell the decoder each superpoint's mean colour, place, spread and size."""
+    classes: int = 20
+    """Predict ScanNet's classes of superpoints beside the masks, in training; 0 as published."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class TrainConfig:
     balance: float = 0.5
     """How far the few superpoints of a phrase weigh like the many others; published: 0. Without,
     and without a pretrained U-Net, masks stay empty for long."""
+    class_weight: float = 1.0
+    """Weight of the cross-entropy of superpoints' classes."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 sets none."""
     amp: bool = True

@@ -38,6 +38,8 @@ def loss(
     query_of_phrase: Sequence[int],
     targets: Sequence[Tensor],
     balance: float = 0.0,
+    classes: Tensor | None = None,
+    class_weight: float = 0.0,
 ) -> Losses:
     """Compares the masks of P phrases with where their objects are.
 
@@ -48,6 +50,8 @@ def loss(
         targets: For each phrase [S], 1 at superpoints of its objects, else 0.
         balance: How far the cross-entropy weighs the few superpoints inside like the many outside:
             0, as published, not at all; 1 wholly, up to ``LARGEST_WEIGHT``.
+        classes: [S of all scenes], each superpoint's class, negative where it has none.
+        class_weight: Weight of their cross-entropy, where the network predicts them.
     """
     sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
     answers = [
@@ -69,6 +73,9 @@ def loss(
     dice = dice_loss(logits.sigmoid() * is_real, target).mean(dim=0)
     score = score_loss(scores, iou((logits >= 0) & is_real, target > 0))
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
+    if predictions.classes is not None and classes is not None and (classes >= 0).any():
+        known = classes >= 0
+        total = total + class_weight * F.cross_entropy(predictions.classes[known], classes[known])
     return Losses(total, cross_entropy, dice, score)
 
 

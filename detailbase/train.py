@@ -129,7 +129,8 @@ def learn_from(
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
         predictions = training.network(*inputs(batch, sentences))
     phrases = (batch.sentence_of_phrase, batch.query_of_phrase, batch.targets)
-    losses = loss(predictions, *phrases, balance=options.balance)
+    classes = (batch.classes, options.class_weight)
+    losses = loss(predictions, *phrases, options.balance, *classes)
     if not math.isfinite(losses.total.item()):
         raise InputError(
             f"--train.lr: the loss is {losses.total.item()} in batch {training.batch + 1} of epoch "

@@ -47,6 +47,8 @@ class Batch:
     """P, those of all descriptions; in training, only those that have points."""
     sentence_of_phrase: list[int]
     """[P]"""
+    classes: Tensor
+    """[S] int64, ScanNet's class of most of each superpoint's points, or ``NONE``."""
     superpoint_targets: Tensor
     """``targets``, one behind the other: what is sent from a worker are few tensors."""
     left_out: int
@@ -271,6 +273,7 @@ def make_batch(
         scene_of_sentence=scene_of_sentence,
         phrases=phrases,
         sentence_of_phrase=sentence_of_phrase,
+        classes=torch.cat([majority_class(cloud) for cloud in clouds]),
         superpoint_targets=torch.cat(targets) if targets else torch.zeros(0),
         left_out=left_out,
     )
@@ -282,6 +285,14 @@ def count_objects(cloud: Cloud) -> tuple[Tensor, Tensor]:  # [objects], [S, obje
     pairs = cloud.superpoints * len(ids) + objects
     counts = torch.bincount(pairs, minlength=cloud.num_superpoints * len(ids))
     return ids, counts.view(-1, len(ids))
+
+
+def majority_class(cloud: Cloud) -> Tensor:  # [S]
+    """The class of most of each superpoint's points; ``NONE`` counts as one."""
+    classes, labels = cloud.semantic.unique(return_inverse=True)
+    pairs = cloud.superpoints * len(classes) + labels
+    sizes = torch.bincount(pairs, minlength=cloud.num_superpoints * len(classes))
+    return classes[sizes.view(-1, len(classes)).argmax(dim=1)]
 
 
 def majority(ids: Tensor, counts: Tensor, phrase: Phrase) -> Tensor:  # [S]

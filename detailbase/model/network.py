@@ -44,6 +44,8 @@ class Predictions:
     """For each of B sentences [R, L, S], logits over the superpoints of its scene."""
     scores: Tensor
     """[R, B, L], how well each mask is thought to fit, as an IoU."""
+    classes: Tensor | None = None
+    """[S, classes] logits of each superpoint's class, where the network learns them."""
 
 
 class DetailBase(SparseUNet):
@@ -62,6 +64,7 @@ class DetailBase(SparseUNet):
         layers: int = 6,
         normalize_found: bool = False,
         use_facts: bool = False,
+        classes: int = 0,
     ) -> None:
         """Makes the network; see :class:`SparseUNet` and :class:`Decoder`.
 
@@ -75,6 +78,8 @@ class DetailBase(SparseUNet):
             normalize_found: Whether the norm behind the cross-attention counts.
             use_facts: Whether the decoder is told :func:`superpoint_facts`, beside what the U-Net
                 found. The published network is not.
+            classes: How many classes of superpoints are predicted beside, so that the U-Net learns
+                from every one of them; the published network learns none.
         """
         super().__init__(channels=channels)
         seen = channels[0]
@@ -85,6 +90,8 @@ class DetailBase(SparseUNet):
                 nn.LayerNorm(seen),
             )
             seen *= 2
+        if classes:
+            self.classify = nn.Linear(seen, classes)
         self.decoder = Decoder(text_dim, seen, width, heads, hidden, layers, normalize_found)
 
     def embed_superpoints(
@@ -144,5 +151,7 @@ class DetailBase(SparseUNet):
                 scores.update(zip(asked, answer.scores.unbind(dim=1), strict=True))
         rows = range(len(words))
         return Predictions(
-            tuple(masks[row] for row in rows), torch.stack([scores[row] for row in rows], dim=1)
+            tuple(masks[row] for row in rows),
+            torch.stack([scores[row] for row in rows], dim=1),
+            self.classify(embedded) if hasattr(self, "classify") else None,
         )

@@ -1,5 +1,6 @@
 """Every command in the documentation exists, and its options are understood."""
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from refersplat.config import Config
 from runs.config import choose_model, parse
 from train import MODELS, SHORT_OPTIONS
 
@@ -58,9 +58,10 @@ def test_exists_and_is_understood(words):
 
 def understand(argv):
     """Parses the options of one of the three programs; a wrong one ends the program."""
-    assert choose_model(argv, MODELS, SHORT_OPTIONS) == "refersplat"
-    config = parse(Config, argv, program="", description="")
-    assert config.model_path or config.data.scene
+    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    schema = importlib.import_module(f"{model}.config").Config
+    config = parse(schema, argv, program="", description="")
+    assert model == "detailbase" or config.model_path or config.data.scene
 
 
 def test_a_wrong_option_is_seen(capsys):

@@ -57,13 +57,13 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   for (int64_t i = thread; i < owned; i += kThreads) {
     if (i % COLUMNS < columns) out[place(i)] = 0;
   }
+  __syncthreads();
   for (int64_t v = 0; v < volume; ++v) {
     const int64_t group = int64_t(blockIdx.x) * volume + v, end = starts[group + 1];
     const FEATURE* const from =
         weight + (is_mirrored ? volume - 1 - v : v) * in_channels * out_channels + first_column;
     for (int64_t first = starts[group]; first < end; first += kRows) {
       const int count = int(min(int64_t(kRows), end - first));
-      __syncthreads();
       if (thread < count) rows[thread] = inputs[first + thread];
       REAL sums[kTiles][4] = {};
       for (int64_t c = 0; c < in_channels; c += kDepth) {

@@ -58,6 +58,14 @@ def test_emulated_maps_are_those_of_the_cpu(rng, dtype, count):
     assert torch.equal(coarse, want_coarse)
 
 
+def test_emulated_maps_do_not_reach_around_the_grid():
+    voxels = torch.tensor([[0, 0, 0, 0], [0, 2**21 - 1, 0, 0], [0, 0, 2**21 - 1, 2**21 - 1]])
+    with emulation():
+        got = submanifold_map(voxels)
+    same_map(got, submanifold_map(voxels))
+    assert got.num_pairs == 3
+
+
 def test_emulated_maps_refuse_voxels_that_occur_twice():
     voxels = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 0], [0, 1, 2, 3]])
     with emulation():

@@ -34,6 +34,10 @@ def test_emulated_ties_go_to_the_lower_index(rng):
     points = torch.randint(0, 3, (200, 3), generator=rng).double()
     both(points, points, 4)
     both(points, torch.zeros(200, 3, dtype=torch.float64), 16)
+    # Of twelve a side, so that boxes' sides are as far as points.
+    axis = torch.arange(12.0, dtype=torch.float64)
+    lattice = torch.cartesian_prod(axis, axis, axis)[torch.randperm(12**3, generator=rng)]
+    both(lattice, lattice, 4)
 
 
 def test_emulated_clusters_and_far_outliers(rng):

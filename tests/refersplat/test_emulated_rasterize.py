@@ -47,11 +47,14 @@ def test_emulated_projection_is_that_of_the_cpu(rng, dtype):
         assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(("count", "channels"), [(300, 3), (40, 5), (60, 40), (20, 0), (0, 3)])
+@pytest.mark.parametrize(("count", "channels"), [(1000, 3), (40, 5), (60, 40), (20, 0), (0, 3)])
 def test_emulated_rasterizer_matches_reference(rng, emulated, count, channels):
     inputs = splats(rng, count, channels, dtype=torch.float64)
     weights = random_weights(rng, channels, torch.float64)
     got = (*rasterize(*inputs, HEIGHT, WIDTH), *gradients(rasterize, inputs, weights))
+    # Of many, several batches lie in a tile.
+    lists = cuda_rasterize._lists_of(got[1])
+    assert count < 1000 or lists.starts.diff().max() > 128
     want = reference.rasterize(*inputs, HEIGHT, WIDTH)
     want += gradients(reference.rasterize, inputs, weights)
     for name, ours, theirs in zip(["image", "left", *NAMES], got, want, strict=True):

@@ -166,10 +166,18 @@ inline void resume(int thread) {
   setcontext(&fiber.start);
 }
 
-// Lets the threads of a block take turns, in the order of their numbers or against it.
+// Lets a thread run until it waits, if it does not wait already. Returns whether it has run.
+inline bool let_run(int thread) {
+  const Fiber& fiber = fibers[thread];
+  if (fiber.is_done || (fiber.generation && *fiber.generation == fiber.seen)) return false;
+  fibers[thread].generation = nullptr;
+  if (_setjmp(scheduler) == 0) resume(thread);
+  return true;
+}
+
+// Runs a block: each warp in turn as far as it can go without the others, so that what they have
+// not written yet is missing; in the order of the threads' numbers, or against it.
 inline void run_block(bool backwards) {
-  static int turn;  // survives the jumps
-  static bool progress;
   const int count = int(fibers.size());
   if (__start_shared_memory) {
     memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
@@ -181,19 +189,22 @@ inline void run_block(bool backwards) {
     fiber.generation = nullptr;
   }
   running = count;
-  while (running > 0 && failure.empty()) {
-    progress = false;
-    for (turn = 0; turn < count; ++turn) {
-      const int thread = backwards ? count - 1 - turn : turn;
-      Fiber& fiber = fibers[thread];
-      if (fiber.is_done || (fiber.generation && *fiber.generation == fiber.seen)) continue;
-      fiber.generation = nullptr;
-      progress = true;
-      const int reason = _setjmp(scheduler);
-      if (reason == 0) resume(thread);
-      if (reason == 2) return;
+  while (running > 0) {
+    bool has_run = false;
+    for (int first = 0; first < count; first += kLanes) {
+      for (bool goes_on = true; goes_on;) {
+        goes_on = false;
+        for (int turn = first; turn < first + kLanes; ++turn) {
+          goes_on |= let_run(backwards ? count - 1 - turn : turn);
+          if (!failure.empty()) return;
+        }
+        has_run |= goes_on;
+      }
     }
-    if (!progress) failure = "threads wait for some that have returned, or meet elsewhere";
+    if (!has_run) {
+      failure = "threads wait for some that have returned, or meet elsewhere";
+      return;
+    }
   }
 }
 

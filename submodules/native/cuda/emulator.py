@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import re
 import subprocess
 import tempfile
 import threading
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from native.cuda.source import Defines, cache_folder, digest, read_source, sources
+from native.cuda.source import Defines, cache_folder, digest, kernel_names, read_source, sources
 
 if TYPE_CHECKING:
     from native.cuda.launcher import Argument, Kernels
@@ -28,7 +27,6 @@ COMPILER = [
     *("-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-Wno-clobbered", "-Wno-unused-function", "-ffp-contract=off"),
 ]
-KERNEL = re.compile(r"__global__ void (?:__launch_bounds__\([\w, ]+\)\s*)?(\w+)\(")
 MARGIN = 1024
 """Bytes on both sides of a tensor that no kernel may touch, and that are no number when read."""
 FILLING = 0xFF
@@ -146,8 +144,8 @@ def _library(path: Path, defines: tuple) -> ctypes.CDLL:
 
 def compile_for_cpu(path: Path, defines: Defines) -> Path:
     """The library of a file's kernels, made anew where its text or the defines have changed."""
-    names = KERNEL.findall(path.read_text(encoding="utf-8"))
-    text = read_source(path) + "".join(f"\nREFER_EMULATE({name})" for name in names)
+    text = read_source(path)
+    text += "".join(f"\nREFER_EMULATE({name})" for name in kernel_names(path))
     key = digest(text, sorted(defines.items()), COMPILER)
     library = cache_folder() / "emulated" / f"{path.stem}-{key}.so"
     if library.is_file():

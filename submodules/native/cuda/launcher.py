@@ -13,7 +13,7 @@ from torch import Tensor
 
 from native.cuda import emulator
 from native.cuda.compiler import compiled, target
-from native.cuda.source import sources
+from native.cuda.source import kernel_names, sources
 
 REALS = {torch.float32: "float", torch.float64: "double"}
 INSTALL = 'pip install "refer3d[cuda]" (a driver older than 580 needs "refer3d[cuda12]")'
@@ -45,17 +45,17 @@ class CompiledKernels:
 
     def __init__(self, package: str, device: torch.device) -> None:
         """Compiles all files of ``package`` once, in the form that tests know them to compile."""
-        from cuda.core import Device
-
         self.device = device
         self.sources = sources(package)
         self.arch = target(torch.cuda.get_device_capability(device))
         self.found: dict[tuple, object] = {}
         self.lock = threading.Lock()
+        self.thread = threading.local()
         with torch.cuda.device(device):
-            Device(device.index).set_current()
-            for file in self.sources:
-                self._module(file, ())
+            self._enter_thread()
+            for file, path in self.sources.items():
+                for kernel in kernel_names(path):  # what does not fit the driver shows here
+                    self._function(file, kernel, ())
 
     def launch(
         self,
@@ -71,9 +71,18 @@ class CompiledKernels:
 
         values = [address(argument, self.device) for argument in arguments]
         with torch.cuda.device(self.device):
+            self._enter_thread()
             function = self._function(file, kernel, tuple(sorted(defines.items())))
             stream = _Stream(torch.cuda.current_stream().cuda_stream)
             launch(stream, LaunchConfig(grid=blocks, block=threads), function, *values)
+
+    def _enter_thread(self) -> None:
+        """Makes the GPU's context current in a thread, as autograd's, that torch has not."""
+        from cuda.core import Device
+
+        if not hasattr(self.thread, "is_ready"):
+            Device(self.device.index).set_current()
+            self.thread.is_ready = True
 
     def _function(self, file: str, kernel: str, defines: tuple) -> object:
         key = (file, kernel, defines)
@@ -89,9 +98,7 @@ class CompiledKernels:
                 code = compiled(self.sources[file], self.arch, dict(defines))
                 is_ptx = self.arch.startswith("compute")
                 load = ObjectCode.from_ptx if is_ptx else ObjectCode.from_cubin
-                module = load(code, name=file)
-                module.handle  # noqa: B018  loads it now: what does not fit the driver shows here
-                self.found[file, defines] = module
+                self.found[file, defines] = load(code, name=file)
             return self.found[file, defines]
 
 

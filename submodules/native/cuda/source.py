@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 INCLUDE = re.compile(r'^#include "([\w./]+)"$', re.MULTILINE)
+KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([\w, ]+\)\s*)?(\w+)\(")
 SHARED_HEADERS = Path(__file__).parents[1] / "csrc"
 
 Defines = Mapping[str, str | int]
@@ -41,6 +42,11 @@ def _expand(path: Path, folder: Path, seen: set[Path]) -> str:
         return f'{_expand(found, folder, seen)}\n#line {line} "{path.name}"'
 
     return f'#line 1 "{path.name}"\n' + INCLUDE.sub(header, text)
+
+
+def kernel_names(path: Path) -> list[str]:
+    """The kernels that a file defines."""
+    return KERNEL.findall(path.read_text(encoding="utf-8"))
 
 
 def digest(*parts: object) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import warnings
 from types import SimpleNamespace
 
@@ -85,9 +86,10 @@ def test_launches_on_the_current_stream(monkeypatch):
     """The way to a GPU, with a driver that only writes down what it is told."""
     import cuda.core
 
-    launched = []
-    module = SimpleNamespace(handle=1, get_kernel=lambda name: f"kernel {name}")
-    monkeypatch.setattr(cuda.core, "Device", lambda index: SimpleNamespace(set_current=int))
+    launched, entered = [], []
+    module = SimpleNamespace(get_kernel=lambda name: f"kernel {name}")
+    enter = SimpleNamespace(set_current=lambda: entered.append(threading.get_ident()))
+    monkeypatch.setattr(cuda.core, "Device", lambda index: enter)
     monkeypatch.setattr(
         cuda.core, "ObjectCode", SimpleNamespace(from_cubin=lambda code, name: module)
     )
@@ -105,5 +107,9 @@ def test_launches_on_the_current_stream(monkeypatch):
     assert (config.grid, config.block) == ((2, 1, 1), (128, 1, 1))
     assert kernel == "kernel adam"
     assert arguments == [tensor.data_ptr(), 0, True, 0.5]
+    other = threading.Thread(target=gpu.launch, args=("adam", "adam", 1, 32))
+    other.start()
+    other.join()
+    assert len(launched) == len(set(entered)) == len(entered) == 2
     with pytest.raises(ValueError, match="a kernel takes contiguous tensors"):
         gpu.launch("adam", "adam", 1, 128, torch.zeros(3, 2).T)

@@ -13,6 +13,8 @@ from runs.files import write_whole
 
 NONE = -100
 """Label of a point that has none."""
+NUM_CLASSES = 20
+"""ScanNet's."""
 SUFFIX = "_refer.pth"
 LARGEST = 200.0
 """Metres that a scan may reach; what reaches farther is in another unit."""
@@ -117,4 +119,7 @@ def _find_fault(parts: object) -> str | None:
         return f"rgb must be -1 to 1, got {float(parts[1].abs().max()):g}"
     if int(parts[2].min()) < 0:
         return f"superpoints must not be negative, got {int(parts[2].min())}"
+    unknown = parts[3][(parts[3] != NONE) & ((parts[3] < 0) | (parts[3] >= NUM_CLASSES))]
+    if len(unknown):
+        return f"semantic must be 0 to {NUM_CLASSES - 1} or {NONE}, got {int(unknown[0])}"
     return None

@@ -17,6 +17,7 @@ from detailbase.config import DataConfig
 from detailbase.data.augment import augment
 from detailbase.data.clouds import SUFFIX, Cloud, load_cloud
 from detailbase.data.references import Phrase, Reference
+from detailbase.data.targets import Shares, majority_class
 from detailbase.ops import segment_reduce, voxelize
 from runs.errors import InputError
 
@@ -248,17 +249,16 @@ def make_batch(
     references, scene_of_sentence, phrases, sentence_of_phrase, targets = [], [], [], [], []
     left_out = 0
     for index, (cloud, own) in enumerate(zip(clouds, asked, strict=True)):
-        ids, counts = count_objects(cloud)
-        present = set(ids.tolist())
+        shares = Shares(cloud)
         for reference in own:
             kept = reference.phrases
             if rng is not None:
-                kept = [phrase for phrase in kept if present.intersection(phrase.object_ids)]
+                kept = [phrase for phrase in kept if shares.has(phrase)]
             left_out += len(reference.phrases) - len(kept)
             if kept:
                 phrases += kept
                 sentence_of_phrase += [len(references)] * len(kept)
-                targets += [majority(ids, counts, phrase) for phrase in kept]
+                targets += [shares.target(phrase) for phrase in kept]
                 references.append(reference)
                 scene_of_sentence.append(index)
     return Batch(
@@ -277,28 +277,6 @@ def make_batch(
         superpoint_targets=torch.cat(targets) if targets else torch.zeros(0),
         left_out=left_out,
     )
-
-
-def count_objects(cloud: Cloud) -> tuple[Tensor, Tensor]:  # [objects], [S, objects]
-    """The ids in a cloud, ``NONE`` among them, and how many points each superpoint has of each."""
-    ids, objects = cloud.instances.unique(return_inverse=True)
-    pairs = cloud.superpoints * len(ids) + objects
-    counts = torch.bincount(pairs, minlength=cloud.num_superpoints * len(ids))
-    return ids, counts.view(-1, len(ids))
-
-
-def majority_class(cloud: Cloud) -> Tensor:  # [S]
-    """The class of most of each superpoint's points; ``NONE`` counts as one."""
-    classes, labels = cloud.semantic.unique(return_inverse=True)
-    pairs = cloud.superpoints * len(classes) + labels
-    sizes = torch.bincount(pairs, minlength=cloud.num_superpoints * len(classes))
-    return classes[sizes.view(-1, len(classes)).argmax(dim=1)]
-
-
-def majority(ids: Tensor, counts: Tensor, phrase: Phrase) -> Tensor:  # [S]
-    """1 at superpoints of which more than half is the phrase's; see :func:`count_objects`."""
-    inside = counts[:, torch.isin(ids, ids.new_tensor(phrase.object_ids))].sum(dim=1)
-    return (2 * inside > counts.sum(dim=1)).float()
 
 
 def crop(cloud: Cloud, largest: int, rng: np.random.Generator) -> Cloud:

@@ -177,6 +177,10 @@ PREPARED = {
     "no number": (saved_with(0, torch.full((6, 3), torch.nan)), "xyz must be finite, row 0"),
     "bytes as colours": (saved_with(1, torch.full((6, 3), 255.0)), "rgb must be -1 to 1, got 255"),
     "negative": (saved_with(2, torch.full((6,), -2)), "superpoints must not be negative, got -2"),
+    "NYU40 labels": (
+        saved_with(3, torch.tensor([-100, 0, 19, 39, 2, 2])),
+        "0 to 19 or -100, got 39",
+    ),
     "millimetres": (saved_with(0, torch.eye(6, 3) * 5000), "reaches over 5000 m, expected at most"),
 }
 

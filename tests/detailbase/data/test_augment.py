@@ -1,0 +1,130 @@
+"""Augmentation changes what it may, as far as it may."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detailbase.config import AugmentConfig
+from detailbase.data.augment import ELASTIC, augment, smooth_noise, transform
+
+NOTHING = AugmentConfig(jitter_chance=0, flip=0, rotate=0, elastic=0, color_chance=0)
+
+
+@pytest.fixture
+def cloud(rng):
+    return torch.rand(500, 3, generator=rng) * 4 - 2, torch.rand(500, 3, generator=rng) * 2 - 1
+
+
+def only(**options: float) -> AugmentConfig:
+    return dataclasses.replace(NOTHING, **options)
+
+
+def distances(xyz: torch.Tensor) -> torch.Tensor:
+    return torch.cdist(xyz.double(), xyz.double())
+
+
+def test_nothing_is_changed_at_chance_zero(cloud):
+    xyz, rgb = cloud
+    for seed in range(20):
+        changed = augment(xyz, rgb, NOTHING, np.random.default_rng(seed))
+        assert all(torch.equal(a, b) for a, b in zip(changed, (xyz, xyz, rgb), strict=True))
+
+
+def test_all_is_finite_float32_and_repeatable(cloud):
+    xyz, rgb = cloud
+    before = xyz.clone(), rgb.clone()
+    first, again, other = (
+        augment(xyz, rgb, AugmentConfig(), np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    for a, b, c in zip(first, again, other, strict=True):
+        assert a.dtype == torch.float32
+        assert a.isfinite().all()
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    assert torch.equal(xyz, before[0])
+    assert torch.equal(rgb, before[1])
+
+
+def test_a_flip_mirrors_x(cloud):
+    xyz, rgb = cloud
+    _, flipped, _ = augment(xyz, rgb, only(flip=1), np.random.default_rng(0))
+    assert torch.equal(flipped, xyz * torch.tensor([-1.0, 1.0, 1.0]))
+    assert_close(distances(flipped), distances(xyz))
+
+
+def test_a_turn_keeps_heights_and_distances(cloud):
+    xyz, rgb = cloud
+    _, turned, _ = augment(xyz, rgb, only(rotate=1), np.random.default_rng(0))
+    assert torch.equal(turned[:, 2], xyz[:, 2])
+    assert (turned[:, :2] - xyz[:, :2]).abs().max() > 0.1
+    # float32 places of up to 3 m; worst seen 6e-7.
+    assert_close(distances(turned), distances(xyz), rtol=0, atol=3e-6)
+    matrix = transform(only(rotate=1), np.random.default_rng(0))
+    assert np.linalg.det(matrix) == pytest.approx(1)
+
+
+def test_turns_go_all_the_way_round():
+    matrices = [transform(only(rotate=1), np.random.default_rng(seed)) for seed in range(400)]
+    angles = [np.arctan2(matrix[0, 1], matrix[0, 0]) for matrix in matrices]
+    counts, _ = np.histogram(angles, bins=8, range=(-np.pi, np.pi))
+    assert counts.min() > 25  # 50 expected, with a deviation of 6.6
+
+
+@pytest.mark.parametrize("option", ["flip", "elastic"])
+def test_chances_are_kept(cloud, option):
+    xyz, rgb = cloud
+    count = 0
+    for seed in range(400):
+        places, _, _ = augment(xyz[:8], rgb[:8], only(**{option: 0.3}), np.random.default_rng(seed))
+        count += not torch.equal(places, xyz[:8])
+    assert 85 < count < 155  # 120 expected, with a deviation of 9.2
+
+
+def test_jitter_is_as_large_as_asked():
+    options = only(jitter_chance=1, jitter=0.1)
+    maps = np.stack([transform(options, np.random.default_rng(s)) for s in range(500)]) - np.eye(3)
+    assert maps.std() == pytest.approx(0.1, rel=0.05)
+    assert np.abs(maps.mean(axis=0)).max() < 0.02
+
+
+def test_a_colour_shift_is_the_same_for_all_points(cloud):
+    xyz, rgb = cloud
+    options = only(color_chance=1, color=0.1)
+    shifts = [augment(xyz, rgb, options, np.random.default_rng(s))[2] - rgb for s in range(200)]
+    for shift in shifts:
+        assert_close(shift, shift[:1].expand_as(shift), rtol=0, atol=1e-6)
+    assert float(torch.stack(shifts)[:, 0].std()) == pytest.approx(0.1, rel=0.1)
+
+
+def test_bending_moves_places_but_not_features(cloud):
+    xyz, rgb = cloud
+    places, features, _ = augment(xyz, rgb, only(elastic=1), np.random.default_rng(0))
+    assert torch.equal(features, xyz)
+    moved = (places - xyz).norm(dim=1)
+    assert 0.01 < moved.mean() < 1
+    # No node can go farther than its noise, of which 5.5 deviations are never seen.
+    assert moved.max() < 5.5 * 3**0.5 * sum(magnitude for _, magnitude in ELASTIC)
+
+
+def test_noise_is_smooth_and_as_large_as_said():
+    line = np.linspace(0, 40, 4001, dtype=np.float32)
+    points = np.stack([line, 0 * line, 0 * line + line % 7], axis=1)
+    noise = smooth_noise(points, 1.0, np.random.default_rng(0))
+    assert noise.shape == (4001, 3)
+    assert noise.dtype == np.float32
+    steps = np.diff(noise, axis=0)[np.diff(points[:, 2]) > 0]  # 0.014 of a cell apart
+    assert np.abs(steps).max() < 0.02
+    nodes = np.stack(np.meshgrid(*[range(20)] * 3), axis=-1).reshape(-1, 3).astype(np.float32)
+    noise = smooth_noise(nodes, 1.0, np.random.default_rng(0))
+    # (19 / 81)^1.5: the squared weights of two box filters of three, in three dimensions.
+    assert noise.std() == pytest.approx((19 / 81) ** 1.5, rel=0.05)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_points_can_be_changed(count):
+    changed = augment(torch.zeros(count, 3), torch.zeros(count, 3), AugmentConfig(),
+                      np.random.default_rng(0))  # fmt: skip
+    assert all(part.isfinite().all() and part.shape == (count, 3) for part in changed)

@@ -1,0 +1,162 @@
+"""Scans are prepared in both layouts; what is there stays, what is broken is told."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detailbase.data.clouds import load_cloud
+from detailbase.data.prepare import find_scans, prepare
+from detailbase.data.scannet import read_scan
+from runs.errors import InputError, run
+
+from .conftest import SmallScan, cut
+
+ROOT = Path(__file__).parents[3]
+
+
+def names(scans):
+    return [(scan.out.parent.name, scan.out.name) for scan in scans]
+
+
+ALL = [
+    ("train", "scene0000_00_refer.pth"),
+    ("train", "scene0001_00_refer.pth"),
+    ("val", "scene0002_00_refer.pth"),
+]
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """Runs the script; returns its exit status and what it says."""
+    spec = importlib.util.spec_from_file_location("script", ROOT / "scripts/prepare_scannet.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["prepare_scannet.py", *map(str, argv)])
+        with pytest.raises(SystemExit) as ended:
+            run(module.main)
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return call
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_finds_scans_in_both_layouts(make_dataset, nested):
+    root = make_dataset(nested=nested)
+    base = root / "scannetv2" if nested else root
+    scans = find_scans(root)
+    assert names(scans) == ALL
+    assert [scan.folder.parent for scan in scans] == [base / "scans"] * 3
+    assert all(scan.out.parents[1] == base for scan in scans)
+    assert names(find_scans(root, split="train")) == ALL[:2]
+    assert names(find_scans(root, split="val")) == ALL[2:]
+
+
+@pytest.mark.parametrize("place", [".", "scannetv2/meta_data", "scannetv2"])
+def test_lists_may_lie_in_several_places(make_dataset, place):
+    root = make_dataset(nested=True)
+    (root / place).mkdir(exist_ok=True)
+    for path in sorted((root / "scannetv2").glob("*.txt")):
+        path.rename(root / place / path.name)
+    assert names(find_scans(root)) == ALL
+
+
+def test_scans_of_the_test_list_lie_with_those_of_val(make_dataset):
+    """If they are there: ScanNet's own lie elsewhere. Who is in two lists is taken once."""
+    root = make_dataset()
+    SmallScan(root / "scans" / "scene0003_00").write()
+    (root / "scannetv2_test.txt").write_text("scene0707_00\nscene0003_00\nscene0002_00\n")
+    assert names(find_scans(root)) == [*ALL, ("val", "scene0003_00_refer.pth")]
+    assert names(find_scans(root, split="val"))[-1] == ("val", "scene0003_00_refer.pth")
+
+
+def test_what_is_there_is_kept(make_dataset, tmp_path):
+    scans = find_scans(make_dataset(), tmp_path / "out")
+    first = prepare(scans[:2], workers=2)
+    assert sorted(first.prepared) == ["scene0000_00", "scene0001_00"]
+    before = [scan.out.stat().st_mtime_ns for scan in scans[:2]]
+    second = prepare(scans, workers=1)
+    assert second.kept == ["scene0000_00", "scene0001_00"]
+    assert second.prepared == ["scene0002_00"]
+    assert [scan.out.stat().st_mtime_ns for scan in scans[:2]] == before
+    assert len(prepare(scans, force=True).prepared) == 3
+    expected, _ = read_scan(scans[0].folder)
+    assert torch.equal(load_cloud(scans[0].out).instances, expected.instances)
+
+
+def test_a_broken_scan_does_not_keep_the_others(make_dataset, program):
+    root = make_dataset()
+    cut(SmallScan(root / "scans" / "scene0001_00").mesh, 400)
+    status, said, error = program("--root", root, "--workers", "2")
+    assert status == 2
+    assert "2 scans prepared, 0 were there already, 0 lack files, 1 are broken" in said
+    assert "scene0001_00_vh_clean_2.ply: is not a whole PLY file" in said
+    assert "error: 1 scans could not be prepared, see above" in error
+    assert not (root / "train" / "scene0001_00_refer.pth").exists()
+    assert program("--root", root)[0] == 2
+    SmallScan(root / "scans" / "scene0001_00").write_mesh()
+    assert program("--root", root)[0] == 0
+
+
+def test_absent_files_are_told(make_dataset, program):
+    root = make_dataset()
+    SmallScan(root / "scans" / "scene0000_00").segments.unlink()
+    (root / "scannetv2_val.txt").write_text("scene0002_00 scene0009_00")
+    status, said, _ = program("--root", root, "--split", "train")
+    assert status == 0
+    assert "segs.json; its superpoints are computed, its objects unknown" in said
+    assert "run again with --force" in said
+    status, said, _ = program("--root", root, "--split", "val", "--out", root / "other")
+    assert status == 2
+    assert "scene0009_00: no such folder; copy the scan, or take it off the list" in said
+    assert (root / "other" / "val" / "scene0002_00_refer.pth").is_file()
+
+
+def test_no_draft_is_left(make_dataset, program, tmp_path):
+    assert program("--root", make_dataset(), "--out", tmp_path / "out")[0] == 0
+    assert {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()} == {".pth"}
+
+
+def test_says_where_scannet_is_given_out(tmp_path, program):
+    status, _, error = program("--root", tmp_path)
+    assert status == 2
+    assert "holds neither scans/ nor scannetv2/scans/; ScanNet v2 is given out at http" in error
+
+
+def test_says_which_list_is_absent(make_dataset):
+    root = make_dataset()
+    (root / "scannetv2_train.txt").unlink()
+    assert names(find_scans(root)) == ALL[2:]
+    with pytest.raises(InputError, match=r"holds no scannetv2_train.txt with names of scans; they"):
+        find_scans(root, split="train")
+    (root / "scannetv2_val.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"no scannetv2_train.txt or scannetv2_val.txt with names"):
+        find_scans(root)
+
+
+def test_a_folder_that_cannot_be_written_is_told(make_dataset, program, tmp_path):
+    (tmp_path / "file").touch()
+    status, _, error = program("--root", make_dataset(), "--out", tmp_path / "file")
+    assert status == 2
+    assert "file: cannot be written; name another folder by --out" in error
+
+
+def test_a_negative_number_of_workers_is_refused(make_dataset, program):
+    status, _, error = program("--root", make_dataset(), "--workers", "-1")
+    assert (status, "--workers: expected 0 or more, got -1" in error) == (2, True)
+
+
+def test_a_killed_process_is_told(make_dataset, monkeypatch):
+    monkeypatch.setattr("detailbase.data.prepare.prepare_scan", _die)
+    with pytest.raises(InputError, match=r"--workers: a process was killed, .*is prepared is kept"):
+        prepare(find_scans(make_dataset()), workers=1)
+
+
+def _die(scan):
+    os._exit(9)

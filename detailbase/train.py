@@ -99,8 +99,10 @@ def run_epoch(
     batches = Batches(taught, scans, config.data, config.seed, training.epoch, training.batch)
     last = training.batch + len(batches)
     save_every = options.checkpoint_every * options.accumulate
+    left_out = 0
     training.network.train()
     for batch in batches.loader():
+        left_out += batch.left_out
         losses = learn_from(training, batch.to(sentences.device), sentences, options)
         training.batch += 1
         if training.batch % options.accumulate == 0 or training.batch == last:
@@ -110,6 +112,11 @@ def run_epoch(
             progress.report(progress.done, **numbers(losses, training))
         if training.batch % save_every == 0 and training.batch < last:
             training.save(out / LAST)
+    if left_out:
+        log.warning(
+            "epoch %d: %d phrases name objects without points and were left out",
+            *(training.epoch + 1, left_out),
+        )
     training.scheduler.step()
     training.epoch, training.batch = training.epoch + 1, 0
 

@@ -19,7 +19,9 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="has scans/ or scannetv2/")
     parser.add_argument("--out", type=Path, help="by default beside scans/")
-    parser.add_argument("--split", choices=("train", "val", "all"), default="all")
+    parser.add_argument(
+        "--split", choices=("train", "val", "all"), default="all", help="test's scans are in val"
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 is one for each core")
     parser.add_argument("--force", action="store_true", help="also what is prepared already")
     args = parser.parse_args(argv)

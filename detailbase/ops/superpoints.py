@@ -98,7 +98,9 @@ def _check(name: str, points: Tensor, k: float) -> None:
 def _mesh_superpoints(
     vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool
 ) -> Tensor:
-    return reference.mesh_superpoints(vertices, faces, k, min_vertices, as_scannet)
+    # On the CPU for any device: what joins depends on all that has joined before.
+    arguments = (vertices.cpu(), faces.cpu(), k, min_vertices, as_scannet)
+    return _mesh_superpoints(*arguments).to(vertices.device)
 
 
 @_mesh_superpoints.register_kernel("cpu")
@@ -121,7 +123,7 @@ def _(vertices: Tensor, *_: object) -> Tensor:
 
 @torch.library.custom_op("detailbase::cloud_superpoints", mutates_args=())
 def _cloud_superpoints(points: Tensor, k: float, min_points: int, neighbours: int) -> Tensor:
-    return reference.cloud_superpoints(points, neighbours, k, min_points)
+    return _cloud_superpoints(points.cpu(), k, min_points, neighbours).to(points.device)
 
 
 @_cloud_superpoints.register_kernel("cpu")

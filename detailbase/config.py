@@ -53,7 +53,7 @@ class DataConfig:
     scenes_per_batch: int = 2
     """Scans in a training step."""
     max_sentences: int = 16
-    """Descriptions of a scan in a training step; published: 8. The U-Net's work is for all of them."""
+    """Descriptions of a scan in a training step, which share the U-Net's work; published: 8."""
     test_sentences: int = 32
     """Descriptions of a scan that are answered at once."""
     max_points: int = 2_500_000

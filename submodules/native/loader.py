@@ -4,7 +4,7 @@
 Two environment variables steer what is loaded:
 
 * ``REFER3D_BACKEND``: ``reference`` for the ops in plain PyTorch, or a variant (``cpu-base``,
-  ``cpu-avx2``, ``cpu-avx512``).
+  ``cpu-avx2``, ``cpu-avx512``); ``emulated``, for tests, runs the CUDA kernels on the CPU.
 * ``REFER3D_STRICT=1``: an error instead of the reference where nothing compiled can be loaded.
 """
 
@@ -43,7 +43,7 @@ def load(package: str) -> ModuleType | None:
         ValueError: ``REFER3D_BACKEND`` names something that is not to be had.
     """
     variants = runnable_variants()
-    wanted = os.environ.get("REFER3D_BACKEND", "")
+    wanted = os.environ.get("REFER3D_BACKEND", "").replace("emulated", "")
     if wanted == "reference":
         return None
     if wanted:

@@ -112,7 +112,7 @@ class EmulatedKernels:
 
 
 _one_at_a_time = threading.Lock()
-_active: bool | None = None
+_active: bool | None = False if os.environ.get("REFER3D_BACKEND") == "emulated" else None
 """None: CPU tensors are not emulated. Else whether threads run backwards."""
 
 

@@ -159,7 +159,7 @@ class Batches(Dataset[Batch]):
         Raises:
             InputError: A prepared scan is broken.
         """
-        workers = 0; np.random.seed()
+        workers = min(self.options.workers, len(self))
         for batch in DataLoader(_Guarded(self), batch_size=None, num_workers=workers):
             if isinstance(batch, InputError):
                 raise batch

@@ -81,6 +81,19 @@ def test_voxels_hold_the_means_of_their_points():
         assert_close(batch.features[voxel], expected)
 
 
+def test_scans_stand_one_behind_the_other():
+    clouds = [make_cloud(0), make_cloud(1, 200)]
+    batch = make_batch(clouds, [[say((10,))], [say((11,))]], OPTIONS)
+    first = clouds[0].num_superpoints
+    assert batch.point_starts == [0, 300, 500]
+    assert batch.superpoint_starts == [0, first, first + clouds[1].num_superpoints]
+    expected = torch.cat([clouds[0].superpoints, first + clouds[1].superpoints])
+    assert torch.equal(batch.superpoints, expected)
+    assert torch.equal(batch.instances, torch.cat([cloud.instances for cloud in clouds]))
+    scenes = batch.voxels[batch.point_to_voxel, 0]
+    assert scenes.tolist() == [0] * 300 + [1] * 200
+
+
 def test_superpoints_are_targets_by_majority():
     """Against counting, point by point."""
     clouds = [make_cloud(seed) for seed in range(2)]
@@ -151,6 +164,18 @@ def test_groups_are_of_one_scan_and_not_too_large(references):
         *(("scene0001_00", 2), ("scene0001_00", 1)),
     ]
     assert all(r.scene_id == item.scene_id for item in items for r in item.references)
+
+
+def test_workers_read_ahead(prepared, references, monkeypatch):
+    asked = []
+    loader = torch.utils.data.DataLoader
+    monkeypatch.setattr(
+        "detailbase.data.dataset.DataLoader",
+        lambda *args, **options: asked.append(options["num_workers"]) or loader(*args, **options),
+    )
+    for workers in (0, 2, 9):
+        list(Batches(references, prepared, dataclasses.replace(OPTIONS, workers=workers)).loader())
+    assert asked == [0, 2, 4]
 
 
 @pytest.mark.parametrize("epoch", [None, 3])

@@ -173,9 +173,10 @@ def test_workers_read_ahead(prepared, references, monkeypatch):
         "detailbase.data.dataset.DataLoader",
         lambda *args, **options: asked.append(options["num_workers"]) or loader(*args, **options),
     )
-    for workers in (0, 2, 9):
-        list(Batches(references, prepared, dataclasses.replace(OPTIONS, workers=workers)).loader())
-    assert asked == [0, 2, 4]
+    for workers in (0, 1, 9):
+        options = dataclasses.replace(OPTIONS, workers=workers)
+        list(Batches(references[:3], prepared, options).loader())
+    assert asked == [0, 1, 2]  # no more than there are batches
 
 
 @pytest.mark.parametrize("epoch", [None, 3])

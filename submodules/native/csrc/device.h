@@ -58,22 +58,23 @@ __host__ __device__ constexpr int padded(int count) {
 
 // Sums kSize <= 32 numbers over the warp, kSize a power of two: each step halves what a lane still
 // keeps, so it takes about kSize exchanges, not 5 kSize. A lane's number is lane / (32 / kSize),
-// and its sum is in values[0].
-template <int kSize, typename T>
+// and its sum is in values[0]. Steps are written out, so that all numbers stay in registers.
+template <int kSize, int kLanes = kWarp / 2, typename T>
 __device__ void warp_sums(T* values) {
-  int lanes = kWarp / 2;
+  if constexpr (kSize > 1) {
+    constexpr int kHalf = kSize / 2;
+    const bool upper = lane_of_thread() & kLanes;
 #pragma unroll
-  for (int half = kSize / 2; half > 0; half /= 2, lanes /= 2) {
-    const bool upper = lane_of_thread() & lanes;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const T given = upper ? values[i] : values[i + half];
-      const T kept = upper ? values[i + half] : values[i];
-      values[i] = kept + __shfl_xor_sync(kAllLanes, given, lanes);
+    for (int i = 0; i < kHalf; ++i) {
+      const T given = upper ? values[i] : values[i + kHalf];
+      const T kept = upper ? values[i + kHalf] : values[i];
+      values[i] = kept + __shfl_xor_sync(kAllLanes, given, kLanes);
     }
+    warp_sums<kHalf, kLanes / 2>(values);
+  } else if constexpr (kLanes > 0) {
+    values[0] += __shfl_xor_sync(kAllLanes, values[0], kLanes);
+    warp_sums<1, kLanes / 2>(values);
   }
-#pragma unroll
-  for (; lanes > 0; lanes /= 2) values[0] += __shfl_xor_sync(kAllLanes, values[0], lanes);
 }
 
 }  // namespace refer

@@ -85,9 +85,8 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
                 f"--resume: {state} is of a run of {before.name!r}, --config names that of "
                 f"{config.name!r}; give --config {resolved}"
             )
-        config = dataclasses.replace(
-            read([*argv, "--config", str(resolved)]), name=before.name, resume=str(state)
-        )
+        again = [*argv, "--config", str(resolved)]
+        config = dataclasses.replace(_named(read(again), again), resume=str(state))
         check(config)
         if differing := [n for n in differences(config, before) if n not in CHANGEABLE]:
             was, now = (attrgetter(differing[0])(c) for c in (before, config))
@@ -219,8 +218,12 @@ def _in_newest_run(config: Config, name: str, option: str) -> Path:
 
 
 def _named(config: Config, argv: Sequence[str]) -> Config:
-    """With the config file's name, if it has no other."""
+    """With the config file's name, if it has no other; a run's own file means the run beside it,
+    wherever its folder has been moved to.
+    """
     path = config_file(argv)
-    if config.name or path is None:
+    if path is None:
         return config
-    return dataclasses.replace(config, name=path.stem)
+    if path.name == RESOLVED and not any(word.startswith("--work_dir") for word in argv):
+        config = dataclasses.replace(config, work_dir=str(path.parent))
+    return config if config.name else dataclasses.replace(config, name=path.stem)

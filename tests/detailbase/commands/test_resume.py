@@ -1,0 +1,58 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[3]
+SHORT = ("--epochs", "4", "--train.checkpoint_every", "1")
+SMALL = (
+    *("--text.encoder", "hash", "--train.device", "cpu", "--data.workers", "0"),
+    *("--network.channels", "8", "16", "--network.width", "32", "--network.heads", "4"),
+    *("--network.hidden", "32", "--network.layers", "2", "--data.scenes_per_batch", "1"),
+)
+
+
+def command(config_path, rooms, out, *more):
+    options = ["--config", config_path, "--data.root", rooms, "--work_dir", out, *SHORT, *SMALL]
+    return [sys.executable, str(ROOT / "train.py"), *map(str, options), *more]
+
+
+def weights(folder):
+    state = torch.load(folder / "last.pth", weights_only=True)
+    assert state["epoch"] == 4
+    return {**state["model"], **{f"adam {k}": v for k, v in flat(state["optimizer"]["state"])}}
+
+
+def flat(states):
+    for index, state in states.items():
+        for name, value in state.items():
+            yield f"{index} {name}", torch.as_tensor(value)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_bits(rooms, config_path, tmp_path, accumulate):
+    more = ("--train.accumulate", str(accumulate))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(config_path, rooms, whole, *more), check=True, capture_output=True)
+
+    process = subprocess.Popen(
+        command(config_path, rooms, killed, *more), stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (killed / "last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    stopped = torch.load(killed / "last.pth", weights_only=True)
+    assert stopped["epoch"] < 4, "the run had ended before it was killed"
+
+    subprocess.run(
+        command(config_path, rooms, killed, *more, "--resume"), check=True, capture_output=True
+    )
+    expected, found = weights(whole), weights(killed)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []

@@ -36,30 +36,34 @@ __device__ inline REAL number(FEATURE bits) {
 __device__ inline REAL number(FEATURE x) { return x; }
 #endif
 
-// out [M', D] = relu(sums over the pairs + bias + residual); null for no bias or residual.
+// out [splits, M', D]: relu(sums over the pairs + bias + residual), null for no bias or residual;
+// the kernel's offsets may be split, to keep a GPU busy with few outputs.
 extern "C" __global__ void __launch_bounds__(kThreads)
     convolve(const FEATURE* features, const FEATURE* weight, const int32_t* inputs,
              const int32_t* outputs, const int64_t* starts, int64_t volume, int64_t is_mirrored,
-             int64_t block, int64_t num_outputs, int64_t in_channels, int64_t out_channels,
-             const FEATURE* bias, const FEATURE* residual, int64_t relu, REAL* out) {
+             int64_t block, int64_t splits, int64_t num_outputs, int64_t in_channels,
+             int64_t out_channels, const FEATURE* bias, const FEATURE* residual, int64_t relu,
+             REAL* out) {
   __shared__ REAL gathered[kRows][kDepth + kPadding];
   __shared__ REAL matrix[kDepth][COLUMNS + 2 * kPadding];
   __shared__ int32_t rows[kRows];
   const int thread = int(threadIdx.x), warp_row = warp_of_thread() * 16;
   const int64_t first_column = int64_t(blockIdx.y) * COLUMNS;
-  const int64_t first_output = int64_t(blockIdx.x) * block;
+  const int64_t own_block = int64_t(blockIdx.x) / splits, split = int64_t(blockIdx.x) % splits;
+  const int64_t first_output = own_block * block;
   const int64_t last_output = min(first_output + block, num_outputs);
   const int columns = int(min(int64_t(COLUMNS), out_channels - first_column));
   const int64_t owned = (last_output - first_output) * COLUMNS;
   const auto place = [&](int64_t i) {
     return (first_output + i / COLUMNS) * out_channels + first_column + i % COLUMNS;
   };
+  out += split * num_outputs * out_channels;
   for (int64_t i = thread; i < owned; i += kThreads) {
     if (i % COLUMNS < columns) out[place(i)] = 0;
   }
   __syncthreads();
-  for (int64_t v = 0; v < volume; ++v) {
-    const int64_t group = int64_t(blockIdx.x) * volume + v, end = starts[group + 1];
+  for (int64_t v = volume * split / splits; v < volume * (split + 1) / splits; ++v) {
+    const int64_t group = own_block * volume + v, end = starts[group + 1];
     const FEATURE* const from =
         weight + (is_mirrored ? volume - 1 - v : v) * in_channels * out_channels + first_column;
     for (int64_t first = starts[group]; first < end; first += kRows) {

@@ -10,8 +10,8 @@ from native.cuda import Kernels, blocks_for
 THREADS = 256
 SIDE = 64
 """Channels that a block takes of a weight's gradient, both ways."""
-ENOUGH_BLOCKS = 1024
-"""As many keep a large GPU busy; a weight's gradient is made in parts to have them."""
+ENOUGH_BLOCKS = 512
+"""As many keep a large GPU busy; what has fewer is made in parts, which are then added up."""
 HALVES = {torch.bfloat16: "kBfloat16", torch.float16: "kFloat16"}
 DTYPES = (torch.float32, torch.float64, *HALVES)
 
@@ -46,23 +46,28 @@ def sparse_conv(
     """relu(convolution + bias + residual) [M', D]; sums are kept in float32 at least."""
     inputs, outputs, starts, is_mirrored = pairs
     volume, in_channels, out_channels = weight.shape
-    out = features.new_empty(num_outputs, out_channels, dtype=_sums_dtype(features.dtype))
-    if out.numel():
-        features, weight, bias, residual = (
-            None if t is None else t.detach().contiguous()
-            for t in (features, weight, bias, residual)
-        )
-        columns = 32 if out_channels <= 32 else 64
-        numbers = (volume, is_mirrored, block, num_outputs, in_channels, out_channels)
-        gpu.launch(
-            *("sparse_conv", "convolve"),
-            (blocks_for(num_outputs, block), blocks_for(out_channels, columns)),
-            THREADS,
-            *(features, weight, inputs, outputs, starts, *numbers, bias, residual, relu, out),
-            COLUMNS=columns,
-            **_defines(features.dtype),
-        )
-    return out.to(features.dtype)
+    size, dtype = (num_outputs, out_channels), _sums_dtype(features.dtype)
+    if not num_outputs or not out_channels:
+        return features.new_empty(size)
+    features, weight, bias, residual = (
+        None if t is None else t.detach().contiguous() for t in (features, weight, bias, residual)
+    )
+    columns = 32 if out_channels <= 32 else 64
+    blocks, tiles = blocks_for(num_outputs, block), blocks_for(out_channels, columns)
+    splits = min(volume, blocks_for(ENOUGH_BLOCKS, blocks * tiles))
+    parts = features.new_empty(splits, *size, dtype=dtype)
+    given = (features, weight, inputs, outputs, starts)
+    numbers = (volume, is_mirrored, block, splits, num_outputs, in_channels, out_channels)
+    epilogue = (bias, residual, relu) if splits == 1 else (None, None, False)
+    grid, defines = (blocks * splits, tiles), {"COLUMNS": columns, **_defines(features.dtype)}
+    arguments = (*given, *numbers, *epilogue, parts)
+    gpu.launch("sparse_conv", "convolve", grid, THREADS, *arguments, **defines)
+    if splits == 1:
+        return parts[0].to(features.dtype)
+    out = parts.sum(dim=0)
+    out = out if bias is None else out + bias
+    out = out if residual is None else out + residual
+    return (out.relu() if relu else out).to(features.dtype)
 
 
 def weight_gradient(

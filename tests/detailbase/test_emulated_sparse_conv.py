@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.ops import sparse_conv, strided_map, submanifold_map, voxelize
+from detailbase.ops import cuda_conv, sparse_conv, strided_map, submanifold_map, voxelize
 from native.cuda import emulation
 from tests.detailbase.test_sparse_conv import by_definition
 
@@ -94,11 +94,16 @@ def test_emulated_convolution_on_tensor_cores(rng, dtype, precision, tolerance):
     assert max(errors) < tolerance
 
 
-def test_emulated_outputs_over_several_blocks_do_not_mix(rng):
+@pytest.mark.parametrize("enough", [1, 5, 512])
+def test_emulated_outputs_over_several_blocks_do_not_mix(rng, monkeypatch, enough):
+    """Nor do the parts into which a convolution of few outputs is split."""
+    monkeypatch.setattr(cuda_conv, "ENOUGH_BLOCKS", enough)
     kernel_map = make_map(rng, 900, "submanifold")
     assert kernel_map.num_outputs > 256
-    features = normal(rng, torch.float64, kernel_map.num_inputs, 2)
-    weight = normal(rng, torch.float64, 27, 2, 3)
+    leaves = make_leaves(rng, kernel_map, 2, 3, torch.float64)
+    toward = normal(rng, torch.float64, kernel_map.num_outputs, 3)
     with emulation():
-        got = sparse_conv(features, weight, kernel_map)
-    assert_close(got, by_definition(features, weight, kernel_map))
+        got = results(sparse_conv, kernel_map, leaves, toward, relu=True)
+    want = results(by_definition, kernel_map, leaves, toward, relu=True)
+    for ours, theirs in zip(got, want, strict=True):
+        assert_close(ours, theirs, rtol=1e-11, atol=1e-11)

@@ -18,6 +18,8 @@ WRAPPERS = ("model", "state_dict", "net")
 BACKBONE = ("input_conv.", "unet.", "output_layer.")
 TEXT_ENCODER = "text_encoder."
 """Published checkpoints carry the text encoder, which is frozen and loaded by itself."""
+SCALE = ".scale"
+"""Behind the name of a matrix of bytes: what each of its rows is to be multiplied by."""
 SHOWN = 3
 """How many keys of a kind a message names."""
 
@@ -86,7 +88,29 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
         if not torch.isfinite(value).all():
             raise InputError(f"{path}: {name}: has values that are not finite; take another file")
         weights[name.removeprefix("module.")] = value
-    return weights
+    return from_bytes(weights)
+
+
+def to_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A quarter of the size: matrices as whole numbers, each row with a scale of its own."""
+    small = {}
+    for name, value in weights.items():
+        if value.is_floating_point() and value.ndim > 1:
+            scale = value.abs().flatten(1).amax(dim=1).clamp(min=1e-12) / 127
+            scale = scale.view(-1, *[1] * (value.ndim - 1))
+            small[name], small[name + SCALE] = (value / scale).round().to(torch.int8), scale
+        else:
+            small[name] = value
+    return small
+
+
+def from_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What :func:`to_bytes` made small; other weights stay as they are."""
+    return {
+        name: value * weights[name + SCALE] if name + SCALE in weights else value
+        for name, value in weights.items()
+        if not name.endswith(SCALE)
+    }
 
 
 def _unwrap(state: Any, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detailbase.model.network import DetailBase
-from detailbase.model.weights import load_backbone, load_weights
+from detailbase.model.weights import load_backbone, load_weights, read_weights, to_bytes
 from runs.errors import InputError
 
 State = dict[str, Tensor]
@@ -208,3 +208,17 @@ def test_broken_backbone_is_said(damage, message, trained, tmp_path):
     path = save(tmp_path / "spformer.pth", damage(trained))
     with pytest.raises(InputError, match=rf"spformer\.pth: .*{message}"):
         load_backbone(make_network(2), path)
+
+
+def test_bytes_are_nearly_the_weights(tmp_path):
+    rng = torch.Generator().manual_seed(0)
+    weights = {"a.weight": torch.randn(5, 3, 3, generator=rng), "a.bias": torch.randn(5)}
+    weights["steps"] = torch.tensor(7)
+    small = to_bytes(weights)
+    assert small["a.weight"].dtype == torch.int8
+    torch.save(small, tmp_path / "small.pth")
+    found = read_weights(tmp_path / "small.pth")
+    assert found.keys() == weights.keys()
+    assert torch.equal(found["a.bias"], weights["a.bias"])
+    step = weights["a.weight"].abs().flatten(1).amax(dim=1).view(5, 1, 1) / 127
+    assert ((found["a.weight"] - weights["a.weight"]).abs() <= 0.5001 * step).all()

@@ -17,7 +17,7 @@ ARGUMENTS = {
     "balance": (["--train.balance", "7"], "--train.balance: expected 0 to 1, got 7.0"),
     "dataset": (["--data.train_on", "nr3d"], "nr3d"),
     "device": (["--train.device", "abacus"], "--train.device: 'abacus' cannot be used"),
-    "encoder": (["--text.encoder", "./none"], "text.encoder: './none' cannot be loaded by transformers"),
+    "encoder": (["--text.encoder", "./none"], "'./none' cannot be loaded by transformers"),
     "backbone": (["--train.backbone", "none.pth"], "none.pth: no such checkpoint"),
     "resume": (["--resume"], "holds no last.pth; train first, or name the file"),
     "resume file": (["--resume", "none.pth"], "--resume: none.pth: no such file"),

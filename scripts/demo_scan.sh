@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Marks in the room that the repository carries what the phrases of a sentence name:
+# bash scripts/demo_scan.sh ["a sentence"]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/venv.sh
+use_venv
+
+ROOM=data/demo/room
+OUT=output/demo_scan
+if [[ $# -gt 0 ]]; then
+  sentences=("$@")
+else
+  mapfile -t sentences < "$ROOM/sentences.txt"
+fi
+for index in "${!sentences[@]}"; do
+  echo
+  echo "${sentences[$index]}"
+  python -m detailbase.predict "$ROOM/room.ply" "${sentences[$index]}" -o "$OUT/$index"
+done
+echo
+echo "Pictures: $OUT/*/picture.png"

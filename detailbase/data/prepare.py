@@ -110,7 +110,9 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
     summary.kept.extend(sorted({s.folder.name for s in scans} - {s.folder.name for s in todo}))
     if not todo:
         return summary
-    pool = ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(todo)))
+    # The processes share the cores: each keeps to one.
+    count = min(workers or os.cpu_count() or 1, len(todo))
+    pool = ProcessPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
         with Progress("scans", len(todo)) as progress:
             jobs = {pool.submit(prepare_scan, scan): scan.folder.name for scan in todo}
@@ -135,7 +137,6 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
 
 def prepare_scan(scan: Scan) -> Outcome:
     """Prepares one."""
-    torch.set_num_threads(1)  # the processes share the cores
     try:
         if not scan.folder.is_dir():
             raise InputError(

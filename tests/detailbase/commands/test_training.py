@@ -1,0 +1,109 @@
+"""What a step does, by its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from detailbase.checkpoint import Training
+from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig, TrainConfig
+from detailbase.data.dataset import Batches
+from detailbase.data.sources import prepared_folder, read_split
+from detailbase.sentences import Sentences
+from detailbase.train import learn_from, step
+from runs.config import load_yaml
+from runs.errors import InputError
+
+CPU = torch.device("cpu")
+NETWORK = NetworkConfig(channels=(8, 16), width=32, heads=4, hidden=32, layers=2)
+CONFIGS = Path(__file__).parents[3] / "configs" / "detailbase"
+
+
+def start(**options) -> Training:
+    return Training.start(Config(network=NETWORK, train=TrainConfig(**options)), 64, CPU)
+
+
+@pytest.fixture
+def lesson(rooms):
+    """A batch, and its text."""
+    options = DataConfig(root=str(rooms), workers=0)
+    references = read_split(options, "detailrefer", "train")
+    sentences = Sentences.encode(TextConfig("hash"), references, CPU)
+    return Batches(references, prepared_folder(options), options, seed=0, epoch=0)[0], sentences
+
+
+def test_the_published_rates():
+    config = load_yaml(CONFIGS / "published.yaml", Config)
+    assert (config.train.lr, config.train.weight_decay, config.seed) == (1e-4, 5e-4, 1999)
+    assert (config.data.scenes_per_batch, config.data.max_sentences) == (2, 8)
+    options = dataclasses.replace(config.train, backbone="")
+    training = Training.start(Config(network=NETWORK, train=options), 64, CPU)
+    rates = []
+    for _ in range(options.epochs):
+        rates.append([group["lr"] for group in training.optimizer.param_groups])
+        training.optimizer.step()
+        training.scheduler.step()
+    assert all(decoder == backbone for decoder, backbone in rates)
+    drops = {epoch for epoch in range(1, 50) if rates[epoch][0] == rates[epoch - 1][0] / 2}
+    assert drops == {26, 34, 42}
+    assert rates[-1][0] == pytest.approx(1e-4 / 8)
+
+
+def test_the_backbone_may_learn_more_slowly():
+    decoder, backbone = start(lr=1e-3, backbone_lr_scale=0.01).optimizer.param_groups
+    assert (decoder["lr"], backbone["lr"]) == (1e-3, pytest.approx(1e-5))
+    training = start()
+    counts = [len(group["params"]) for group in training.optimizer.param_groups]
+    assert sum(counts) == len(training.parameters())
+    assert min(counts) > 0
+
+
+def test_batches_that_share_a_step_add_their_gradients(lesson):
+    alone, shared = start(), start()
+    learn_from(alone, *lesson, TrainConfig())
+    for _ in range(2):
+        learn_from(shared, *lesson, TrainConfig(accumulate=2))
+    for one, other in zip(alone.parameters(), shared.parameters(), strict=True):
+        # Two halves of one float32 gradient; measured worst 1.5e-8.
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_long_gradients_are_cut_before_the_step(lesson):
+    training = start()
+    learn_from(training, *lesson, TrainConfig())
+    norm = torch.nn.utils.get_total_norm([p.grad for p in training.parameters()])
+    seen = []
+    training.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: seen.append(
+            torch.nn.utils.get_total_norm([p.grad for p in training.parameters()])
+        )
+    )
+    assert norm > 0.1
+    step(training, TrainConfig(clip=0.1))
+    assert seen[0] == pytest.approx(0.1, rel=1e-3)
+    assert all(p.grad is None for p in training.parameters())
+
+
+def test_a_loss_that_is_no_number_ends_the_training(lesson):
+    training = start()
+    with torch.no_grad():
+        training.network.decoder.out_score[-1].bias.fill_(torch.inf)
+        training.network.decoder.lang_proj.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"--train\.lr: the loss is nan in batch 1 of epoch 1"):
+        learn_from(training, *lesson, TrainConfig())
+
+
+def test_what_the_encoder_has_not_read_is_not_learned(rooms):
+    references = read_split(DataConfig(root=str(rooms)), "detailrefer", "train")
+    words = references[0].words
+    read = Sentences.encode(TextConfig("hash"), references, CPU)
+    assert read.answerable(references) == references
+    short = dataclasses.replace(read, lengths={**read.lengths, words: 5})  # of six words
+    first = short.answerable(references)[0]
+    assert [phrase.key for phrase in references[0].phrases] == ["1", "5"]
+    assert [phrase.key for phrase in first.phrases] == ["1"]
+    nothing = dataclasses.replace(read, lengths={**read.lengths, words: 1})
+    assert words not in [one.words for one in nothing.answerable(references)]

@@ -1,0 +1,107 @@
+"""Scores by hand and by brute force."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from detailbase.metrics import Row, best_iou, by_kind, by_scene, iou, ious_by_name, summarize
+
+
+def row(sentence=0, value=0.5, **changes):
+    known = {"scene_id": "scene0000_00", "object_id": "1", "ann_id": "0", "key": "2"}
+    known |= {"best_iou": 1.0, "num_words": 10, "num_phrases": 2}
+    return Row(**{**known, "sentence": sentence, "iou": value, **changes})
+
+
+@pytest.mark.parametrize(
+    ("mask", "target", "expected"),
+    [
+        ([1, 1, 0, 0], [0, 1, 1, 0], 1 / 3),
+        ([1, 1], [1, 1], 1.0),
+        ([1, 0], [0, 1], 0.0),
+        ([0, 0], [0, 1], 0.0),
+        ([0, 1], [0, 0], 0.0),
+        ([0, 0], [0, 0], 1.0),
+    ],
+)
+def test_iou_by_hand(mask, target, expected):
+    assert iou(torch.tensor(mask).bool(), torch.tensor(target).bool()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_oracle_is_the_best_of_all_unions(seed):
+    rng = torch.Generator().manual_seed(seed)
+    superpoints = torch.randint(0, 6, (40,), generator=rng)
+    share = torch.rand(6, generator=rng)[superpoints]
+    target = torch.rand(40, generator=rng) < share
+    unions = itertools.product([False, True], repeat=6)
+    best = max(iou(torch.tensor(union)[superpoints], target) for union in unions)
+    assert 0 < best < 1
+    assert best_iou(superpoints, 6, target) == pytest.approx(best, abs=1e-12)
+
+
+def test_the_oracle_of_nothing_is_nothing():
+    assert best_iou(torch.zeros(5, dtype=torch.int64), 3, torch.zeros(5).bool()) == 1
+
+
+def test_superpoints_without_points_do_not_matter():
+    target = torch.tensor([True, True, False])
+    assert best_iou(torch.tensor([0, 0, 4]), 9, target) == 1
+
+
+def test_means_over_phrases_and_over_sentences():
+    rows = [row(0, 0.2), row(1, 0.25), row(1, 0.5), row(1, 0.9, best_iou=0.6)]
+    assert summarize(rows) == pytest.approx(
+        {
+            "mIoU": 1.85 / 4,
+            "acc@0.25": 3 / 4,
+            "acc@0.5": 2 / 4,
+            "smIoU": (0.2 + 0.55) / 2,
+            "oracle": 3.6 / 4,
+            "phrases": 4,
+            "sentences": 2,
+        }
+    )
+
+
+def test_nothing_has_no_score():
+    assert math.isnan(summarize([])["mIoU"])
+
+
+def test_kinds_are_scored_apart():
+    rows = [
+        row(0, 0.1, num_words=50, num_phrases=3),
+        row(1, 0.2, num_words=51),
+        row(2, 0.3, num_phrases=4),
+        row(3, 0.4, kind="st_w_d"),
+        row(4, 0.6, kind="st_wo_d"),
+        row(5, 0.7, kind="mt"),
+        row(6, 0.8, kind="unique"),
+    ]
+    scores = {name: numbers["mIoU"] for name, numbers in by_kind(rows).items()}
+    expected = {"long": 0.2, "complex": 0.3, "single target": 0.5, "multiple targets": 0.7}
+    expected |= {"st_w_d": 0.4, "st_wo_d": 0.6, "unique": 0.8}
+    assert scores == pytest.approx(expected)
+
+
+def test_scenes_are_scored_apart():
+    scores = by_scene([row(0, 0.1, scene_id="b"), row(1, 0.3, scene_id="a"), row(2, 0.5)])
+    assert [*scores] == ["a", "b", "scene0000_00"]
+    assert scores["a"]["mIoU"] == 0.3
+
+
+def test_names_that_users_know_and_none_twice():
+    rows = [
+        row(0, 0.1, ann_id="7"),
+        row(1, 0.2, object_id="3"),
+        row(2, 0.3, object_id="4"),
+        row(2, 0.4, object_id="4", key="-1"),
+    ]
+    assert ious_by_name(rows) == {
+        "scene0000_00_7_2": 0.1,
+        "scene0000_00_3_0_2": 0.2,
+        "scene0000_00_4_0_2": 0.3,
+        "scene0000_00_0_-1": 0.4,
+    }

@@ -4,7 +4,7 @@
 
 # find_dataset SPLITS [folder] [options]: SPLITS are those of DetailRefer that are needed.
 find_dataset() {
-  local splits="$1" missing=() split base
+  local splits="$1" missing=() base="" place split
   shift
   DATA="data"
   if [[ $# -gt 0 && "$1" != -* ]]; then
@@ -13,11 +13,13 @@ find_dataset() {
   fi
   OPTIONS=("$@")
   for split in $splits; do
-    [[ -f "$DATA/DetailRefer/DetailRefer_$split.json" ]] || missing+=("$DATA/DetailRefer/DetailRefer_$split.json")
+    place="$DATA/DetailRefer/DetailRefer_$split.json"
+    [[ -f "$place" ]] || missing+=("$place")
   done
-  base=""
-  for split in "$DATA/scannetv2" "$DATA"; do
-    if [[ -d "$split/scans" ]]; then base="$split"; fi
+  for place in "$DATA/scannetv2" "$DATA"; do
+    if [[ -z "$base" ]] && { [[ -d "$place/scans" ]] || has_prepared "$place"; }; then
+      base="$place"
+    fi
   done
   [[ -n "$base" ]] || missing+=("$DATA/scannetv2/scans/")
   if [[ ${#missing[@]} -gt 0 ]]; then
@@ -33,11 +35,23 @@ find_dataset() {
     return 2
   fi
   PREPARED="$base"
-  if [[ ! -w "$base" ]]; then # its name tells two datasets apart
+  HAS_SCANS=""
+  [[ ! -d "$base/scans" ]] || HAS_SCANS=yes
+  # Root may write anywhere, but a folder that says read-only is to stay as it is.
+  if [[ -n "$HAS_SCANS" ]] && [[ ! -w "$base" || -z "$(find "$base" -maxdepth 0 -perm -200)" ]]; then
+    # The checksum of its path tells two datasets of one name apart.
     PREPARED="exps/prepared/$(basename "$DATA")-$(cd "$DATA" && pwd | cksum | cut -d' ' -f1)"
   fi
 }
 
+# has_prepared FOLDER: whether prepared scans lie there.
+has_prepared() {
+  compgen -G "$1/train/*_refer.pth" > /dev/null || compgen -G "$1/val/*_refer.pth" > /dev/null
+}
+
+# Prepares what is not prepared yet.
 prepare_scans() {
-  python scripts/prepare_scannet.py --root "$DATA" --out "$PREPARED"
+  if [[ -n "$HAS_SCANS" ]]; then
+    python scripts/prepare_scannet.py --root "$DATA" --out "$PREPARED"
+  fi
 }

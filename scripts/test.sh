@@ -10,4 +10,4 @@ source scripts/venv.sh
 use_venv
 prepare_scans
 python eval.py --config configs/detailbase/detailrefer.yaml \
-  --data.root "$DATA" --data.prepared "$PREPARED" "${OPTIONS[@]}"
+  --data.root "$DATA" --data.prepared "$PREPARED" ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -9,4 +9,4 @@ source scripts/venv.sh
 use_venv
 prepare_scans
 python train.py --config configs/detailbase/detailrefer.yaml \
-  --data.root "$DATA" --data.prepared "$PREPARED" "${OPTIONS[@]}"
+  --data.root "$DATA" --data.prepared "$PREPARED" ${OPTIONS[@]+"${OPTIONS[@]}"}

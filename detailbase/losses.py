@@ -54,15 +54,16 @@ def loss(
         class_weight: Weight of their cross-entropy, where the network predicts them.
     """
     sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
-    answers = [
+    answers = [  # [R, S] each
         predictions.masks[sentence][:, query]
         for sentence, query in zip(sentences, queries, strict=True)
     ]
     logits = pad_sequence([answer.T for answer in answers], batch_first=True)  # [P, S, R]
+    logits = _unshortened(logits)
     target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
     sizes = torch.tensor([len(one) for one in targets], device=logits.device)[:, None]
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
-    scores = predictions.scores[:, sentences, queries].T  # [P, R]
+    scores = _unshortened(predictions.scores[:, sentences, queries].T)  # [P, R]
 
     inside = target.sum(dim=1, keepdim=True).clamp(min=1)
     more = ((sizes[..., None] - inside) / inside).clamp(0, LARGEST_WEIGHT)
@@ -75,7 +76,9 @@ def loss(
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     if predictions.classes is not None and classes is not None and (classes >= 0).any():
         known = classes >= 0
-        total = total + class_weight * F.cross_entropy(predictions.classes[known], classes[known])
+        total = total + class_weight * F.cross_entropy(
+            _unshortened(predictions.classes[known]), classes[known]
+        )
     return Losses(total, cross_entropy, dice, score)
 
 
@@ -105,3 +108,8 @@ def iou(
     """Intersection over union, 0 where both are empty."""
     both, either = (masks & target).sum(dim=1), (masks | target).sum(dim=1)
     return both / either.clamp(min=1)
+
+
+def _unshortened(values: Tensor) -> Tensor:
+    """In float32 at least: autocast leaves halves, which are too coarse to add up."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

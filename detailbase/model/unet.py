@@ -87,7 +87,8 @@ class Widening(nn.Module):
         nn.init.kaiming_uniform_(self.weight.view(width, -1), a=5**0.5)
 
     def forward(self, features: Tensor) -> Tensor:  # [M, C] -> [M, D]
-        return features @ self.weight.view(features.shape[1], -1)
+        widened = features @ self.weight.view(features.shape[1], -1)
+        return widened.to(features)  # under autocast the product is shorter than what it joins
 
 
 def norm(channels: int) -> nn.BatchNorm1d:

@@ -45,6 +45,7 @@ def build_levels(
     return levels
 
 
+@torch.compiler.disable
 def spatial_shape(voxels: Tensor) -> list[int]:  # [M, 4]
     """The grid that the published network sees: it begins at 0, and has at least 128 per axis.
 

@@ -1,0 +1,60 @@
+"""The whole network under torch.compile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from detailbase.losses import loss
+from detailbase.model.network import DetailBase
+from detailbase.ops import voxelize
+
+POINTS, SUPERPOINTS, WORDS, TEXT_DIM = 600, 20, 7, 24
+
+
+@pytest.fixture
+def network() -> DetailBase:
+    torch.manual_seed(0)
+    return DetailBase(
+        *(TEXT_DIM, (8, 16), 32, 4, 64, 2), normalize_found=True, use_facts=True, classes=5
+    )
+
+
+@pytest.fixture
+def arguments(rng):
+    coords = torch.randint(0, 12, (POINTS, 3), generator=rng)
+    voxels, point_to_voxel = voxelize(coords, torch.zeros(POINTS, dtype=torch.int64))
+    features = torch.randn(len(voxels), 6, generator=rng)
+    superpoints = torch.arange(POINTS) * SUPERPOINTS // POINTS
+    words = torch.randn(2, WORDS, TEXT_DIM, generator=rng)
+    mask = torch.arange(WORDS) < torch.tensor([[WORDS], [WORDS - 2]])
+    places = (features, voxels, point_to_voxel, superpoints, [0, SUPERPOINTS])
+    return *places, words, mask, [0, 0]
+
+
+def test_compiled_answers_are_the_same(network, arguments):
+    network.eval()
+    compiled = torch.compile(network, backend="aot_eager")
+    with torch.no_grad():
+        got, want = compiled(*arguments), network(*arguments)
+    assert got.masks[0].shape == (3, WORDS, SUPERPOINTS)
+    assert_close(got.masks, want.masks)
+    assert_close(got.scores, want.scores)
+
+
+def test_compiled_training_steps_have_the_same_gradients(network, arguments):
+    got = gradients(network, torch.compile(network, backend="aot_eager"), arguments)
+    want = gradients(network, network, arguments)
+    assert len(want) > 50
+    assert_close(got, want)
+
+
+def gradients(network, call, arguments) -> dict[str, Tensor]:
+    network.zero_grad()
+    targets = [torch.arange(SUPERPOINTS) < 5, torch.arange(SUPERPOINTS) > 14]
+    classes = torch.arange(SUPERPOINTS) % 5
+    total = loss(call(*arguments), [0, 1], [1, 2], targets, 0.5, classes, 1.0).total
+    total.backward()
+    return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-import torch
-
 from detailbase.config import Config
 from native import backend
 from runs.config import config_file, differences, load_yaml, parse, save_yaml
@@ -58,7 +56,7 @@ RANGES: dict[str, tuple[float, float]] = {
 CHANGEABLE = (
     *("work_dir", "resume", "checkpoint", "shuffled_words"),
     *("data.root", "data.prepared", "data.split", "data.test_sentences", "data.workers"),
-    *("text.cache", "train.device", "train.checkpoint_every"),
+    *("text.cache", "device", "train.checkpoint_every"),
 )
 """Options that a run may be gone on with when they differ: its result does not depend on them."""
 
@@ -132,23 +130,6 @@ def check(config: Config) -> None:
         raise InputError(
             f"--work_dir: expected a folder, got the file {config.work_dir}; name another"
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that ``train.device`` names.
-
-    Raises:
-        InputError: There is no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"--train.device: {name!r} cannot be used ({reason}); leave it at auto"
-        ) from error
 
 
 def find_state(config: Config) -> Path:

@@ -124,8 +124,6 @@ class TrainConfig:
     """Largest norm of the gradient; 0 sets none."""
     amp: bool = True
     """Mixed precision, where there is a GPU."""
-    device: str = "auto"
-    """``auto`` takes a GPU where there is one."""
     checkpoint_every: int = 200
     """Steps between two states that --resume can go on from, beside each epoch's."""
 
@@ -149,6 +147,8 @@ class Config:
     """In eval.py: shuffle each description's words, to see how much the score owes to them."""
     seed: int = 1999
     """Of weights, order and augmentation."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one."""
     data: DataConfig = field(default_factory=DataConfig)
     text: TextConfig = field(default_factory=TextConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -18,7 +18,6 @@ from detailbase.answering import THRESHOLD, answer
 from detailbase.checkpoint import load_network
 from detailbase.command import (
     RESOLVED,
-    choose_device,
     find_checkpoint,
     read_options,
     results_folder,
@@ -34,6 +33,7 @@ from detailbase.report import table
 from detailbase.sentences import Sentences
 from native import backend
 from runs.config import to_mapping
+from runs.device import choose_device
 from runs.progress import Progress
 from runs.results import peak_memory_mib, provenance, save_results
 
@@ -57,7 +57,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         InputError: A file is absent or wrong.
     """
     start = time.perf_counter()
-    device, checkpoint = choose_device(config.train.device), find_checkpoint(config)
+    device, checkpoint = choose_device(config.device), find_checkpoint(config)
     dataset, split = config.data.dataset, config.data.split
     scans = prepared_folder(config.data)
     asked = with_kinds(read_split(config.data, dataset, split), dataset, scans)

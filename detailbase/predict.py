@@ -19,7 +19,7 @@ from plyfile import PlyData, PlyElement
 
 from detailbase import answering
 from detailbase.checkpoint import load_network
-from detailbase.command import RESOLVED, choose_device
+from detailbase.command import RESOLVED
 from detailbase.config import Config
 from detailbase.data.dataset import make_batch
 from detailbase.data.references import Phrase, Reference, split_words
@@ -28,6 +28,7 @@ from detailbase.phrases import find_phrases
 from detailbase.pictures import draw_answer, marked
 from detailbase.sentences import Sentences
 from runs.config import load_yaml
+from runs.device import choose_device
 from runs.errors import InputError, run
 from runs.files import write_whole
 

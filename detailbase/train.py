@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from detailbase.answering import inputs
 from detailbase.checkpoint import Training, save_best
-from detailbase.command import BEST, LAST, choose_device, claim_folder, read_options
+from detailbase.command import BEST, LAST, claim_folder, read_options
 from detailbase.config import Config, TrainConfig
 from detailbase.data.dataset import Batch, Batches
 from detailbase.data.references import Reference
@@ -24,6 +24,7 @@ from detailbase.evaluate import score
 from detailbase.losses import Losses, loss
 from detailbase.metrics import summarize
 from detailbase.sentences import Sentences
+from runs.device import choose_device
 from runs.errors import InputError
 from runs.progress import Progress
 from runs.results import peak_memory_mib, save_results
@@ -48,7 +49,7 @@ def train(config: Config) -> Path:
     Raises:
         InputError: A file is absent or wrong; they are all looked at before the folder is made.
     """
-    device = choose_device(config.train.device)
+    device = choose_device(config.device)
     taught = [r for name in config.data.train_on for r in read_split(config.data, name, "train")]
     asked = read_split(config.data, config.data.dataset, "val")
     scans = prepared_folder(config.data)

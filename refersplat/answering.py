@@ -22,6 +22,7 @@ from refersplat.render import frozen_blend
 from refersplat.threshold import mask_probabilities
 from refersplat.train_referring import FORMAT, RESULT_FILE
 from refersplat.visibility import visible_share
+from runs.device import choose_device
 from runs.errors import InputError
 from runs.files import load_state
 from text_encoder import TextEncoder, make_encoder
@@ -65,8 +66,9 @@ class Answers:
                 "go on with train.py --resume"
             )
         learned = load_state(path, FORMAT)
-        gaussians = trained_gaussians(out)
-        encoder = make_encoder(config.text.encoder, config.text.cache)
+        device = choose_device(config.device)
+        gaussians = trained_gaussians(out).to(device)
+        encoder = make_encoder(config.text.encoder, config.text.cache, device)
         try:
             if len(learned["features"]) != gaussians.count:
                 raise InputError(

@@ -81,10 +81,10 @@ def answer(
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     through: Sequence[Tensor | None] = [None] * len(sentences)
     if silhouette is not None:
-        through = answers.through(logits, view.camera)
+        through = answers.through(logits, view.camera).cpu()
     seen_by_sentence = answers.seen(logits, blend)
     for sentence, group, seen, whole in zip(
-        sentences, groups.tolist(), seen_by_sentence, through, strict=True
+        sentences, groups.tolist(), seen_by_sentence.cpu(), through, strict=True
     ):
         yield Case(
             view=view,

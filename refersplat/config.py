@@ -174,6 +174,8 @@ class Config:
     """The same seed gives the same result."""
     resume: bool = False
     """Go on where a stopped run left off."""
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one."""
     data: DataConfig = field(default_factory=DataConfig)
     rgb: RgbConfig = field(default_factory=RgbConfig)
     text: TextConfig = field(default_factory=TextConfig)

@@ -44,6 +44,7 @@ def film(
         answers: Marks what the sentence means.
         sentence: Shown below.
     """
+    background = background.to(gaussians.means)
     logits = answers.respond([sentence]).logits if answers is not None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}.mp4")

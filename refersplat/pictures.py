@@ -20,6 +20,7 @@ from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
 from refersplat.orbit import film
 from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
+from runs.device import choose_device
 from runs.errors import InputError
 from runs.files import write_whole
 from runs.progress import Progress
@@ -82,7 +83,8 @@ def draw_orbits(config: Config, scene: Scene) -> None:
     background = torch.full((3,), scene.train[0].background)
     if not options.sentence:
         path = out / FOLDER / "orbit" / "scene.mp4"
-        film(path, trained_gaussians(out), cameras, options.frames, background)
+        gaussians = trained_gaussians(out).to(choose_device(config.device))
+        film(path, gaussians, cameras, options.frames, background)
         log.info("%s", path)
         return
     answers = Answers.load(config, cameras)

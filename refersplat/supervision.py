@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from refersplat.data import ReferredObject, Scene, View
 from refersplat.gaussians import Gaussians
 from refersplat.ops import BlendMatrix
 from refersplat.render import frozen_blend
+from runs.device import free_memory
 from runs.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Blends:
 
     def __init__(self, gaussians: Gaussians, gigabytes: float = -1.0) -> None:
         """Sets a budget; -1 takes a quarter of the memory that is free now."""
-        free = psutil.virtual_memory().available / 4
+        free = free_memory(gaussians.means.device) / 4
         self.gaussians = gaussians
         self.budget = int(free if gigabytes < 0 else gigabytes * 2**30)
         self.kept: dict[str, BlendMatrix] = {}

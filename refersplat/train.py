@@ -13,6 +13,7 @@ from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.gaussians import Gaussians
 from refersplat.supervision import supervise
+from runs.device import choose_device
 from runs.results import Stopwatch
 from text_encoder import make_encoder
 
@@ -32,7 +33,7 @@ def train(config: Config) -> None:
     Raises:
         InputError: Something that a stage needs is wrong; the later stages' are looked at first.
     """
-    out = Path(config.model_path)
+    out, device = Path(config.model_path), choose_device(config.device)
     scene = load_scene(config.data)
     for warning in scene.warnings:
         log.warning("warning: %s", warning)
@@ -52,12 +53,12 @@ def train(config: Config) -> None:
     if trained_elsewhere:
         log.info("taking the Gaussians of %s", newest_cloud(out))
         with watch.stage("rgb"):
-            gaussians = trained_gaussians(out)
+            gaussians = trained_gaussians(out).to(device)
     elif watch.is_finished("rgb"):
-        gaussians = trained_gaussians(out)
+        gaussians = trained_gaussians(out).to(device)
     else:
         with watch.stage("rgb"):
-            gaussians = train_rgb.train(config, scene)
+            gaussians = train_rgb.train(config, scene, device)
     log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
 
     if not is_referring:

@@ -262,7 +262,7 @@ def run_stage(
             if is_trial and state.step == trial_steps:
                 asked = frozen.text[list(frozen.held_out)]
                 responses = state.field.respond(state.features, frozen.positions, asked)
-                state.trial = frozen.groups.mean(responses)
+                state.trial = frozen.groups.mean(responses).cpu()
             progress.advance()
             if state.step % REPORT_EVERY == 0:
                 progress.report(state.step, **{name: float(x) for name, x in losses.items()})

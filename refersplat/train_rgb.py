@@ -239,8 +239,9 @@ def evaluate_rgb(gaussians: Gaussians, views: Sequence[View]) -> dict[str, float
     """Mean PSNR (dB), SSIM and L1 over the views; nothing where there are none."""
     totals = torch.zeros(3, dtype=torch.float64)
     for view, image in load_ahead(views):
+        image = image.to(gaussians.means)
         background = image.new_full((3,), view.background)
         color = render(gaussians, view.camera, background=background).color.clamp(0, 1)
-        totals += torch.stack([psnr(color, image), ssim(color, image), l1(color, image)])
+        totals += torch.stack([psnr(color, image), ssim(color, image), l1(color, image)]).cpu()
     means = (totals / max(len(views), 1)).tolist()
     return dict(zip(("psnr", "ssim", "l1"), means, strict=True)) if views else {}

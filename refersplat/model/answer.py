@@ -61,9 +61,10 @@ class Language:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Language:
-        """What :meth:`state_dict` described."""
-        groups, options = Groups.from_state(state["groups"]), MatchConfig(**state["options"])
+    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Language:
+        """What :meth:`state_dict` described; the groups' memberships on ``device``."""
+        groups = Groups.from_state(state["groups"], device)
+        options = MatchConfig(**state["options"])
         return cls(
             groups, Matcher.from_state(state["matcher"], groups.facts, options), state["known"]
         )
@@ -90,8 +91,9 @@ class Answerer:
         field = ReferringField(learned["text_dim"], learned["features"].shape[1])
         field.load_state_dict(learned["field"])
         state = learned.get("language")
-        language = Language.from_state(state) if state else None
-        return cls(field.eval(), learned["features"], positions, encoder, language)
+        language = Language.from_state(state, positions.device) if state else None
+        features = learned["features"].to(positions.device)
+        return cls(field.to(positions.device).eval(), features, positions, encoder, language)
 
     def respond(self, sentences: Sequence[str]) -> Answer:
         """What each Gaussian answers to each sentence.
@@ -121,7 +123,7 @@ class Answerer:
     def match(self, sentences: Sequence[str], responses: Tensor) -> Match:
         """How well each group matches, given the field's responses [B, N]."""
         language = self.language
-        return language.matcher(sentences, self.encoder, language.groups.mean(responses))
+        return language.matcher(sentences, self.encoder, language.groups.mean(responses).cpu())
 
     def choose(self, match: Match) -> Tensor:  # [B] int64
         """The group that matches best, or none."""

@@ -175,7 +175,7 @@ def find_facts(
     visible: Tensor,  # [N, G]
     up: Tensor,  # [3]
 ) -> Facts:
-    """Measures groups of Gaussians.
+    """Measures groups of Gaussians; the few numbers lie on the CPU, where sentences are matched.
 
     Args:
         gaussians: The trained scene.
@@ -196,4 +196,4 @@ def find_facts(
             bound[:, axis] = along[(below < level).sum(dim=0).clamp(max=last)]
     rgb = (gaussians.sh[:, 0] * SH_BAND_ZERO + 0.5).clamp(0, 1)
     named = F.one_hot(name_colors(rgb), len(COLORS)).to(share.dtype)
-    return Facts(low, high, share.T @ named)
+    return Facts(low.cpu(), high.cpu(), (share.T @ named).cpu())

@@ -70,10 +70,10 @@ class Groups:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Groups:
-        """What :meth:`state_dict` described."""
+    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Groups:
+        """What :meth:`state_dict` described; the memberships on ``device``, facts on the CPU."""
         sentences = tuple(tuple(rows) for rows in state["sentences"])
-        return cls(state["logits"].float(), sentences, Facts(**state["facts"]))
+        return cls(state["logits"].float().to(device), sentences, Facts(**state["facts"]))
 
 
 class Votes(NamedTuple):

@@ -23,7 +23,7 @@ SPLITS = {"train": 4, "val": 1, "test": 1}
 POINTS = 60
 """Of each half of a box; the halves are superpoints."""
 SMALL = (
-    *("--text.encoder", "hash", "--train.device", "cpu", "--data.workers", "0"),
+    *("--text.encoder", "hash", "--device", "cpu", "--data.workers", "0"),
     *("--network.channels", "8", "16", "--network.width", "32", "--network.heads", "4"),
     *("--network.hidden", "32", "--network.layers", "2"),
 )

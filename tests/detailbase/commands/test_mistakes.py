@@ -16,7 +16,7 @@ ARGUMENTS = {
     "flip": (["--data.augment.flip", "2"], "--data.augment.flip: expected 0 to 1, got 2.0"),
     "balance": (["--train.balance", "7"], "--train.balance: expected 0 to 1, got 7.0"),
     "dataset": (["--data.train_on", "nr3d"], "nr3d"),
-    "device": (["--train.device", "abacus"], "--train.device: 'abacus' cannot be used"),
+    "device": (["--device", "abacus"], "--device: 'abacus' cannot be used"),
     "encoder": (["--text.encoder", "./none"], "'./none' cannot be loaded by transformers"),
     "backbone": (["--train.backbone", "none.pth"], "none.pth: no such checkpoint"),
     "resume": (["--resume"], "holds no last.pth; train first, or name the file"),

@@ -10,7 +10,7 @@ import torch
 ROOT = Path(__file__).parents[3]
 SHORT = ("--epochs", "4", "--train.checkpoint_every", "1")
 SMALL = (
-    *("--text.encoder", "hash", "--train.device", "cpu", "--data.workers", "0"),
+    *("--text.encoder", "hash", "--device", "cpu", "--data.workers", "0"),
     *("--network.channels", "8", "16", "--network.width", "32", "--network.heads", "4"),
     *("--network.hidden", "32", "--network.layers", "2", "--data.scenes_per_batch", "1"),
 )

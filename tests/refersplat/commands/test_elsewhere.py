@@ -1,0 +1,40 @@
+"""The programs on a device that is not the CPU."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import refersplat.evaluate
+import refersplat.pictures
+import refersplat.train
+from tests import elsewhere
+
+pytestmark = pytest.mark.skipif(not elsewhere.is_available(), reason="needs a newer PyTorch")
+
+
+@pytest.mark.parametrize("setting", ["default", "published"])
+def test_everything_runs_where_the_device_is(balls, tmp_path, setting):
+    elsewhere.register()
+    out = tmp_path / "out"
+    short = ["--iterations", "60", "--train.iterations", "4", "--train.keep_aside", "5"]
+    short += ["--rgb.densify_from", "20", "--rgb.densify_every", "20", "--match.refine_steps", "5"]
+    with elsewhere.Elsewhere():
+        refersplat.train.main(
+            [*("-s", str(balls), "-m", str(out), "--eval", "--text.encoder", "hash"),
+             *("--train.setting", setting, "--train.stages", "2"),
+             *("--device", elsewhere.NAME), *short]
+        )  # fmt: skip
+        refersplat.pictures.main(["-m", str(out)])
+        orbit = ["--orbit", "--render.frames", "2", "--sentence", "the red apple"]
+        refersplat.pictures.main(["-m", str(out), *orbit])
+        refersplat.evaluate.main(["-m", str(out)])
+    there = json.loads((out / "results.json").read_text())
+    assert len(list((out / "renders" / "test").rglob("*.jpg"))) == there["counts"]["cases"]
+
+    # The same run, read on the CPU, gives the same scores.
+    refersplat.evaluate.main(["-m", str(out), "--device", "cpu"])
+    here = json.loads((out / "results.json").read_text())
+    for name in ("mIoU", "mIoU_amodal", "psnr"):
+        assert there["metrics"][name] == pytest.approx(here["metrics"][name], abs=1e-4)

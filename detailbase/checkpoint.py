@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import MultiStepLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detailbase.config import Config, NetworkConfig
 from detailbase.model.network import DetailBase
@@ -53,6 +54,8 @@ class Training:
     network: DetailBase
     optimizer: torch.optim.AdamW
     scheduler: MultiStepLR
+    average: AveragedModel | None = None
+    """The running mean of the weights and of what the norms have seen."""
     epoch: int = 0
     batch: int = 0
     """Batches of the epoch that are done; their order and what is random in them follows from the
@@ -89,7 +92,16 @@ class Training:
             groups, lr=options.lr, weight_decay=options.weight_decay, fused=True
         )
         drops = [round(share * options.epochs) for share in options.lr_drops]
-        return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5))
+        average = None
+        if options.average:
+            moving = get_ema_multi_avg_fn(options.average)
+            average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
+        return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5), average)
+
+    @property
+    def answering(self) -> DetailBase:
+        """The network that is validated and kept."""
+        return self.network if self.average is None else self.average.module
 
     def parameters(self) -> list[nn.Parameter]:
         """What is learned."""
@@ -102,6 +114,7 @@ class Training:
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "rng": torch.get_rng_state(),
         }
         state |= {name: getattr(self, name) for name in _PLAIN}
@@ -118,6 +131,8 @@ class Training:
             self.network.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
             torch.set_rng_state(state["rng"])
             for name in _PLAIN:
                 setattr(self, name, state[name])
@@ -134,7 +149,7 @@ _PLAIN = ("epoch", "batch", "mIoU", "best", "seconds")
 
 def save_best(path: Path, training: Training, config: Config, encoder: TextEncoder) -> None:
     """Writes the weights, and what they were learned with."""
-    state = {"format": FORMAT, "model": training.network.state_dict()}
+    state = {"format": FORMAT, "model": training.answering.state_dict()}
     state |= {"epoch": training.epoch, "mIoU": training.mIoU}
     state |= {"config": to_mapping(config), "encoder": encoder.identity}
     save_state(path, state)

@@ -40,15 +40,18 @@ RANGES: dict[str, tuple[float, float]] = {
     "network.heads": (1, math.inf),
     "network.hidden": (1, math.inf),
     "network.layers": (1, math.inf),
+    "network.objects": (0, math.inf),
     "network.classes": (0, math.inf),
     "train.epochs": (1, math.inf),
     "train.lr": (0, math.inf),
     "train.weight_decay": (0, math.inf),
     "train.backbone_lr_scale": (0, math.inf),
     "train.accumulate": (1, math.inf),
+    "train.average": (0, 0.99999),
     "train.clip": (0, math.inf),
     "train.balance": (0, 1),
     "train.class_weight": (0, math.inf),
+    "train.object_weight": (0, math.inf),
     "train.checkpoint_every": (1, math.inf),
 }
 """Least and greatest value of options."""

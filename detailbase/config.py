@@ -91,6 +91,9 @@ class NetworkConfig:
     """Normalise what words have found in the scan; the published network forgets to."""
     use_facts: bool = True
     """Tell the decoder each superpoint's mean colour, place, spread and size."""
+    objects: int = 16
+    """Learned dimensions of a space in which superpoints of one object come together; the decoder
+    is then told what the object is as a whole. 0 as published."""
     classes: int = 20
     """Predict ScanNet's classes of superpoints beside the masks, in training; 0 as published."""
 
@@ -120,6 +123,11 @@ class TrainConfig:
     and without a pretrained U-Net, masks stay empty for long."""
     class_weight: float = 2.0
     """Weight of the cross-entropy of superpoints' classes."""
+    object_weight: float = 1.0
+    """Weight of the loss of which superpoints belong to one object."""
+    average: float = 0.99
+    """What is validated and kept is a running mean of the weights, of which each step keeps this
+    much. 0, as published, for the weights themselves."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 sets none."""
     amp: bool = True

@@ -38,8 +38,6 @@ def loss(
     query_of_phrase: Sequence[int],
     targets: Sequence[Tensor],
     balance: float = 0.0,
-    classes: Tensor | None = None,
-    class_weight: float = 0.0,
 ) -> Losses:
     """Compares the masks of P phrases with where their objects are.
 
@@ -50,8 +48,6 @@ def loss(
         targets: For each phrase [S], 1 at superpoints of its objects, else 0.
         balance: How far the cross-entropy weighs the few superpoints inside like the many outside:
             0, as published, not at all; 1 wholly, up to ``LARGEST_WEIGHT``.
-        classes: [S of all scenes], each superpoint's class, negative where it has none.
-        class_weight: Weight of their cross-entropy, where the network predicts them.
     """
     sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
     answers = [  # [R, S] each
@@ -65,21 +61,58 @@ def loss(
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
     scores = _unshortened(predictions.scores[:, sentences, queries].T)  # [P, R]
 
+    cross_entropy, dice = mask_losses(logits, target, is_real, balance)
+    score = score_loss(scores, iou((logits >= 0) & is_real, target > 0))
+    total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
+    return Losses(total, cross_entropy, dice, score)
+
+
+def class_loss(
+    logits: Tensor,  # [S, classes]
+    classes: Tensor,  # [S], negative where a superpoint has none
+) -> Tensor:  # []
+    """Cross-entropy of superpoints' classes; 0 where none is known."""
+    known = classes >= 0
+    error = F.cross_entropy(_unshortened(logits[known]), classes[known], reduction="sum")
+    return error / known.sum().clamp(min=1)
+
+
+def object_loss(
+    logits: Sequence[Tensor],  # [S, S] of each scene
+    objects: Tensor,  # [S of all scenes], negative where a superpoint has none
+    balance: float = 0.0,
+) -> Tensor:  # []
+    """Each superpoint asks for the others of its object, and is answered like a phrase.
+
+    The mean over scenes; superpoints of no object neither ask nor answer.
+    """
+    total = objects.new_zeros((), dtype=torch.float32)
+    for answered, owner in zip(logits, objects.split([len(x) for x in logits]), strict=True):
+        known = owner >= 0
+        if known.any():
+            owner = owner[known]
+            target = (owner[:, None] == owner).float()[..., None]  # [S, S, 1]
+            answered = _unshortened(answered[known][:, known])[..., None]
+            cross_entropy, dice = mask_losses(answered, target, target >= 0, balance)
+            total = total + (cross_entropy + dice).sum()
+    return total / len(logits)
+
+
+def mask_losses(
+    logits: Tensor,  # [P, S, R]
+    target: Tensor,  # [P, S, 1]
+    is_real: Tensor,  # [P, S, 1] bool
+    balance: float,
+) -> tuple[Tensor, Tensor]:  # [R], [R]
+    """Cross-entropy and Dice loss, means over P masks, each of as many superpoints as are real."""
+    sizes = is_real.sum(dim=1)
     inside = target.sum(dim=1, keepdim=True).clamp(min=1)
     more = ((sizes[..., None] - inside) / inside).clamp(0, LARGEST_WEIGHT)
     error = F.binary_cross_entropy_with_logits(
         logits, target.expand_as(logits), 1 + balance * more * target, reduction="none"
     )
     cross_entropy = ((error * is_real).sum(dim=1) / sizes).mean(dim=0)
-    dice = dice_loss(logits.sigmoid() * is_real, target).mean(dim=0)
-    score = score_loss(scores, iou((logits >= 0) & is_real, target > 0))
-    total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
-    if predictions.classes is not None and classes is not None and (classes >= 0).any():
-        known = classes >= 0
-        total = total + class_weight * F.cross_entropy(
-            _unshortened(predictions.classes[known]), classes[known]
-        )
-    return Losses(total, cross_entropy, dice, score)
+    return cross_entropy, dice_loss(logits.sigmoid() * is_real, target).mean(dim=0)
 
 
 def dice_loss(

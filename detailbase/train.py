@@ -21,7 +21,7 @@ from detailbase.data.dataset import Batch, Batches
 from detailbase.data.references import Reference
 from detailbase.data.sources import prepared_folder, read_split
 from detailbase.evaluate import score
-from detailbase.losses import Losses, loss
+from detailbase.losses import Losses, class_loss, loss, object_loss
 from detailbase.metrics import summarize
 from detailbase.sentences import Sentences
 from runs.device import choose_device
@@ -69,7 +69,7 @@ def train(config: Config) -> Path:
             with timed(training, "training"):
                 run_epoch(config, training, taught, sentences, out, progress)
             with timed(training, "validation"):
-                rows = list(score(training.network, asked, scans, sentences, config.data, device))
+                rows = list(score(training.answering, asked, scans, sentences, config.data, device))
             metrics = summarize(rows)
             training.mIoU = metrics["mIoU"]
             progress.report(progress.done, mIoU=training.mIoU, smIoU=metrics["smIoU"])
@@ -137,8 +137,14 @@ def learn_from(
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
         predictions = training.network(*inputs(batch, sentences))
     phrases = (batch.sentence_of_phrase, batch.query_of_phrase, batch.targets)
-    classes = (batch.classes, options.class_weight)
-    losses = loss(predictions, *phrases, options.balance, *classes)
+    losses = loss(predictions, *phrases, options.balance)
+    total = losses.total
+    if predictions.classes is not None:
+        total = total + options.class_weight * class_loss(predictions.classes, batch.classes)
+    if predictions.objects is not None:
+        known = object_loss(predictions.objects, batch.objects, options.balance)
+        total = total + options.object_weight * known
+    losses = losses._replace(total=total)
     if not math.isfinite(losses.total.item()):
         raise InputError(
             f"--train.lr: the loss is {losses.total.item()} in batch {training.batch + 1} of epoch "
@@ -153,6 +159,8 @@ def step(training: Training, options: TrainConfig) -> None:
     if options.clip:
         nn.utils.clip_grad_norm_(training.parameters(), options.clip)
     training.optimizer.step()
+    if training.average is not None:
+        training.average.update_parameters(training.network)
     training.optimizer.zero_grad()
 
 

@@ -17,7 +17,7 @@ from detailbase.config import DataConfig
 from detailbase.data.augment import augment
 from detailbase.data.clouds import SUFFIX, Cloud, load_cloud
 from detailbase.data.references import Phrase, Reference
-from detailbase.data.targets import Shares, majority_class
+from detailbase.data.targets import Shares, majority_class, majority_object
 from detailbase.ops import segment_reduce, voxelize
 from runs.errors import InputError
 
@@ -50,6 +50,8 @@ class Batch:
     """[P]"""
     classes: Tensor
     """[S] int64, ScanNet's class of most of each superpoint's points, or ``NONE``."""
+    objects: Tensor
+    """[S] int64, the object in its scan of most of each superpoint's points, or ``NONE``."""
     superpoint_targets: Tensor
     """``targets``, one behind the other: what is sent from a worker are few tensors."""
     left_out: int
@@ -274,6 +276,7 @@ def make_batch(
         phrases=phrases,
         sentence_of_phrase=sentence_of_phrase,
         classes=torch.cat([majority_class(cloud) for cloud in clouds]),
+        objects=torch.cat([majority_object(cloud) for cloud in clouds]),
         superpoint_targets=torch.cat(targets) if targets else torch.zeros(0),
         left_out=left_out,
     )

@@ -35,6 +35,12 @@ def majority_class(cloud: Cloud) -> Tensor:  # [S]
     return classes[counts.argmax(dim=1)]
 
 
+def majority_object(cloud: Cloud) -> Tensor:  # [S]
+    """The object of most of each superpoint's points; ``NONE`` counts as one."""
+    ids, counts = count_labels(cloud, cloud.instances)
+    return ids[counts.argmax(dim=1)]
+
+
 def count_labels(cloud: Cloud, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct labels [A] of a cloud's points, and how many of each a superpoint has [S, A]."""
     distinct, columns = labels.unique(return_inverse=True)

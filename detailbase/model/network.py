@@ -10,27 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from detailbase.model.decoder import Decoder
+from detailbase.model.facts import NUM_FACTS, facts, moments
+from detailbase.model.norm import BatchNorm
+from detailbase.model.objects import Objects
 from detailbase.model.unet import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
-
-NUM_FACTS = 13
-
-
-def superpoint_facts(
-    points: Tensor,  # [N, 6]
-    superpoints: Tensor,  # [N]
-    count: int,
-) -> Tensor:  # [S, 13]
-    """Mean and deviation of each superpoint's colour and place, and the logarithm of its size.
-
-    What a network with few scans to learn from need not find out by itself.
-    """
-    ones = points.new_ones(len(points), 1)
-    sums = segment_reduce(torch.cat([points, points.square(), ones], dim=1), superpoints, count)
-    size = sums[:, -1:].clamp(min=1)
-    mean, square = (sums[:, :-1] / size).chunk(2, dim=1)
-    deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
-    return torch.cat([mean, deviation, size.log() / 10], dim=1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +30,9 @@ class Predictions:
     """[R, B, L], how well each mask is thought to fit, as an IoU."""
     classes: Tensor | None = None
     """[S, classes] logits of each superpoint's class, where the network learns them."""
+    objects: tuple[Tensor, ...] | None = None
+    """For each scene [S, S], whether two superpoints are of one object, as logits, where the
+    network learns it."""
 
 
 class DetailBase(SparseUNet):
@@ -64,6 +51,7 @@ class DetailBase(SparseUNet):
         layers: int = 6,
         normalize_found: bool = False,
         use_facts: bool = False,
+        objects: int = 0,
         classes: int = 0,
     ) -> None:
         """Makes the network; see :class:`SparseUNet` and :class:`Decoder`.
@@ -76,8 +64,10 @@ class DetailBase(SparseUNet):
             hidden: Width inside its feed-forward blocks.
             layers: How many times words look.
             normalize_found: Whether the norm behind the cross-attention counts.
-            use_facts: Whether the decoder is told :func:`superpoint_facts`, beside what the U-Net
-                found. The published network is not.
+            use_facts: Whether the decoder is told the :func:`facts` of superpoints, beside what the
+                U-Net found. The published network is not.
+            objects: In how many learned dimensions superpoints of an object come together, so that
+                the decoder is told what they are as a whole; 0, as published, for not at all.
             classes: How many classes of superpoints are predicted beside, so that the U-Net learns
                 from every one of them; the published network learns none.
         """
@@ -85,11 +75,14 @@ class DetailBase(SparseUNet):
         seen = channels[0]
         if use_facts:
             self.facts = nn.Sequential(
-                nn.BatchNorm1d(NUM_FACTS, affine=False),
+                BatchNorm(NUM_FACTS, affine=False),
                 *(nn.Linear(NUM_FACTS, 2 * seen), nn.ReLU(), nn.Linear(2 * seen, seen)),
                 nn.LayerNorm(seen),
             )
             seen *= 2
+        if objects:
+            self.objects = Objects(seen, objects)
+            seen = self.objects.channels
         if classes:
             self.classify = nn.Linear(seen, classes)
         self.decoder = Decoder(text_dim, seen, width, heads, hidden, layers, normalize_found)
@@ -100,16 +93,22 @@ class DetailBase(SparseUNet):
         voxels: Tensor,  # [M, 4]
         point_to_voxel: Tensor,  # [N]
         superpoints: Tensor,  # [N]
-        count: int,
+        starts: Sequence[int],
         levels: Sequence[Level] | None = None,
-    ) -> Tensor:  # [S, C]
-        """The mean of the U-Net's features over each superpoint's points, and perhaps its facts."""
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:  # [S, C]
+        """Features of superpoints, and which belong to one object, where that is learned.
+
+        The features are the mean of the U-Net's over each superpoint's points, then perhaps its
+        facts, then perhaps those of its object.
+        """
         points = super().forward(features, voxels, levels).index_select(0, point_to_voxel)
-        found = segment_reduce(points, superpoints, count, "mean")
-        if not hasattr(self, "facts"):
-            return found
-        known = superpoint_facts(features.index_select(0, point_to_voxel), superpoints, count)
-        return torch.cat([found, self.facts(known)], dim=1)
+        found = segment_reduce(points, superpoints, starts[-1], "mean")
+        if not (hasattr(self, "facts") or hasattr(self, "objects")):
+            return found, None
+        sums = moments(features.index_select(0, point_to_voxel), superpoints, starts[-1])
+        if hasattr(self, "facts"):
+            found = torch.cat([found, self.facts(facts(sums))], dim=1)
+        return self.objects(found, sums, starts) if hasattr(self, "objects") else (found, None)
 
     def forward(
         self,
@@ -138,8 +137,8 @@ class DetailBase(SparseUNet):
         """
         starts = [int(start) for start in superpoint_starts]
         scene_of_sentence = [int(scene) for scene in scene_of_sentence]
-        embedded = self.embed_superpoints(
-            features, voxels, point_to_voxel, superpoints, starts[-1], levels
+        embedded, objects = self.embed_superpoints(
+            features, voxels, point_to_voxel, superpoints, starts, levels
         )
         masks: dict[int, Tensor] = {}
         scores: dict[int, Tensor] = {}
@@ -154,4 +153,5 @@ class DetailBase(SparseUNet):
             tuple(masks[row] for row in rows),
             torch.stack([scores[row] for row in rows], dim=1),
             self.classify(embedded) if hasattr(self, "classify") else None,
+            objects,
         )

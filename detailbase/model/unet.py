@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from detailbase.model.norm import BatchNorm
 from detailbase.ops import KernelMap, sparse_conv, strided_map, submanifold_map
 
 CHANNELS = (32, 64, 96, 128, 160)
@@ -92,17 +93,17 @@ class Widening(nn.Module):
         return widened.to(features)  # under autocast the product is shorter than what it joins
 
 
-def norm(channels: int) -> nn.BatchNorm1d:
-    return nn.BatchNorm1d(channels, eps=EPS)
+def norm(channels: int) -> BatchNorm:
+    return BatchNorm(channels, eps=EPS)
 
 
-def scale_and_shift(layer: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:  # [C], [C]
+def scale_and_shift(layer: BatchNorm) -> tuple[Tensor, Tensor]:  # [C], [C]
     """What a batch norm does in evaluation: ``scale * x + shift``."""
     scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
     return scale, layer.bias - layer.running_mean * scale
 
 
-def activate(layer: nn.BatchNorm1d, features: Tensor) -> Tensor:  # [M, C] -> [M, C]
+def activate(layer: BatchNorm, features: Tensor) -> Tensor:  # [M, C] -> [M, C]
     """Batch norm, then ReLU."""
     if layer.training or torch.is_grad_enabled():
         return layer(features).relu_()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detailbase.losses import loss
+from detailbase.losses import class_loss, loss, object_loss
 from detailbase.model.network import DetailBase
 from detailbase.ops import voxelize
 
@@ -18,7 +18,11 @@ POINTS, SUPERPOINTS, WORDS, TEXT_DIM = 600, 20, 7, 24
 def network() -> DetailBase:
     torch.manual_seed(0)
     return DetailBase(
-        *(TEXT_DIM, (8, 16), 32, 4, 64, 2), normalize_found=True, use_facts=True, classes=5
+        *(TEXT_DIM, (8, 16), 32, 4, 64, 2),
+        normalize_found=True,
+        use_facts=True,
+        objects=4,
+        classes=5,
     )
 
 
@@ -55,6 +59,9 @@ def gradients(network, call, arguments) -> dict[str, Tensor]:
     network.zero_grad()
     targets = [torch.arange(SUPERPOINTS) < 5, torch.arange(SUPERPOINTS) > 14]
     classes = torch.arange(SUPERPOINTS) % 5
-    total = loss(call(*arguments), [0, 1], [1, 2], targets, 0.5, classes, 1.0).total
+    predictions = call(*arguments)
+    total = loss(predictions, [0, 1], [1, 2], targets, balance=0.5).total
+    total = total + class_loss(predictions.classes, classes)
+    total = total + object_loss(predictions.objects, classes)
     total.backward()
     return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.losses import loss
+from detailbase.losses import class_loss, loss, object_loss
 from detailbase.model.network import Predictions
 
 SURE = 50.0
@@ -84,3 +84,29 @@ def test_gradient_is_finite_for_sure_and_wrong_masks():
     losses = loss(Predictions((mask,), torch.zeros(1, 1, 1)), [0], [0], [torch.tensor([0, 1])])
     losses.total.backward()
     assert torch.isfinite(mask.grad).all()
+
+
+def test_classes_that_nobody_knows_cost_nothing():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
+    want = torch.nn.functional.cross_entropy(logits[:2], torch.tensor([0, 0]))
+    assert_close(class_loss(logits, torch.tensor([0, 0, -100])), want)
+    assert class_loss(logits, torch.full((3,), -100)) == 0
+
+
+def test_each_superpoint_asks_for_its_object_as_a_phrase_does():
+    torch.manual_seed(0)
+    logits, objects = torch.randn(4, 4), torch.tensor([7, 7, 2, 7])
+    rows = [objects == owner for owner in objects]
+    asked = loss(predict(*logits.tolist()), range(4), [0] * 4, rows, balance=0.5)
+    want = asked.cross_entropy + asked.dice
+    assert_close(object_loss([logits], objects, balance=0.5), want[0])
+
+    # One of no object neither asks nor answers, and scenes count alike, whatever their size.
+    wider = torch.randn(5, 5)
+    wider[:4, :4] = logits
+    with_stranger = object_loss([wider], torch.tensor([7, 7, 2, 7, -1]), balance=0.5)
+    assert_close(with_stranger, want[0])
+    other = torch.randn(2, 2)
+    both = object_loss([logits, other], torch.tensor([7, 7, 2, 7, 3, 3]), balance=0.5)
+    assert_close(both, (want[0] + object_loss([other], torch.tensor([3, 3]), balance=0.5)) / 2)
+    assert object_loss([other], torch.tensor([-1, -1])) == 0

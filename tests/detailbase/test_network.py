@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detailbase.losses import loss
+from detailbase.losses import loss, object_loss
 from detailbase.model.decoder import Decoder
+from detailbase.model.facts import facts, moments, places
 from detailbase.model.network import DetailBase
+from detailbase.model.objects import Objects, waves
 from text_encoder import HashTextEncoder
 
 SENTENCES = [["a", "chair"], ["the", "table", "beside", "a", "lamp"], ["one", "lamp"]]
@@ -49,6 +51,13 @@ def ask(sentences: list[list[str]]) -> dict[str, Tensor]:
     return {"words": text.words, "mask": text.mask}
 
 
+BOTH = pytest.mark.parametrize(
+    "extras",
+    [{}, {"normalize_found": True, "use_facts": True, "objects": 4, "classes": 5}],
+    ids=["published", "default"],
+)
+
+
 def make_network(**options) -> DetailBase:
     sizes = {"channels": (8, 12, 16), "width": 32, "heads": 4, "hidden": 48, "layers": 2}
     return DetailBase(text_dim=16, **{**sizes, **options})
@@ -77,10 +86,11 @@ def test_every_word_answers_about_its_scene_after_every_round(scenes):
     assert predictions.scores.shape == (3, 3, 7)
 
 
+@BOTH
 @torch.no_grad()
-def test_neighbours_in_a_batch_change_nothing(scenes):
+def test_neighbours_in_a_batch_change_nothing(scenes, extras):
     # A longer sentence pads the words; a bigger scene and another sentence stand beside.
-    network = make_network().eval()
+    network = make_network(**extras).eval()
     together = network(**make_batch(*scenes), **ask(SENTENCES), scene_of_sentence=SCENES)
     for index, scene in enumerate(SCENES):
         sentence = SENTENCES[index]
@@ -91,9 +101,11 @@ def test_neighbours_in_a_batch_change_nothing(scenes):
         assert_close(together.scores[:, index, :words], alone.scores[:, 0], rtol=0, atol=3e-6)
 
 
+@BOTH
 @torch.no_grad()
-def test_renumbered_superpoints_renumber_the_masks(scenes):
-    network, (features, voxels, points, superpoints) = make_network().eval(), scenes[0]
+def test_renumbered_superpoints_renumber_the_masks(scenes, extras):
+    network = make_network(**extras).eval()
+    features, voxels, points, superpoints = scenes[0]
     order = torch.randperm(20)
     first = network(**make_batch(scenes[0]), **ask(SENTENCES[:1]), scene_of_sentence=[0])
     renumbered = make_batch((features, voxels, points, order[superpoints]))
@@ -105,6 +117,20 @@ def test_renumbered_superpoints_renumber_the_masks(scenes):
 def test_scene_without_sentences_is_left_out(scenes):
     predictions = make_network()(**make_batch(*scenes), **ask(SENTENCES[:1]), scene_of_sentence=[1])
     assert predictions.masks[0].shape == (3, 4, 35)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [1, 2])
+def test_scans_of_a_voxel_or_two_can_be_learned_from(rng, extras, size):
+    network = make_network(**extras)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    scene = make_scene(rng, size, 1)
+    predictions = network(**make_batch(scene), **ask(SENTENCES[:1]), scene_of_sentence=[0])
+    loss(predictions, [0], [2], [torch.ones(1)]).total.backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+    if size == 1:  # nothing is to be learned of what has no spread
+        for name, buffer in network.named_buffers():
+            assert torch.equal(buffer, before[name])
 
 
 def test_two_samples_are_learned_by_heart(scenes):
@@ -125,6 +151,57 @@ def test_two_samples_are_learned_by_heart(scenes):
         assert torch.equal(predictions.masks[sentence][-1, query] > 0, target > 0)
         # The score is taught by masks that are good; all are now.
         assert abs(predictions.scores[-1, sentence, query].item() - 1) < 0.2
+
+
+def test_facts_are_those_of_the_points(rng):
+    points, superpoints = torch.randn(50, 6, generator=rng), torch.arange(50) // 17
+    known = facts(moments(points, superpoints, 3))
+    own = points[superpoints == 1]
+    assert_close(known[1, :6], own.mean(dim=0))
+    assert_close(known[1, 6:12], own.std(dim=0, correction=0))
+    assert_close(known[1, 12], torch.tensor(17.0).log() / 10)
+    assert_close(places(known)[1], own[:, 3:].mean(dim=0))
+
+
+@pytest.fixture
+def unmoved() -> Objects:
+    """Superpoints stay where they are, so only those near each other are together."""
+    objects = Objects(4, 2).eval()
+    for layer in (objects.move[0], objects.move[2]):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return objects
+
+
+@torch.no_grad()
+def test_what_lies_together_is_one_object(unmoved):
+    # The first and the second at one place, the third far from both; 1, 3 and 2 points.
+    points = torch.zeros(6, 6)
+    points[4:, 3] = 30.0
+    points[1:4, 0] = 1.0
+    sums = moments(points, torch.tensor([0, 1, 1, 1, 2, 2]), 3)
+    features = torch.randn(3, 4)
+    seen, (logits,) = unmoved(features, sums, [0, 3])
+    assert_close(logits[:2, :2], torch.full((2, 2), unmoved.nearness.item()))
+    assert logits[2, :2].amax() < -800
+
+    share = torch.sigmoid(unmoved.nearness)
+    assert_close(seen[:, :4], features)
+    assert_close(seen[0, 4:8], (features[0] + 3 * features[1]) / 4)
+    assert_close(seen[0, 4:8], seen[1, 4:8])
+    assert_close(seen[2, 4:8], features[2])
+    whole = facts(share * (sums[:1] + sums[1:2]))
+    assert_close(seen[0, 8:], unmoved.facts(torch.cat([whole, waves(places(whole))], dim=1))[0])
+
+
+def test_only_objects_teach_what_belongs_together(rng):
+    objects = Objects(4, 2)
+    sums = moments(torch.randn(30, 6, generator=rng), torch.arange(30) % 5, 5)
+    seen, (logits,) = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
+    seen.square().sum().backward()
+    assert objects.move[0].weight.grad is None
+    object_loss([logits], torch.tensor([0, 0, 1, 1, -1])).backward()
+    assert objects.move[0].weight.grad.abs().sum() > 0
 
 
 def make_decoder(**options) -> Decoder:

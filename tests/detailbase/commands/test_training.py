@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from detailbase.answering import inputs
 from detailbase.checkpoint import Training
@@ -52,6 +53,24 @@ def test_the_published_rates():
     drops = {epoch for epoch in range(1, 50) if rates[epoch][0] == rates[epoch - 1][0] / 2}
     assert drops == {26, 34, 42}
     assert rates[-1][0] == pytest.approx(1e-4 / 8)
+
+
+def test_the_mean_of_the_weights_is_what_answers(lesson):
+    batch, sentences = lesson
+    training = start(lr=1e-2, average=0.9)
+    want = None
+    for _ in range(3):
+        learn_from(training, batch, sentences, TrainConfig())
+        step(training, TrainConfig())
+        now = [*training.network.parameters(), *training.network.buffers()]
+        now = [tensor.detach().double() for tensor in now]
+        want = now if want is None else [0.9 * a + 0.1 * b for a, b in zip(want, now, strict=True)]
+    means = [*training.answering.parameters(), *training.answering.buffers()]
+    for got, mean in zip(means, want, strict=True):
+        if got.is_floating_point():  # not how many batches a norm has seen
+            assert_close(got.double(), mean, rtol=1e-5, atol=1e-7)
+    plain = start(average=0.0)
+    assert plain.answering is plain.network
 
 
 def test_the_backbone_may_learn_more_slowly():

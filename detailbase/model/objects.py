@@ -1,0 +1,85 @@
+"""Which superpoints belong to one object, and what they are together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detailbase.model.facts import NUM_FACTS, facts, places
+from detailbase.model.norm import BatchNorm
+
+HIDDEN = 64
+OCTAVES = 4
+
+
+class Objects(nn.Module):
+    """Gives each superpoint, beside its own features, those of the object that it is a part of.
+
+    Superpoints move in a space of their places and a few learned dimensions, and those that come
+    near each other are one object. The published network has nothing like it; there every
+    superpoint decides alone whether it belongs to what a word names.
+    """
+
+    def __init__(self, channels: int, dims: int) -> None:
+        """Makes the layers.
+
+        Args:
+            channels: C, the width of superpoint features.
+            dims: Learned dimensions of the space.
+        """
+        super().__init__()
+        self.channels = 3 * channels
+        """Of what comes out."""
+        self.move = nn.Sequential(
+            nn.Linear(channels, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3 + dims)
+        )
+        self.scale = nn.Parameter(torch.ones(3 + dims))
+        self.nearness = nn.Parameter(torch.tensor(2.0))
+        known = NUM_FACTS + 6 * OCTAVES
+        self.facts = nn.Sequential(
+            BatchNorm(known, affine=False),
+            *(nn.Linear(known, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels)),
+            nn.LayerNorm(channels),
+        )
+
+    def forward(
+        self,
+        features: Tensor,  # [S, C]
+        sums: Tensor,  # [S, 13]
+        starts: Sequence[int],
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:  # [S, 3 C]; [S of a scene, S of it] each
+        """Finds the objects of each scene.
+
+        Args:
+            features: Of superpoints.
+            sums: Their moments.
+            starts: Each scene's first superpoint, then how many there are.
+
+        Returns:
+            features: Each superpoint's own, the mean over its object, the facts of its object.
+            logits: For each scene, whether two superpoints belong to the same object.
+        """
+        moved = self.move(features)
+        moved = torch.cat([moved[:, :3] + places(facts(sums)), moved[:, 3:]], dim=1) * self.scale
+        logits, means, united = [], [], []
+        for start, end in itertools.pairwise(starts):
+            here, own, weights = moved[start:end], features[start:end], sums[start:end]
+            squares = here.square().sum(dim=1)
+            logits.append(self.nearness - (squares[:, None] + squares - 2 * here @ here.T))
+            # Only what belongs together teaches this, not what is answered with it.
+            together = logits[-1].detach().sigmoid()
+            size = weights[:, -1:]
+            means.append(together @ (own * size) / (together @ size).clamp(min=1))
+            united.append(together @ weights)
+        known = facts(torch.cat(united))
+        known = torch.cat([known, waves(places(known))], dim=1)
+        return torch.cat([features, torch.cat(means), self.facts(known)], dim=1), tuple(logits)
+
+
+def waves(xyz: Tensor) -> Tensor:  # [S, 3] -> [S, 24]
+    """Sines and cosines of places, so that a dot product can be sharp in space."""
+    phases = (xyz[:, :, None] * 2.0 ** torch.arange(OCTAVES, device=xyz.device)).flatten(1)
+    return torch.cat([phases.sin(), phases.cos()], dim=1)

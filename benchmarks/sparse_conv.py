@@ -84,6 +84,11 @@ def main() -> None:
     times = {"sgemm": both_seconds(lambda: matrix @ matrix)}
     times["map"] = both_seconds(lambda: build_levels(voxels, spatial_shape(voxels)))
     times["inference_forward"] = both_seconds(evaluated(net, features, voxels, levels))
+    exact = evaluated(net, features, voxels, levels)()
+    torch.set_float32_matmul_precision("medium")
+    times["inference_forward_bfloat16"] = both_seconds(evaluated(net, features, voxels, levels))
+    rounded = evaluated(net, features, voxels, levels)()
+    torch.set_float32_matmul_precision("highest")
     net.train()
     times["training_forward"] = both_seconds(lambda: net(features, voxels, levels))
     step = both_seconds(lambda: net(features, voxels, levels).backward(toward))
@@ -94,6 +99,7 @@ def main() -> None:
         "voxel_size": round(size, 5),
         "voxels": len(voxels),
         "gflop": round(gflop(levels, net), 1),
+        "bfloat16_difference": float(f"{(rounded - exact).norm() / exact.norm():.2g}"),
         "peak_mib": round(peak_mib(evaluated(net, features, voxels))),
     }
     if importlib.util.find_spec("spconv"):

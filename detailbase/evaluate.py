@@ -57,6 +57,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         InputError: A file is absent or wrong.
     """
     start = time.perf_counter()
+    torch.set_float32_matmul_precision(config.precision)
     device, checkpoint = choose_device(config.device), find_checkpoint(config)
     dataset, split = config.data.dataset, config.data.split
     scans = prepared_folder(config.data)

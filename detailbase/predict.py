@@ -54,9 +54,11 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--up", choices=UPS, default="z", help="--up=-y for negative axes")
     parser.add_argument("--max_points", type=int, default=1_000_000, help="of larger scans")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
     args = parser.parse_args(argv)
     if args.max_points < 1:
         raise InputError(f"--max_points: expected at least 1, got {args.max_points}")
+    torch.set_float32_matmul_precision(args.precision)
     config = options_of(args.checkpoint, args.config)
     words = split_words(args.sentence)
     phrases = given_phrases(words, args.phrases) if args.phrases else find_phrases(words)

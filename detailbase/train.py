@@ -49,6 +49,7 @@ def train(config: Config) -> Path:
     Raises:
         InputError: A file is absent or wrong; they are all looked at before the folder is made.
     """
+    torch.set_float32_matmul_precision(config.precision)
     device = choose_device(config.device)
     taught = [r for name in config.data.train_on for r in read_split(config.data, name, "train")]
     asked = read_split(config.data, config.data.dataset, "val")

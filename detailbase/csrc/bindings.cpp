@@ -89,29 +89,34 @@ refer::Pairs pairs_of(const Array<int32_t>& inputs, const Array<int32_t>& output
 }
 
 // Arrays of a call are of one type: the Python wrappers check it. A weight comes as it lies.
+template <typename T, typename Convolve>
+void bind_sparse_conv(py::module_& module, const char* name, Convolve convolve) {
+  module.def(name, [convolve](const Array<T>& features, const py::array_t<T>& weight,
+                              const Array<int32_t>& inputs, const Array<int32_t>& outputs,
+                              const Array<int64_t>& starts, int64_t block, bool is_mirrored,
+                              const Array<T>& bias, const Array<T>& residual, bool relu,
+                              int threads, Array<T>& out) {
+    const auto pairs = pairs_of(inputs, outputs, starts, weight.shape(0), features.shape(0),
+                                out.shape(0), block, is_mirrored);
+    const int64_t size = sizeof(T);
+    const refer::Weight<T> layout{weight.data(),
+                                  weight.strides(0) / size,
+                                  weight.strides(1) / size,
+                                  weight.strides(2) / size,
+                                  weight.shape(1),
+                                  weight.shape(2)};
+    const refer::Epilogue<T> epilogue{bias.size() ? bias.data() : nullptr,
+                                      residual.size() ? residual.data() : nullptr, relu};
+    const T* from = features.data();
+    T* to = out.mutable_data();
+    py::gil_scoped_release release;
+    convolve(from, layout, pairs, epilogue, threads, to);
+  });
+}
+
 template <typename T>
 void bind_features(py::module_& module) {
-  module.def("sparse_conv",
-             [](const Array<T>& features, const py::array_t<T>& weight,
-                const Array<int32_t>& inputs, const Array<int32_t>& outputs,
-                const Array<int64_t>& starts, int64_t block, bool is_mirrored, const Array<T>& bias,
-                const Array<T>& residual, bool relu, int threads, Array<T>& out) {
-               const auto pairs = pairs_of(inputs, outputs, starts, weight.shape(0),
-                                           features.shape(0), out.shape(0), block, is_mirrored);
-               const int64_t size = sizeof(T);
-               const refer::Weight<T> layout{weight.data(),
-                                             weight.strides(0) / size,
-                                             weight.strides(1) / size,
-                                             weight.strides(2) / size,
-                                             weight.shape(1),
-                                             weight.shape(2)};
-               const refer::Epilogue<T> epilogue{bias.size() ? bias.data() : nullptr,
-                                                 residual.size() ? residual.data() : nullptr, relu};
-               const T* from = features.data();
-               T* to = out.mutable_data();
-               py::gil_scoped_release release;
-               refer::sparse_conv(from, layout, pairs, epilogue, threads, to);
-             });
+  bind_sparse_conv<T>(module, "sparse_conv", refer::sparse_conv<T>);
   module.def("sparse_conv_weight_grad",
              [](const Array<T>& features, const Array<T>& grad, const Array<int32_t>& inputs,
                 const Array<int32_t>& outputs, const Array<int64_t>& starts, int64_t block,
@@ -176,6 +181,8 @@ PYBIND11_MODULE(REFER_MODULE_NAME, module) {
   bind_voxels<int64_t>(module);
   bind_features<float>(module);
   bind_features<double>(module);
+  module.def("has_bfloat16", &refer::has_bfloat16);
+  bind_sparse_conv<float>(module, "sparse_conv_bfloat16", refer::sparse_conv_bfloat16);
   bind_superpoints<float>(module);
   bind_superpoints<double>(module);
 }

@@ -5,11 +5,24 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "parallel.h"
 #include "vector.h"
+
+#if defined(__GNUC__)
+#define REFER_INLINE inline __attribute__((always_inline))
+#else
+#define REFER_INLINE inline
+#endif
+
+// Compiled where AVX-512 is the target; whether the processor can, it is asked when it runs.
+#if defined(__AVX512F__) && defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 10)
+#define REFER_BFLOAT16
+#include <immintrin.h>
+#endif
 
 namespace refer {
 namespace {
@@ -21,58 +34,13 @@ constexpr int64_t kStride = kDepth + 16;  // a power of two would put all rows i
 template <typename T>
 constexpr int64_t kWidth = kTileColumns * Vector<T>::kSize;  // columns of a panel
 
-// A weight as panels of kWidth columns: [V][panel][C][kWidth], the last one filled up with zeros.
-template <typename T>
-class Panels {
- public:
-  Panels(const Weight<T>& weight, int64_t volume, bool is_mirrored, int threads)
-      : depth_(weight.in_channels),
-        count_((weight.out_channels + kWidth<T> - 1) / kWidth<T>),
-        values_(volume * count_ * depth_ * kWidth<T>) {
-    parallel_for(volume * count_, 4, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t offset = i / count_, column = i % count_ * kWidth<T>;
-        const int64_t columns = std::min(kWidth<T>, weight.out_channels - column);
-        const T* from = weight.values + column * weight.out_stride +
-                        (is_mirrored ? volume - 1 - offset : offset) * weight.offset_stride;
-        T* to = values_.data() + i * depth_ * kWidth<T>;
-        for (int64_t c = 0; c < depth_; ++c) {
-          for (int64_t d = 0; d < columns; ++d) {
-            to[c * kWidth<T> + d] = from[c * weight.in_stride + d * weight.out_stride];
-          }
-        }
-      }
-    });
-  }
-
-  int64_t count() const { return count_; }
-  const T* panel(int64_t offset, int64_t i) const {
-    return values_.data() + (offset * count_ + i) * depth_ * kWidth<T>;
-  }
-
- private:
-  int64_t depth_, count_;
-  std::vector<T> values_;
-};
-
-// Adds the product of Rows rows (kStride apart) and a panel to Rows rows of the output.
 template <typename T, int Rows>
-void multiply_tile(const T* rows, const T* panel, int64_t depth, const int32_t* outputs,
-                   int64_t out_stride, int64_t columns, T* out) {
-  Vector<T> sums[Rows][kTileColumns] = {};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vector<T> weights[kTileColumns];
-    for (int j = 0; j < kTileColumns; ++j) {
-      weights[j] = Vector<T>::load(panel + k * kWidth<T> + j * Vector<T>::kSize);
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 4
-      for (int j = 0; j < kTileColumns; ++j) {
-        sums[r][j].add_product(rows[r * kStride + k], weights[j]);
-      }
-    }
-  }
+using Sums = Vector<T>[Rows][kTileColumns];
+
+// Adds sums to some of the output's rows.
+template <typename T, int Rows>
+REFER_INLINE void add_sums(Sums<T, Rows>& sums, const int32_t* outputs, int64_t out_stride,
+                           int64_t columns, T* out) {
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
@@ -90,33 +58,168 @@ void multiply_tile(const T* rows, const T* panel, int64_t depth, const int32_t* 
   }
 }
 
+// Products of T, summed in T.
 template <typename T>
-using Tile = void (*)(const T*, const T*, int64_t, const int32_t*, int64_t, int64_t, T*);
+struct Exact {
+  using Sum = T;
+  using Element = T;
+  static constexpr int kGroup = 1;  // channels that an instruction multiplies at once
 
-template <typename T, int... Less>
-constexpr std::array<Tile<T>, sizeof...(Less)> tiles(std::integer_sequence<int, Less...>) {
-  return {multiply_tile<T, Less + 1>...};
+  static Element element(T value) { return value; }
+
+  // Adds the product of Rows rows (kStride apart) and a panel to Rows rows of the output.
+  template <int Rows>
+  static void multiply_tile(const T* rows, const T* panel, int64_t depth, const int32_t* outputs,
+                            int64_t out_stride, int64_t columns, T* out) {
+    Sums<T, Rows> sums = {};
+    for (int64_t k = 0; k < depth; ++k) {
+      Vector<T> weights[kTileColumns];
+      for (int j = 0; j < kTileColumns; ++j) {
+        weights[j] = Vector<T>::load(panel + k * kWidth<T> + j * Vector<T>::kSize);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 4
+        for (int j = 0; j < kTileColumns; ++j) {
+          sums[r][j].add_product(rows[r * kStride + k], weights[j]);
+        }
+      }
+    }
+    add_sums<T, Rows>(sums, outputs, out_stride, columns, out);
+  }
+};
+
+#ifdef REFER_BFLOAT16
+// Products of numbers rounded to bfloat16, two channels at once, summed in float.
+struct Rounded {
+  using Sum = float;
+  using Element = uint16_t;
+  static constexpr int kGroup = 2;
+
+  static Element element(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // ties to even
+    return value != value ? 0x7fc0 : nearest;
+  }
+
+  template <int Rows>
+  __attribute__((target("avx512bf16"))) static void multiply_tile(
+      const Element* rows, const Element* panel, int64_t depth, const int32_t* outputs,
+      int64_t out_stride, int64_t columns, float* out) {
+    __m512 products[Rows][kTileColumns] = {};
+    for (int64_t k = 0; k < depth; k += kGroup) {
+      __m512i weights[kTileColumns];
+      for (int j = 0; j < kTileColumns; ++j) {
+        weights[j] = _mm512_loadu_si512(panel + k * kWidth<float> + j * 32);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) {
+        int32_t pair;
+        std::memcpy(&pair, rows + r * kStride + k, sizeof(pair));
+        const __m512i both = _mm512_set1_epi32(pair);
+#pragma GCC unroll 4
+        for (int j = 0; j < kTileColumns; ++j) {
+          products[r][j] = _mm512_dpbf16_ps(products[r][j], (__m512bh)both, (__m512bh)weights[j]);
+        }
+      }
+    }
+    Sums<float, Rows> sums;
+    for (int r = 0; r < Rows; ++r) {
+      for (int j = 0; j < kTileColumns; ++j) sums[r][j].values = products[r][j];
+    }
+    add_sums<float, Rows>(sums, outputs, out_stride, columns, out);
+  }
+};
+#endif
+
+template <typename Kind>
+constexpr int64_t padded(int64_t channels) {
+  return (channels + Kind::kGroup - 1) / Kind::kGroup * Kind::kGroup;
+}
+
+// A weight as panels of kWidth columns: [V][panel][C / kGroup][kWidth][kGroup], filled up with
+// zeros.
+template <typename Kind>
+class Panels {
+ public:
+  using Sum = typename Kind::Sum;
+  using Element = typename Kind::Element;
+  static constexpr int64_t kColumns = kWidth<Sum>;
+
+  Panels(const Weight<Sum>& weight, int64_t volume, bool is_mirrored, int threads)
+      : depth_(padded<Kind>(weight.in_channels)),
+        count_((weight.out_channels + kColumns - 1) / kColumns),
+        values_(volume * count_ * depth_ * kColumns) {
+    parallel_for(volume * count_, 4, threads, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t offset = i / count_, column = i % count_ * kColumns;
+        const int64_t columns = std::min(kColumns, weight.out_channels - column);
+        const Sum* from = weight.values + column * weight.out_stride +
+                          (is_mirrored ? volume - 1 - offset : offset) * weight.offset_stride;
+        Element* to = values_.data() + i * depth_ * kColumns;
+        for (int64_t c = 0; c < weight.in_channels; ++c) {
+          for (int64_t d = 0; d < columns; ++d) {
+            const int64_t at = (c / Kind::kGroup * kColumns + d) * Kind::kGroup + c % Kind::kGroup;
+            to[at] = Kind::element(from[c * weight.in_stride + d * weight.out_stride]);
+          }
+        }
+      }
+    });
+  }
+
+  int64_t count() const { return count_; }
+  const Element* panel(int64_t offset, int64_t i) const {
+    return values_.data() + (offset * count_ + i) * depth_ * kColumns;
+  }
+
+ private:
+  int64_t depth_, count_;
+  std::vector<Element> values_;
+};
+
+template <typename Kind>
+using Tile = void (*)(const typename Kind::Element*, const typename Kind::Element*, int64_t,
+                      const int32_t*, int64_t, int64_t, typename Kind::Sum*);
+
+template <typename Kind, int... Less>
+constexpr std::array<Tile<Kind>, sizeof...(Less)> tiles(std::integer_sequence<int, Less...>) {
+  return {Kind::template multiply_tile<Less + 1>...};
 }
 
 // The product for each number of rows, one row first.
-template <typename T>
-constexpr auto kTiles = tiles<T>(std::make_integer_sequence<int, kTileRows>());
+template <typename Kind>
+constexpr auto kTiles = tiles<Kind>(std::make_integer_sequence<int, kTileRows>());
 
-template <typename T>
+template <typename Kind>
 class Convolution {
  public:
-  Convolution(const T* features, const Weight<T>& weight, const Pairs& pairs,
-              const Epilogue<T>& epilogue, int threads, T* out)
+  using Sum = typename Kind::Sum;
+  using Element = typename Kind::Element;
+
+  // The features' rows have as many channels as `padded` says.
+  Convolution(const Element* features, const Weight<Sum>& weight, const Pairs& pairs,
+              const Epilogue<Sum>& epilogue, int threads, Sum* out)
       : features_(features),
-        in_channels_(weight.in_channels),
+        in_channels_(padded<Kind>(weight.in_channels)),
         out_channels_(weight.out_channels),
         pairs_(pairs),
         epilogue_(epilogue),
         panels_(weight, pairs.volume, pairs.is_mirrored, threads),
         out_(out) {}
 
+  void run(int threads) const {
+    const int64_t blocks = (pairs_.num_outputs + pairs_.block - 1) / pairs_.block;
+    parallel_for(blocks, 1, threads, [&](int64_t begin, int64_t end) {
+      thread_local std::vector<Element> rows;
+      rows.resize(pairs_.block * kStride);
+      for (int64_t i = begin; i < end; ++i) block(i, rows.data());
+    });
+  }
+
+ private:
   // One block of outputs; `rows` has room for a block's inputs, kStride each.
-  void block(int64_t index, T* rows) const {
+  void block(int64_t index, Element* rows) const {
     const int64_t first = index * pairs_.block;
     const int64_t last = std::min(first + pairs_.block, pairs_.num_outputs);
     start_sums(first, last);
@@ -126,27 +229,26 @@ class Convolution {
       for (int64_t channel = 0; channel < in_channels_; channel += kDepth) {
         const int64_t depth = std::min(kDepth, in_channels_ - channel);
         for (int64_t i = 0; i < count; ++i) {
-          const T* from = features_ + pairs_.inputs[begin + i] * in_channels_ + channel;
+          const Element* from = features_ + pairs_.inputs[begin + i] * in_channels_ + channel;
           std::copy_n(from, depth, rows + i * kStride);
         }
         add_products(rows, offset, channel, depth, pairs_.outputs + begin, count);
       }
     }
     if (epilogue_.relu) {
-      for (T* x = out_ + first * out_channels_; x != out_ + last * out_channels_; ++x) {
-        *x = *x < T(0) ? T(0) : *x;  // NaN stays
+      for (Sum* x = out_ + first * out_channels_; x != out_ + last * out_channels_; ++x) {
+        *x = *x < Sum(0) ? Sum(0) : *x;  // NaN stays
       }
     }
   }
 
- private:
   void start_sums(int64_t first, int64_t last) const {
     for (int64_t o = first; o < last; ++o) {
-      T* row = out_ + o * out_channels_;
+      Sum* row = out_ + o * out_channels_;
       if (epilogue_.residual != nullptr) {
         std::copy_n(epilogue_.residual + o * out_channels_, out_channels_, row);
       } else {
-        std::fill_n(row, out_channels_, T(0));
+        std::fill_n(row, out_channels_, Sum(0));
       }
       if (epilogue_.bias != nullptr) {
         for (int64_t d = 0; d < out_channels_; ++d) row[d] += epilogue_.bias[d];
@@ -154,25 +256,25 @@ class Convolution {
     }
   }
 
-  void add_products(const T* rows, int64_t offset, int64_t channel, int64_t depth,
+  void add_products(const Element* rows, int64_t offset, int64_t channel, int64_t depth,
                     const int32_t* outputs, int64_t count) const {
     for (int64_t p = 0; p < panels_.count(); ++p) {
-      const T* panel = panels_.panel(offset, p) + channel * kWidth<T>;
-      const int64_t column = p * kWidth<T>, columns = out_channels_ - column;
+      const Element* panel = panels_.panel(offset, p) + channel * kWidth<Sum>;
+      const int64_t column = p * kWidth<Sum>, columns = out_channels_ - column;
       for (int64_t i = 0; i < count; i += kTileRows) {
         const int64_t tile = std::min<int64_t>(kTileRows, count - i);
-        kTiles<T>[tile - 1](rows + i* kStride, panel, depth, outputs + i, out_channels_, columns,
-                            out_ + column);
+        kTiles<Kind>[tile - 1](rows + i* kStride, panel, depth, outputs + i, out_channels_, columns,
+                               out_ + column);
       }
     }
   }
 
-  const T* features_;
+  const Element* features_;
   int64_t in_channels_, out_channels_;
   const Pairs& pairs_;
-  const Epilogue<T>& epilogue_;
-  Panels<T> panels_;
-  T* out_;
+  const Epilogue<Sum>& epilogue_;
+  Panels<Kind> panels_;
+  Sum* out_;
 };
 
 // Adds to Rows rows (channels of the input) and one panel's columns of a weight's gradient.
@@ -247,14 +349,33 @@ void add_weight_grad(const T* features, int64_t in_channels, const T* grad, int6
 template <typename T>
 void sparse_conv(const T* features, const Weight<T>& weight, const Pairs& pairs,
                  const Epilogue<T>& epilogue, int threads, T* out) {
-  const Convolution<T> convolution(features, weight, pairs, epilogue, threads, out);
-  const int64_t blocks = (pairs.num_outputs + pairs.block - 1) / pairs.block;
-  parallel_for(blocks, 1, threads, [&](int64_t begin, int64_t end) {
-    thread_local std::vector<T> rows;
-    rows.resize(pairs.block * kStride);
-    for (int64_t i = begin; i < end; ++i) convolution.block(i, rows.data());
-  });
+  Convolution<Exact<T>>(features, weight, pairs, epilogue, threads, out).run(threads);
 }
+
+#ifdef REFER_BFLOAT16
+bool has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+
+void sparse_conv_bfloat16(const float* features, const Weight<float>& weight, const Pairs& pairs,
+                          const Epilogue<float>& epilogue, int threads, float* out) {
+  const int64_t channels = weight.in_channels, width = padded<Rounded>(channels);
+  std::vector<uint16_t> rounded(pairs.num_inputs * width);
+  parallel_for(pairs.num_inputs, 1 << 12, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      for (int64_t c = 0; c < channels; ++c) {
+        rounded[i * width + c] = Rounded::element(features[i * channels + c]);
+      }
+    }
+  });
+  Convolution<Rounded>(rounded.data(), weight, pairs, epilogue, threads, out).run(threads);
+}
+#else
+bool has_bfloat16() { return false; }
+
+void sparse_conv_bfloat16(const float* features, const Weight<float>& weight, const Pairs& pairs,
+                          const Epilogue<float>& epilogue, int threads, float* out) {
+  sparse_conv(features, weight, pairs, epilogue, threads, out);
+}
+#endif
 
 template <typename T>
 void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* grad,

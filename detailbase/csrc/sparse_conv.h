@@ -35,6 +35,13 @@ template <typename T>
 void sparse_conv(const T* features, const Weight<T>& weight, const Pairs& pairs,
                  const Epilogue<T>& epilogue, int threads, T* out);
 
+// Whether the processor multiplies bfloat16.
+bool has_bfloat16();
+
+// The same with features and weights rounded to bfloat16, products and sums in float.
+void sparse_conv_bfloat16(const float* features, const Weight<float>& weight, const Pairs& pairs,
+                          const Epilogue<float>& epilogue, int threads, float* out);
+
 // grad_weight [V, C, D]: the sum over each offset's pairs (i, o) of features_i^T grad_o.
 template <typename T>
 void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* grad,

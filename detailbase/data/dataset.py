@@ -128,10 +128,11 @@ class Batches(Dataset[Batch]):
         self.paths = find_clouds(folder, {reference.scene_id for reference in references})
         rng = None if epoch is None else np.random.default_rng((seed, epoch, 0))
         items = group(references, options.max_sentences, rng)
+        self.items = [[item] for item in items]
         if rng is not None:
-            items = [items[index] for index in rng.permutation(len(items))]
-        size = options.scenes_per_batch if epoch is not None else 1
-        self.items = [items[start : start + size] for start in range(0, len(items), size)]
+            sizes = [self.paths[item.scene_id].stat().st_size for item in items]
+            batches = deal(sizes, options.scenes_per_batch, rng)
+            self.items = [[items[index] for index in batch] for batch in batches]
 
     def __len__(self) -> int:
         """How many batches are left."""
@@ -217,6 +218,20 @@ def group(
         for start in range(0, len(own), size):
             items.append(Item(scene_id, tuple(own[start : start + size])))
     return items
+
+
+def deal(sizes: Sequence[int], count: int, rng: np.random.Generator) -> list[list[int]]:
+    """Indices in batches of at most ``count``, large ones with small ones, in random order.
+
+    Steps then take alike much time and memory, and no batch norm sees a small scan alone. Sizes are
+    blurred, so that a scan meets others in each epoch.
+    """
+    blurred = np.asarray(sizes) * rng.uniform(0.7, 1.3, len(sizes))
+    batches: list[list[int]] = [[] for _ in range(-(-len(sizes) // count))]
+    for place, index in enumerate(np.argsort(-blurred, kind="stable")):
+        row, column = divmod(place, len(batches))
+        batches[-1 - column if row % 2 else column].append(int(index))
+    return [batches[index] for index in rng.permutation(len(batches))]
 
 
 def make_batch(

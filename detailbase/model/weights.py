@@ -109,7 +109,7 @@ def from_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: value * weights[name + SCALE] if name + SCALE in weights else value
         for name, value in weights.items()
-        if not name.endswith(SCALE)
+        if not (name.endswith(SCALE) and name.removesuffix(SCALE) in weights)
     }
 
 

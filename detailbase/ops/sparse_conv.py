@@ -29,8 +29,9 @@ def sparse_conv(
     threads.
 
     Args:
-        features: float32 or float64; on a GPU also bfloat16 or float16, with sums in float32, and
-            float32 in the precision of ``torch.set_float32_matmul_precision``.
+        features: float32 or float64; on a GPU also bfloat16 or float16, with sums in float32.
+            Products of float32 have the precision of ``torch.set_float32_matmul_precision``: on a
+            GPU "high" is tf32; "medium" is bfloat16 on processors that multiply it.
         weight: One matrix per kernel offset; any strides, so a permuted view costs nothing.
         kernel_map: Which pairs there are.
         bias: Added to each output row.
@@ -69,6 +70,11 @@ def sparse_conv(
     )
 
 
+def rounds_products() -> bool:
+    """Whether PyTorch has been told that products of float32 may be made in bfloat16."""
+    return torch.get_float32_matmul_precision() == "medium"
+
+
 @torch.library.custom_op("detailbase::sparse_conv", mutates_args=())
 def _sparse_conv(
     features: Tensor,
@@ -99,7 +105,9 @@ def _sparse_conv(
         return out.relu() if relu else out
     out = features.new_empty(num_outputs, weight.shape[2])
     nothing = features.new_empty(0)
-    native.sparse_conv(
+    is_rounded = features.dtype == torch.float32 and rounds_products() and native.has_bfloat16()
+    convolve = native.sparse_conv_bfloat16 if is_rounded else native.sparse_conv
+    convolve(
         as_array(features),
         weight.detach().numpy(),
         *map(as_array, (inputs, outputs, starts)),

@@ -7,6 +7,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from detailbase.ops import reference, sparse_conv, strided_map, submanifold_map
+from native import load
 from native.loader import runnable_variants
 
 
@@ -43,6 +44,32 @@ def test_matches_reference(rng, device, make_voxels, kind, dtype, count, channel
     expected = by_definition(features, weight, kernel_map)
     # Up to 27 * 300 products of order 1, added in another order; measured worst 3e-5.
     assert_close(out, expected, rtol=1e-5, atol=2e-4)
+
+
+@pytest.fixture
+def medium_precision():
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("kind", ["submanifold", "down", "up"])
+@pytest.mark.parametrize(("channels", "width"), [(6, 32), (33, 17), (64, 64), (301, 5)])
+def test_medium_precision_rounds_what_is_multiplied(
+    rng, make_voxels, kind, channels, width, medium_precision
+):
+    native = load("detailbase")
+    is_rounding = native is not None and native.has_bfloat16()
+    kernel_map = maps(make_voxels(700))[kind]
+    features, weight = inputs(rng, kernel_map, channels, width)
+    features[0, 0] = torch.nan
+    extras = [torch.randn(width, generator=rng), torch.randn(kernel_map.num_outputs, width)]
+    out = sparse_conv(features, weight, kernel_map, bias=extras[0], residual=extras[1], relu=True)
+    if is_rounding:  # sums, bias and residual are float32
+        features, weight = features.bfloat16().float(), weight.bfloat16().float()
+    expected = by_definition(features, weight, kernel_map, *extras, relu=True)
+    assert out.isnan().any()
+    assert_close(out, expected, rtol=1e-5, atol=2e-4, equal_nan=True)
 
 
 @pytest.mark.parametrize("kind", ["submanifold", "down", "up"])

@@ -1,11 +1,19 @@
 """A device that is not the CPU, for tests on machines that have no other.
 
 Its tensors keep their values on the CPU but say that they lie elsewhere. As with a GPU's, what
-takes tensors of both devices fails, NumPy cannot read them, and only copies go across.
+takes tensors of both devices fails, NumPy cannot read them, and only copies go across. PyTorch
+takes a new device only before its first gradient, so the programs run in a process of their own.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,14 +40,21 @@ def is_available() -> bool:
     return hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
+def run_programs(*calls: Sequence[str]) -> None:
+    """Runs programs one after the other, each a module with a ``main`` and its arguments."""
+    paths = [str(Path(__file__).parents[1] / folder) for folder in ("", "submodules")]
+    command = [sys.executable, __file__, json.dumps([list(map(str, call)) for call in calls])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def register() -> None:
     """Makes the name known; once in a process."""
+    backend_registration._setup_privateuseone_for_python_backend(NAME)
     if not hasattr(torch, NAME):
-        backend_registration._setup_privateuseone_for_python_backend(NAME)
-        amp = SimpleNamespace(get_amp_supported_dtype=lambda: [torch.bfloat16])
-        if not hasattr(torch, NAME):
-            torch._register_device_module(NAME, amp)
-        getattr(torch, NAME).get_amp_supported_dtype = amp.get_amp_supported_dtype
+        torch._register_device_module(NAME, SimpleNamespace())
+    getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]
 
 
 class There(Tensor):
@@ -117,3 +132,10 @@ def _plain(leaf: Any) -> Any:
     if isinstance(leaf, torch.device):
         return torch.device("cpu")
     return leaf.here if isinstance(leaf, There) else leaf
+
+
+if __name__ == "__main__":
+    register()
+    with Elsewhere():
+        for module, *argv in json.loads(sys.argv[1]):
+            importlib.import_module(module).main(argv)

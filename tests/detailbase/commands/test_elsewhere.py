@@ -9,8 +9,6 @@ import pytest
 from plyfile import PlyData, PlyElement
 
 import detailbase.evaluate
-import detailbase.predict
-import detailbase.train
 from tests import elsewhere
 from tests.detailbase.commands.conftest import SMALL
 
@@ -18,19 +16,17 @@ pytestmark = pytest.mark.skipif(not elsewhere.is_available(), reason="needs a ne
 
 
 def test_everything_runs_where_the_device_is(rooms, config_path, tmp_path):
-    elsewhere.register()
     out, there = tmp_path / "run", ["--device", elsewhere.NAME]
-    options = ["--config", str(config_path), "--data.root", str(rooms), "--work_dir", str(out)]
-    with elsewhere.Elsewhere():
-        detailbase.train.main([*options, *SMALL, "--epochs", "2", *there])
-        asked = ["--config", str(out / "config.yaml"), "--checkpoint", str(out / "best.pth")]
-        detailbase.evaluate.main([*asked, *there])
-        scan = tmp_path / "scan.ply"
-        write_cloud(scan)
-        detailbase.predict.main(
-            [*(str(scan), "the red box beside the white box", "-o", str(tmp_path / "masks")),
-             *("--checkpoint", str(out / "best.pth")), *there]
-        )  # fmt: skip
+    options = ["--config", config_path, "--data.root", rooms, "--work_dir", out]
+    asked = ["--config", str(out / "config.yaml"), "--checkpoint", str(out / "best.pth")]
+    scan = tmp_path / "scan.ply"
+    write_cloud(scan)
+    elsewhere.run_programs(
+        ["detailbase.train", *options, *SMALL, "--epochs", "2", *there],
+        ["detailbase.evaluate", *asked, *there],
+        ["detailbase.predict", scan, "the red box beside the white box", "-o", tmp_path / "masks",
+         *("--checkpoint", out / "best.pth"), *there],
+    )  # fmt: skip
     measured = json.loads((out / "results.json").read_text())
     assert measured["device"].startswith(elsewhere.NAME)
     detailbase.evaluate.main([*asked, "--device", "cpu"])

@@ -7,8 +7,6 @@ import json
 import pytest
 
 import refersplat.evaluate
-import refersplat.pictures
-import refersplat.train
 from tests import elsewhere
 
 pytestmark = pytest.mark.skipif(not elsewhere.is_available(), reason="needs a newer PyTorch")
@@ -16,20 +14,17 @@ pytestmark = pytest.mark.skipif(not elsewhere.is_available(), reason="needs a ne
 
 @pytest.mark.parametrize("setting", ["default", "published"])
 def test_everything_runs_where_the_device_is(balls, tmp_path, setting):
-    elsewhere.register()
     out = tmp_path / "out"
     short = ["--iterations", "60", "--train.iterations", "4", "--train.keep_aside", "5"]
     short += ["--rgb.densify_from", "20", "--rgb.densify_every", "20", "--match.refine_steps", "5"]
-    with elsewhere.Elsewhere():
-        refersplat.train.main(
-            [*("-s", str(balls), "-m", str(out), "--eval", "--text.encoder", "hash"),
-             *("--train.setting", setting, "--train.stages", "2"),
-             *("--device", elsewhere.NAME), *short]
-        )  # fmt: skip
-        refersplat.pictures.main(["-m", str(out)])
-        orbit = ["--orbit", "--render.frames", "2", "--sentence", "the red apple"]
-        refersplat.pictures.main(["-m", str(out), *orbit])
-        refersplat.evaluate.main(["-m", str(out)])
+    elsewhere.run_programs(
+        ["refersplat.train", *("-s", balls, "-m", out, "--eval", "--text.encoder", "hash"),
+         *("--train.setting", setting, "--train.stages", "2", "--device", elsewhere.NAME), *short],
+        ["refersplat.pictures", "-m", out],
+        ["refersplat.pictures", "-m", out, "--orbit", "--render.frames", "2",
+         *("--sentence", "the red apple")],
+        ["refersplat.evaluate", "-m", out],
+    )  # fmt: skip
     there = json.loads((out / "results.json").read_text())
     assert len(list((out / "renders" / "test").rglob("*.jpg"))) == there["counts"]["cases"]
 

@@ -7,11 +7,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from detailbase.config import AugmentConfig, DataConfig
 from detailbase.data.clouds import NONE, Cloud, load_cloud
-from detailbase.data.dataset import Batch, Batches, crop, group, make_batch
+from detailbase.data.dataset import Batch, Batches, crop, deal, group, make_batch
 from detailbase.data.references import Phrase, Reference, read_references
 from runs.errors import InputError
 
@@ -155,6 +157,25 @@ def test_every_description_comes_once_an_epoch(prepared, references):
     assert Counter(drawn(0)) == Counter(drawn(1)) == Counter(references)
     assert drawn(0) == drawn(0)
     assert any(drawn(0) != drawn(epoch) for epoch in (1, 2, 3))
+
+
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(0, 100))
+def test_dealt_batches_hold_everything_once(total, count, seed):
+    sizes = np.random.default_rng(seed).integers(1, 1000, total)
+    batches = deal(sizes, count, np.random.default_rng(seed))
+    assert sorted(index for batch in batches for index in batch) == list(range(total))
+    lengths = [len(batch) for batch in batches]
+    assert not lengths or (max(lengths) <= count and max(lengths) - min(lengths) <= 1)
+
+
+def test_no_small_scan_is_dealt_alone_or_with_small_ones_only():
+    sizes = [46_000] * 21 + [7_500] * 12
+    orders = set()
+    for seed in range(20):
+        batches = deal(sizes, 2, np.random.default_rng(seed))
+        assert all(any(index < 21 for index in batch) for batch in batches)
+        orders.add(tuple(map(tuple, batches)))
+    assert len(orders) == 20  # scans meet others each time
 
 
 def test_groups_are_of_one_scan_and_not_too_large(references):

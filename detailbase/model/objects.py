@@ -13,6 +13,8 @@ from detailbase.model.norm import BatchNorm
 
 HIDDEN = 64
 OCTAVES = 4
+ROWS = 2048
+"""Superpoints that are compared with all others at once."""
 
 
 class Objects(nn.Module):
@@ -50,7 +52,7 @@ class Objects(nn.Module):
         features: Tensor,  # [S, C]
         sums: Tensor,  # [S, 13]
         starts: Sequence[int],
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:  # [S, 3 C]; [S of a scene, S of it] each
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:  # [S, 3 C]; [S of a scene, S of it] each
         """Finds the objects of each scene.
 
         Args:
@@ -60,23 +62,36 @@ class Objects(nn.Module):
 
         Returns:
             features: Each superpoint's own, the mean over its object, the facts of its object.
-            logits: For each scene, whether two superpoints belong to the same object.
+            logits: For each scene, whether two superpoints belong to the same object; None in
+                evaluation, where a scan of a phone may have tens of thousands of superpoints.
         """
         moved = self.move(features)
         moved = torch.cat([moved[:, :3] + places(facts(sums)), moved[:, 3:]], dim=1) * self.scale
         logits, means, united = [], [], []
         for start, end in itertools.pairwise(starts):
-            here, own, weights = moved[start:end], features[start:end], sums[start:end]
-            squares = here.square().sum(dim=1)
-            logits.append(self.nearness - (squares[:, None] + squares - 2 * here @ here.T))
-            # Only what belongs together teaches this, not what is answered with it.
-            together = logits[-1].detach().sigmoid()
+            here, weights = moved[start:end], sums[start:end]
             size = weights[:, -1:]
-            means.append(together @ (own * size) / (together @ size).clamp(min=1))
-            united.append(together @ weights)
+            weighted = features[start:end] * size
+            answers = []
+            for some in here.split(ROWS):
+                answer = self.nearness - distances(some, here)
+                # Only what belongs together teaches this, not what is answered with it.
+                together = answer.detach().sigmoid()
+                means.append(together @ weighted / (together @ size).clamp(min=1))
+                united.append(together @ weights)
+                if self.training:
+                    answers.append(answer)
+            logits += [torch.cat(answers)] if answers else []
         known = facts(torch.cat(united))
         known = torch.cat([known, waves(places(known))], dim=1)
-        return torch.cat([features, torch.cat(means), self.facts(known)], dim=1), tuple(logits)
+        found = torch.cat([features, torch.cat(means), self.facts(known)], dim=1)
+        return found, tuple(logits) if self.training else None
+
+
+def distances(one: Tensor, other: Tensor) -> Tensor:  # [A, D], [B, D] -> [A, B]
+    """Squared distances."""
+    squares = other.square().sum(dim=1)
+    return one.square().sum(dim=1, keepdim=True) + squares - 2 * one @ other.T
 
 
 def waves(xyz: Tensor) -> Tensor:  # [S, 3] -> [S, 24]

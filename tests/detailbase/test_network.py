@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -181,7 +183,9 @@ def test_what_lies_together_is_one_object(unmoved):
     points[1:4, 0] = 1.0
     sums = moments(points, torch.tensor([0, 1, 1, 1, 2, 2]), 3)
     features = torch.randn(3, 4)
-    seen, (logits,) = unmoved(features, sums, [0, 3])
+    seen, nothing = unmoved(features, sums, [0, 3])
+    assert nothing is None
+    _, (logits,) = copy.deepcopy(unmoved).train()(features, sums, [0, 3])
     assert_close(logits[:2, :2], torch.full((2, 2), unmoved.nearness.item()))
     assert logits[2, :2].amax() < -800
 
@@ -192,6 +196,18 @@ def test_what_lies_together_is_one_object(unmoved):
     assert_close(seen[2, 4:8], features[2])
     whole = facts(share * (sums[:1] + sums[1:2]))
     assert_close(seen[0, 8:], unmoved.facts(torch.cat([whole, waves(places(whole))], dim=1))[0])
+
+
+@torch.no_grad()
+def test_objects_do_not_depend_on_how_many_are_compared_at_once(rng, monkeypatch):
+    objects = Objects(4, 2)
+    features = torch.randn(50, 4, generator=rng)
+    sums = moments(torch.randn(200, 6, generator=rng), torch.arange(200) % 50, 50)
+    whole = objects(features, sums, [0, 30, 50])
+    monkeypatch.setattr("detailbase.model.objects.ROWS", 7)
+    parts = objects(features, sums, [0, 30, 50])
+    assert_close(parts[0], whole[0])
+    assert_close(parts[1], whole[1])
 
 
 def test_only_objects_teach_what_belongs_together(rng):

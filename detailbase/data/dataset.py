@@ -17,7 +17,7 @@ from detailbase.config import DataConfig
 from detailbase.data.augment import augment
 from detailbase.data.clouds import SUFFIX, Cloud, load_cloud
 from detailbase.data.references import Phrase, Reference
-from detailbase.data.targets import Shares, majority_class, majority_object
+from detailbase.data.targets import Shares, majority
 from detailbase.ops import segment_reduce, voxelize
 from runs.errors import InputError
 
@@ -290,8 +290,8 @@ def make_batch(
         scene_of_sentence=scene_of_sentence,
         phrases=phrases,
         sentence_of_phrase=sentence_of_phrase,
-        classes=torch.cat([majority_class(cloud) for cloud in clouds]),
-        objects=torch.cat([majority_object(cloud) for cloud in clouds]),
+        classes=torch.cat([majority(cloud, cloud.semantic) for cloud in clouds]),
+        objects=torch.cat([majority(cloud, cloud.instances) for cloud in clouds]),
         superpoint_targets=torch.cat(targets) if targets else torch.zeros(0),
         left_out=left_out,
     )

@@ -29,16 +29,15 @@ class Shares:
         return torch.isin(self.ids, self.ids.new_tensor(phrase.object_ids))
 
 
-def majority_class(cloud: Cloud) -> Tensor:  # [S]
-    """The class of most of each superpoint's points; ``NONE`` counts as one."""
-    classes, counts = count_labels(cloud, cloud.semantic)
-    return classes[counts.argmax(dim=1)]
+def majority(cloud: Cloud, labels: Tensor) -> Tensor:  # [S]
+    """The label of most of each superpoint's points; ``NONE`` counts as one.
 
-
-def majority_object(cloud: Cloud) -> Tensor:  # [S]
-    """The object of most of each superpoint's points; ``NONE`` counts as one."""
-    ids, counts = count_labels(cloud, cloud.instances)
-    return ids[counts.argmax(dim=1)]
+    Args:
+        cloud: Of N points.
+        labels: [N], those of the points: their classes, or their objects.
+    """
+    distinct, counts = count_labels(cloud, labels)
+    return distinct[counts.argmax(dim=1)]
 
 
 def count_labels(cloud: Cloud, labels: Tensor) -> tuple[Tensor, Tensor]:

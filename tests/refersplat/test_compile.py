@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -39,6 +40,24 @@ def camera() -> Camera:
     return Camera(pose, 40.0, 40.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
 
 
+@pytest.fixture
+def referring(gaussians, camera, rng) -> tuple[ReferringField, Tensor, Callable[[Tensor], Tensor]]:
+    """A field, features [N, C], and the loss of two sentences as a function of features."""
+    torch.manual_seed(0)
+    field = ReferringField(TEXT_DIM, 16)
+    features = 0.1 * torch.randn(COUNT, 16, generator=rng)
+    words = torch.randn(2, WORDS, TEXT_DIM, generator=rng)
+    text = TextFeatures(words, torch.ones(2, WORDS, dtype=torch.bool), words.mean(dim=1))
+    blend = frozen_blend(gaussians, camera)
+    masks = torch.rand(2, HEIGHT, WIDTH, generator=rng) > 0.7
+
+    def step(features: Tensor) -> Tensor:
+        met = field.interact(features, gaussians.means, field.embed_words(text), text.mask)
+        return mask_loss(blend.blend(met.responses.T), masks)
+
+    return field, features, step
+
+
 def test_compiled_photo_steps_have_the_same_gradients(gaussians, camera, rng):
     photo = torch.rand(3, HEIGHT, WIDTH, generator=rng)
 
@@ -53,18 +72,8 @@ def test_compiled_photo_steps_have_the_same_gradients(gaussians, camera, rng):
     assert_close(gradients(torch.compile(step, backend="aot_eager")), gradients(step))
 
 
-def test_compiled_referring_steps_have_the_same_gradients(gaussians, camera, rng):
-    torch.manual_seed(0)
-    field = ReferringField(TEXT_DIM, 16)
-    features = 0.1 * torch.randn(COUNT, 16, generator=rng)
-    words = torch.randn(2, WORDS, TEXT_DIM, generator=rng)
-    text = TextFeatures(words, torch.ones(2, WORDS, dtype=torch.bool), words.mean(dim=1))
-    blend = frozen_blend(gaussians, camera)
-    masks = torch.rand(2, HEIGHT, WIDTH, generator=rng) > 0.7
-
-    def step(features: Tensor) -> Tensor:
-        met = field.interact(features, gaussians.means, field.embed_words(text), text.mask)
-        return mask_loss(blend.blend(met.responses.T), masks)
+def test_compiled_referring_steps_have_the_same_gradients(referring):
+    field, features, step = referring
 
     def gradients(call) -> dict[str, Tensor]:
         field.zero_grad()
@@ -76,23 +85,16 @@ def test_compiled_referring_steps_have_the_same_gradients(gaussians, camera, rng
     assert_close(gradients(torch.compile(step, backend="aot_eager")), gradients(step))
 
 
-def test_mixed_precision_comes_near_both_steps(gaussians, camera, rng):
-    torch.manual_seed(0)
+def test_mixed_precision_comes_near_both_steps(gaussians, camera, referring, rng):
+    field, features, refer = referring
     photo = torch.rand(3, HEIGHT, WIDTH, generator=rng)
-    field = ReferringField(TEXT_DIM, 16)
-    features = 0.1 * torch.randn(COUNT, 16, generator=rng)
-    words = torch.randn(2, WORDS, TEXT_DIM, generator=rng)
-    text = TextFeatures(words, torch.ones(2, WORDS, dtype=torch.bool), words.mean(dim=1))
-    blend = frozen_blend(gaussians, camera)
-    masks = torch.rand(2, HEIGHT, WIDTH, generator=rng) > 0.7
 
     def both(is_mixed: bool) -> tuple[Tensor, ...]:
         leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
         field.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
             image = render(leaves, camera).color
-            met = field.interact(features, gaussians.means, field.embed_words(text), text.mask)
-            response = mask_loss(blend.blend(met.responses.T), masks)
+            response = refer(features)
             (photo_loss(image, photo, 0.2) + response).backward()
         learned = [p.grad for p in field.parameters() if p.grad is not None]
         return image, response, leaves.means.grad, torch.cat([grad.flatten() for grad in learned])

@@ -23,9 +23,10 @@ from refersplat.gaussians import Gaussians
 from refersplat.metrics import iou
 from refersplat.model.answer import NO_GROUP, Answer, Answerer, Language
 from refersplat.model.groups import Groups, build_groups
+from refersplat.referring_state import FORMAT, RESULT_FILE, STATE_FILE
 from refersplat.supervision import Blends, Supervision, supervise
 from refersplat.threshold import mask_probabilities
-from refersplat.train_referring import FORMAT, RESULT_FILE, STATE_FILE, hold_out
+from refersplat.train_referring import hold_out
 from runs.config import load_yaml
 from runs.files import load_state
 from text_encoder import make_encoder

@@ -31,9 +31,10 @@ from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene
 from refersplat.ops import blend_matrix, project, rasterize
+from refersplat.referring_state import Frozen, ReferringState
 from refersplat.render import render
 from refersplat.supervision import Blends
-from refersplat.train_referring import Frozen, ReferringState, learn_from
+from refersplat.train_referring import learn_from
 from refersplat.train_rgb import evaluate_rgb, train
 
 SCALES = [1.0, 2.0, 4.0]

@@ -25,9 +25,10 @@ from refersplat.cameras import Camera
 from refersplat.config import Config, TrainConfig
 from refersplat.gaussians import Gaussians
 from refersplat.losses import contrastive_loss, mask_loss
+from refersplat.referring_state import Frozen, ReferringState
 from refersplat.render import render
 from refersplat.supervision import Blends, Lesson, Target
-from refersplat.train_referring import Frozen, ReferringState, learn_from
+from refersplat.train_referring import learn_from
 from text_encoder import TextFeatures
 
 TEXT_DIM = 1024

@@ -18,9 +18,9 @@ from refersplat.config import Config
 from refersplat.gaussians import Gaussians
 from refersplat.model.answer import Answer, Answerer
 from refersplat.ops import BlendMatrix
+from refersplat.referring_state import FORMAT, RESULT_FILE
 from refersplat.render import frozen_blend
 from refersplat.threshold import mask_probabilities
-from refersplat.train_referring import FORMAT, RESULT_FILE
 from refersplat.visibility import visible_share
 from runs.device import choose_device
 from runs.errors import InputError

@@ -21,9 +21,10 @@ from refersplat.cameras import Camera
 from refersplat.config import Config, TextConfig, TrainConfig
 from refersplat.gaussians import Gaussians
 from refersplat.model.referring import ReferringField
+from refersplat.referring_state import RESULT_FILE, STATE_FILE
 from refersplat.render import frozen_blend
 from refersplat.supervision import Blends, supervise
-from refersplat.train_referring import RESULT_FILE, STATE_FILE, pick, train
+from refersplat.train_referring import pick, train
 from runs.errors import InputError
 from text_encoder import HashTextEncoder
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -45,6 +46,18 @@ def load_network(
             f"{encoder.identity}; use the config of the run that made it"
         )
     return network.to(device).eval()
+
+
+def running_mean(keep: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """Moves means towards new values; the first steps keep less, so that little of the beginning
+    remains even of a short training.
+    """
+
+    def move(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        count = int(count)
+        get_ema_multi_avg_fn(min(keep, (1 + count) / (10 + count)))(means, values, count)
+
+    return move
 
 
 @dataclass
@@ -94,7 +107,7 @@ class Training:
         drops = [round(share * options.epochs) for share in options.lr_drops]
         average = None
         if options.average:
-            moving = get_ema_multi_avg_fn(options.average)
+            moving = running_mean(options.average)
             average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
         return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5), average)
 

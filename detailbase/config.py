@@ -127,7 +127,7 @@ class TrainConfig:
     """Weight of the loss of which superpoints belong to one object."""
     average: float = 0.99
     """What is validated and kept is a running mean of the weights, of which each step keeps this
-    much. 0, as published, for the weights themselves."""
+    much, the first steps less. 0, as published, for the weights themselves."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 sets none."""
     amp: bool = True

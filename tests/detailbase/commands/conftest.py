@@ -117,7 +117,7 @@ def trained(rooms: Path, config_path: Path, tmp_path_factory: pytest.TempPathFac
     logging.getLogger("detailbase").setLevel(logging.INFO)  # as the programs do
     out = tmp_path_factory.mktemp("trained") / "run"
     main([*("--config", str(config_path), "--data.root", str(rooms), "--work_dir", str(out)),
-          *SMALL, *("--epochs", "30", "--train.lr", "3e-3", "--train.average", "0.9"),
+          *SMALL, *("--epochs", "30", "--train.lr", "3e-3"),
           *("--data.augment.jitter", "0", "--data.augment.elastic", "0")])  # fmt: skip
     return out
 

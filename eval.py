@@ -10,12 +10,12 @@ import importlib
 
 from runs.config import choose_model
 from runs.errors import run
-from train import MODELS, SHORT_OPTIONS
+from train import MODEL_OF, MODELS
 
 
 def main(argv: list[str]) -> None:
     """Hands the options to the model that they mean."""
-    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    model = choose_model(argv, MODELS, MODEL_OF)
     importlib.import_module(f"{model}.evaluate").main(argv)
 
 

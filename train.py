@@ -13,12 +13,13 @@ from runs.config import choose_model
 from runs.errors import run
 
 MODELS = ("refersplat", "detailbase")
-SHORT_OPTIONS = {"-s": "refersplat", "-m": "refersplat"}
+MODEL_OF = dict.fromkeys(("-s", "--data.scene", "-m", "--model_path", "--model-path"), "refersplat")
+"""Options that tell which model is meant."""
 
 
 def main(argv: list[str]) -> None:
     """Hands the options to the model that they mean."""
-    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    model = choose_model(argv, MODELS, MODEL_OF)
     importlib.import_module(f"{model}.train").main(argv)
 
 

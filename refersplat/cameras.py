@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -60,3 +61,24 @@ class Camera:
     def to(self, device: torch.device | str) -> Camera:
         """The same camera with its pose on ``device``."""
         return replace(self, world_to_camera=self.world_to_camera.to(device))
+
+
+def look_at_point(cameras: Sequence[Camera], reach: float) -> Tensor | None:  # [3]
+    """The point nearest to all optical axes, in the sense of least squares.
+
+    None where the cameras have no such point before them, because they look outwards or all in one
+    direction, where it is farther than ``reach`` from most, or of one camera alone.
+    """
+    positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
+    axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
+    across = torch.eye(3) - axes[:, :, None] * axes[:, None, :]  # [V, 3, 3]
+    target = (across @ positions[:, :, None]).sum(dim=0)  # [3, 1]
+    inverse = torch.linalg.pinv(across.sum(dim=0), hermitian=True, rtol=1e-6)
+    center = (inverse @ target)[:, 0]
+    depths = ((center - positions) * axes).sum(dim=1)  # [V]
+    is_before = (
+        len(cameras) > 1
+        and bool((depths > 0).float().mean() > 0.9)
+        and float(depths.median()) < reach
+    )
+    return center if is_before else None

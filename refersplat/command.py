@@ -13,6 +13,7 @@ from native import backend
 from refersplat.checkpoint import load_gaussians
 from refersplat.config import Config
 from refersplat.gaussians import Gaussians
+from refersplat.model.matching import PRIOR
 from runs.config import differences, load_yaml, parse, save_yaml
 from runs.errors import InputError
 
@@ -23,7 +24,7 @@ RESOLVED = "config.yaml"
 TIMINGS = "timings.json"
 
 RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, math.inf),
+    "seed": (0, 2**32 - 1),
     "data.image_cache_gb": (0, math.inf),
     "rgb.iterations": (1, math.inf),
     "rgb.sh_degree": (0, 3),
@@ -45,14 +46,18 @@ RANGES: dict[str, tuple[float, float]] = {
     "match.refine_steps": (0, math.inf),
     "render.frames": (2, math.inf),
 }
-"""Least and greatest value of options; learning rates are at least 0."""
+"""Least and greatest value of options; learning rates are at least 0. None may be infinite."""
 
 CHANGEABLE = (
     *("model_path", "resume", "device", "data.image_cache_gb", "rgb.checkpoint_every"),
     *("text.cache", "train.threshold", "train.cache_gb", "train.checkpoint_every"),
     *("render.split", "render.views", "render.sentence", "render.orbit", "render.frames"),
 )
-"""Options that a run may be gone on with when they differ: its result does not depend on them."""
+"""Options that a run may be gone on with when they differ: they do not change what is computed,
+only where, how much of it is kept, and what is drawn of it."""
+ASKABLE = (*CHANGEABLE, "text.encoder")
+"""Options that render.py and eval.py take another value of than train.py had, beside those of the
+data; the others were used up by the training."""
 
 
 def read_options(argv: Sequence[str], program: str, description: str) -> Config:
@@ -79,6 +84,8 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
         ),
     )
     check(config)
+    if not is_training:
+        check_askable(config)
     try:
         backend("refersplat")
     except (ValueError, ImportError) as error:
@@ -102,13 +109,46 @@ def check(config: Config) -> None:
         f"{section}.{field.name}"
         for section in ("rgb", "train")
         for field in dataclasses.fields(getattr(config, section))
-        if "_lr" in field.name and not field.name.endswith("steps")
+        if "_lr" in field.name
     ]
     for name, (low, high) in {**dict.fromkeys(rates, (0, math.inf)), **RANGES}.items():
         value = attrgetter(name)(config)
-        if not low <= value <= high:
+        if not low <= value <= high or math.isinf(value):
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
             raise InputError(f"--{name}: expected {expected}, got {value}; change it")
+    if -1 < config.train.threshold < 0:
+        raise InputError(
+            f"--threshold: expected 0 to 1, or -1 for the one that training chose, got "
+            f"{config.train.threshold}; change it"
+        )
+    if config.train.keep_aside == 1:
+        raise InputError(
+            "--train.keep_aside: 1 keeps every training view aside, so none is left to learn from; "
+            "give 0 or at least 2"
+        )
+    if config.match.groups and not any(getattr(config.match, name) for name in PRIOR):
+        raise InputError(
+            "--match: without any of " + ", ".join(PRIOR) + " no group can be chosen; leave one "
+            "on, or let the field answer alone by --match.no_groups"
+        )
+
+
+def check_askable(config: Config) -> None:
+    """Refuses options of training where a run's training is over: they would only be recorded.
+
+    Raises:
+        InputError: One differs from what the run in ``-m`` was trained with.
+    """
+    path = Path(config.model_path, RESOLVED)
+    if path.is_file():
+        trained = load_yaml(path, Config)
+        for name in differences(config, trained):
+            if name not in ASKABLE and not name.startswith("data."):
+                was, now = (attrgetter(name)(c) for c in (trained, config))
+                raise InputError(
+                    f"--{name}: the run in {config.model_path} was trained with {was!r}, {now!r} "
+                    "would change nothing; leave it out, or train into another folder"
+                )
 
 
 def claim_folder(config: Config) -> None:
@@ -133,8 +173,9 @@ def claim_folder(config: Config) -> None:
             was, now = (attrgetter(name)(c) for c in (before, config))
             message = f"--resume: the run in {out} has {name} {was!r}, now it is {now!r}; "
             message += "leave the option out, or name another folder"
-            if not any(name.startswith(("data.", "rgb.", "seed")) for name in differing):
-                message += f" and reuse the Gaussians: --start_checkpoint {newest_cloud(out)}"
+            has_gaussians = not any(n.startswith(("data.", "rgb.", "seed")) for n in differing)
+            if has_gaussians and (cloud := newest_cloud(out)):
+                message += f" and reuse the Gaussians: --start_checkpoint {cloud}"
             raise InputError(message)
     save_yaml(dataclasses.replace(config, resume=False), path)
 

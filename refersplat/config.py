@@ -93,7 +93,7 @@ class TrainConfig:
     """Training of the referring field."""
 
     setting: Literal["default", "published"] = "default"
-    """``published`` computes as the paper's code does, its faults included."""
+    """``published`` trains as the paper's code does, its faults included."""
     iterations: int = 600
     """Steps, each on one view (--train.iterations)."""
     sentences_per_step: int = 8

@@ -83,12 +83,20 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 
 def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
-    """What the training views say about each category, every sentence once."""
+    """What the training views say about each category, every sentence once.
+
+    A category of which some view has two objects is left out: it tells no object.
+    """
     known: dict[str | None, dict[str, None]] = defaultdict(dict)
     for view in scene.train:
         for item in view.objects:
             if item.category is not None:
                 known[item.category].update(dict.fromkeys(item.sentences))
+    for view in (*scene.train, *scene.test):
+        categories = [item.category for item in view.objects]
+        for category in categories:
+            if categories.count(category) > 1:
+                known.pop(category, None)
     return {category: list(sentences) for category, sentences in known.items()}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from refersplat.cameras import Camera
+from refersplat.cameras import Camera, look_at_point
 from refersplat.config import RgbConfig
 from refersplat.data import Scene
 from refersplat.gaussians import Gaussians, padded_sh
@@ -59,15 +59,13 @@ def random_points(
 ) -> Tensor:  # [count, 3]
     """Points in a cube around what the cameras look at, where at least two of them see it.
 
-    The centre is the point nearest to all optical axes, and the cube reaches as far from it as
-    the farthest camera. Cameras that look outwards or all in one direction have no such point in
-    front of them: then it is the middle of the cameras, and the cube three extents wide each way.
+    The centre is their :func:`look_at_point`, and the cube reaches as far from it as the farthest
+    camera. Without such a point it is the middle of the cameras, and the cube three extents wide
+    each way.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
-    axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
-    center = nearest_to_lines(positions, axes)
-    depths = ((center - positions) * axes).sum(dim=1)  # [V]
-    if bool((depths > 0).float().mean() > 0.9) and float(depths.median()) < 20 * extent:
+    center = look_at_point(cameras, reach=20 * extent)
+    if center is not None:
         half = float((positions - center).norm(dim=1).max())
     else:
         center, half = positions.mean(dim=0), 3 * extent
@@ -79,16 +77,6 @@ def random_points(
         if sum(map(len, found)) >= count:
             break
     return torch.cat([*found, points])[:count]
-
-
-def nearest_to_lines(
-    positions: Tensor,  # [V, 3]
-    directions: Tensor,  # [V, 3], of length 1
-) -> Tensor:  # [3]
-    """The point whose squared distances to the lines have the least sum."""
-    across = torch.eye(3) - directions[:, :, None] * directions[:, None, :]  # [V, 3, 3]
-    target = (across @ positions[:, :, None]).sum(dim=0)  # [3, 1]
-    return (torch.linalg.pinv(across.sum(dim=0), hermitian=True, rtol=1e-6) @ target)[:, 0]
 
 
 def _times_seen(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [N]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from refersplat.answering import Answers
-from refersplat.cameras import Camera
+from refersplat.cameras import Camera, look_at_point
 from refersplat.gaussians import Gaussians
 from refersplat.overlay import add_caption, draw_overlay, enlargement, to_pixels
 from refersplat.render import render
@@ -51,7 +52,7 @@ def film(
     writer = None
     try:
         with Progress("orbit", frames) as progress:
-            for camera in circle(cameras, frames):
+            for camera in circle(cameras, frames, gaussians.means.cpu()):
                 image = render(gaussians, camera, background=background).color.clamp(0, 1)
                 if logits is not None:
                     seen = answers.seen(logits, answers.view(camera))[0]
@@ -71,15 +72,26 @@ def film(
                 writer.write(np.ascontiguousarray(picture[..., ::-1]))
                 progress.advance()
         writer.release()
+        if _count_frames(draft) != frames:  # OpenCV does not say when the disk is full
+            raise OSError(errno.EIO, "cannot be written whole; is the disk full?", str(path))
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def circle(cameras: Sequence[Camera], count: int) -> list[Camera]:
-    """Cameras on a circle around the point that the given ones look at."""
+def circle(
+    cameras: Sequence[Camera],
+    count: int,
+    means: Tensor,  # [N, 3]
+) -> list[Camera]:
+    """Cameras on a circle around the point that the given ones look at.
+
+    Where they have none, they look at the middle of the scene's Gaussians ``means``.
+    """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
-    centre = look_at_point(cameras)
+    centre = look_at_point(cameras, reach=math.inf)
+    if centre is None:
+        centre = means.median(dim=0).values
     up = -torch.stack([camera.world_to_camera[1, :3] for camera in cameras]).mean(dim=0)
     up = up / up.norm().clamp(min=1e-6)
     offset = positions - centre
@@ -97,17 +109,6 @@ def circle(cameras: Sequence[Camera], count: int) -> list[Camera]:
         position = centre + height * up + radius * around
         path.append(_looking(model, position, centre, up))
     return path
-
-
-def look_at_point(cameras: Sequence[Camera]) -> Tensor:  # [3]
-    """The point nearest to all optical axes, in the sense of least squares."""
-    positions = torch.stack([camera.position for camera in cameras]).double()
-    axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras]).double()
-    across = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None]  # [V, 3, 3]
-    # Parallel axes have no nearest point: then a little of each position keeps it finite.
-    across = across + 1e-6 * torch.eye(3, dtype=torch.float64)
-    point = torch.linalg.solve(across.sum(dim=0), (across @ positions[..., None]).sum(dim=0))
-    return point[:, 0].float()
 
 
 def _looking(model: Camera, position: Tensor, at: Tensor, up: Tensor) -> Camera:
@@ -134,6 +135,13 @@ def _even(picture: np.ndarray) -> np.ndarray:
     """MPEG-4 wants even sides."""
     height, width = (side // 2 * 2 for side in picture.shape[:2])
     return picture[:height, :width]
+
+
+def _count_frames(path: Path) -> int:
+    video = cv2.VideoCapture(str(path))
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+    video.release()
+    return count
 
 
 def _open(path: Path, width: int, height: int) -> cv2.VideoWriter:

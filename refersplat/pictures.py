@@ -18,6 +18,7 @@ from refersplat.answering import Answers
 from refersplat.command import read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
+from refersplat.data.splits import ViewNames
 from refersplat.orbit import film
 from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from runs.device import choose_device
@@ -88,7 +89,7 @@ def draw_orbits(config: Config, scene: Scene) -> None:
         log.info("%s", path)
         return
     answers = Answers.load(config, cameras)
-    for sentence in options.sentence:
+    for sentence in dict.fromkeys(options.sentence):
         path = out / FOLDER / "orbit" / f"{slug(sentence)}_{digest(sentence)}.mp4"
         film(path, answers.gaussians, cameras, options.frames, background, answers, sentence)
         log.info("%s", path)
@@ -101,15 +102,9 @@ def choose_views(scene: Scene, names: Sequence[str], split: str) -> list[View]:
         InputError: There is no such view, or none in the split.
     """
     if names:
-        known = {view.name: view for view in scene.views}
-        unknown = [name for name in names if Path(name).stem not in known]
-        if unknown:
-            first, last = scene.views[0].name, scene.views[-1].name
-            raise InputError(
-                f"--views: no view {unknown[0]!r} in {scene.path}, there are {len(known)} from "
-                f"{first} to {last}; correct the name"
-            )
-        return [known[Path(name).stem] for name in names]
+        known = [view.name for view in scene.views]
+        chosen = ViewNames(known, known).require(names, "--views")
+        return [view for view in scene.views if view.name in chosen]
     views = {"test": scene.test, "train": scene.train, "all": scene.views}[split]
     if not views:
         raise InputError(
@@ -133,7 +128,7 @@ def questions_of(sentences: Sequence[str]) -> Callable[[View], list[Question]]:
                 )
 
     def given(view: View) -> Iterator[Question]:
-        for sentence in sentences:
+        for sentence in dict.fromkeys(sentences):
             yield Question(sentence, f"{slug(sentence)}_{digest(sentence)}", view.name)
 
     return lambda view: list(given(view) if sentences else own(view))

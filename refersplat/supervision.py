@@ -114,6 +114,8 @@ class Blends:
         if (blend := self.kept.get(view.name)) is not None:
             return blend
         blend = frozen_blend(self.gaussians, view.camera)
+        if not len(blend.gaussians):
+            log.warning("%s sees no Gaussian, so nothing is learned from it", view.name)
         if blend.nbytes <= self.budget:
             self.budget -= blend.nbytes
             self.kept[view.name] = blend

@@ -113,6 +113,11 @@ def freeze(
                 return blends(view)
 
             groups = build_groups(lessons, gaussians, drawn, steps, config.seed)
+        if groups is None:
+            log.warning(
+                "every sentence is said of several objects of a view, so none tells them apart: "
+                "the field answers alone"
+            )
     return Frozen(
         positions=gaussians.means,
         text=encoder(supervision.sentences).to(gaussians.means.device),
@@ -208,14 +213,16 @@ def learn_from(
     chosen: list[tuple[int, int]],
     options: TrainConfig,
 ) -> dict[str, Tensor]:
-    """One step of the optimizer."""
+    """One step of the optimizer; returns the losses, none where the view sees no Gaussian."""
     positions, text = frozen.positions, frozen.text
-    targets, rows = zip(*chosen, strict=True)
-    asked = text[list(rows)]
-    words = state.field.embed_words(asked)
     blend = frozen.blends(lesson.view)
     # What the view does not show, often more than half, need not respond.
     visible = blend.gaussians.unique().long()
+    if not len(visible):
+        return {}
+    targets, rows = zip(*chosen, strict=True)
+    asked = text[list(rows)]
+    words = state.field.embed_words(asked)
     met = state.field.interact(state.features, positions, words, asked.mask, visible)
     responses = positions.new_zeros(len(positions), len(rows)).index_copy(
         0, visible, met.responses.T

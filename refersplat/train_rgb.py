@@ -34,7 +34,7 @@ from runs.errors import InputError
 from runs.files import load_state, save_state
 from runs.progress import Progress
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 SH_DEGREE_EVERY = 1_000
 REPORT_EVERY = 50
@@ -117,7 +117,7 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
     path = out / STATE_FILE
     if config.resume and path.exists():
         state = RgbState.load(path, scene.train, scene.extent, device)
-        logger.info("going on from iteration %d of %s", state.iteration, path)
+        log.info("going on from iteration %d of %s", state.iteration, path)
     else:
         state = RgbState.start(config, scene, device)
 
@@ -135,7 +135,7 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
         gaussians = state.adam.gaussians.detached()
         if scene.test:
             quality = evaluate_rgb(gaussians, scene.test)
-            logger.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
+            log.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
             progress.report(state.iteration, **{f"test_{n}": value for n, value in quality.items()})
 
     save_scene(out, gaussians, state.iteration, config.data, scene.views)

@@ -1,4 +1,4 @@
-"""Native ops of detailbase: on the CPU compiled, elsewhere and without a compiler in PyTorch."""
+"""Native ops of detailbase: compiled for CPUs and NVIDIA GPUs, else in PyTorch."""
 
 from detailbase.ops.kernel_map import KernelMap, Pairs, strided_map, submanifold_map
 from detailbase.ops.segment_reduce import segment_reduce

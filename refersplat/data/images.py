@@ -18,6 +18,8 @@ from runs.errors import InputError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 # What a whole file has near its end; some cameras append previews behind it.
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+_FAILURES = (OSError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for files that it cannot decode or that are suspiciously large."""
 _TAIL = 4096
 _NUM_THREADS = 8  # opening a file waits for the disk more than it computes
 
@@ -94,7 +96,7 @@ def read_size(path: Path) -> tuple[int, int]:
             if marker is None or marker not in _tail(path):
                 image.load()
             return image.size
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except _FAILURES as error:
         raise _unreadable(path, error) from None
 
 
@@ -126,7 +128,7 @@ def decode(path: Path) -> np.ndarray:  # [h, w, 3], or [h, w, 4] where something
                 return np.repeat(gray[..., None], 3, axis=2)
             has_alpha = "A" in image.getbands() or "transparency" in image.info
             pixels = np.array(image.convert("RGBA" if has_alpha else "RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except _FAILURES as error:
         raise _unreadable(path, error) from None
     if has_alpha and pixels[..., 3].min() == 255:
         return np.ascontiguousarray(pixels[..., :3])
@@ -145,7 +147,7 @@ def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
             if image.mode in ("RGBA", "LA"):
                 image = image.convert("RGB")
             values = np.asarray(image)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except _FAILURES as error:
         raise _unreadable(path, error) from None
     if values.ndim == 3:
         values = values.max(axis=2)

@@ -242,4 +242,5 @@ def _sentences(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     else:
         value = take(record, "sentence", list, where)
     texts = [as_kind(v, str, f"{where}: sentence[{i}]").strip() for i, v in enumerate(value)]
-    return tuple(dict.fromkeys(text for text in texts if text))
+    has_word = re.compile(r"\w").search
+    return tuple(dict.fromkeys(text for text in texts if has_word(text)))

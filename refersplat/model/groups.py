@@ -106,7 +106,7 @@ def build_groups(
     blends: Callable[[View], BlendMatrix],
     refine_steps: int = 150,
     seed: int = 0,
-) -> Groups:
+) -> Groups | None:
     """Finds the objects that training sentences mean, and the Gaussians of each.
 
     A view without a mask of an object says nothing about it: it may be hidden there, or nobody has
@@ -119,8 +119,13 @@ def build_groups(
         blends: A view's frozen rendering.
         refine_steps: Steps that fit the memberships to the masks; what was voted is soft at edges.
         seed: Of the views' order in these steps.
+
+    Returns:
+        None where every sentence is said of several objects, so that none tells them apart.
     """
     sets = join_sentences([[t.sentences for t in lesson.targets] for lesson in lessons])
+    if not sets:
+        return None
     votes, _ = _vote(_masks(lessons, blends, sets), gaussians.means, len(sets))
     sets, votes = merge_same(sets, votes)
     votes, trust = _vote(_masks(lessons, blends, sets), gaussians.means, len(sets), votes.share)

@@ -38,6 +38,8 @@ ANCHOR_KNOWN, ANCHOR_WIDTH = 0.42, 0.04
 """Cosine at which an anchor is as probably a group as none, and how wide the transition is."""
 ANCHOR_BEST = 4
 """How many of a group's phrases must be similar to an anchor's words."""
+USUAL = (0.55, 0.12)
+"""Mean and deviation of how similar a sentence is to the nearest group, before any is known."""
 STEADINESS = 0.05
 """What it costs to multiply an ingredient's prior weight by e."""
 
@@ -118,7 +120,7 @@ class Matcher:
         self.facts, self.options = facts, options
         self.names = [name for name in PRIOR if getattr(options, name)]
         self.weights = torch.tensor([PRIOR[name] for name in self.names])
-        self.usual = torch.tensor([0.55, 0.12])
+        self.usual = torch.tensor(USUAL)
         """How similar a sentence of a known object is to its nearest group: mean and deviation."""
 
     @classmethod
@@ -152,10 +154,11 @@ class Matcher:
                     field[row] = held_out[text]
         scores = matcher._ingredients(said, field, leave_out=torch.arange(len(flat)))
         alone = torch.bincount(owners, minlength=len(sentences))[owners] == 1
-        if options.weigh and not alone.all() and len(sentences) > 1:
-            matcher._weigh(scores[~alone], owners[~alone])
+        if not alone.all() and len(sentences) > 1:
+            if options.weigh:
+                matcher._weigh(scores[~alone], owners[~alone])
             similar = matcher._nearest(said.own, torch.arange(len(flat)))[~alone].amax(dim=1)
-            matcher.usual = torch.stack([similar.mean(), similar.std()])
+            matcher.usual = usual_similarity(similar)
         return matcher
 
     def __call__(
@@ -274,6 +277,15 @@ class Matcher:
         matcher.weights = torch.tensor([state["weights"][name] for name in matcher.names])
         matcher.usual = state["usual"]
         return matcher
+
+
+def usual_similarity(similar: Tensor) -> Tensor:  # [S] -> [2]
+    """Mean and deviation, as if one more sentence had departed as far as is usual: few sentences
+    may be alike by chance.
+    """
+    mean = similar.mean()
+    squares = (similar - mean).square().sum() + USUAL[1] ** 2
+    return torch.stack([mean, (squares / len(similar)).sqrt()])
 
 
 def _standing(responses: Tensor) -> Tensor:  # [B, G]

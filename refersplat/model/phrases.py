@@ -117,8 +117,8 @@ def take_apart(sentence: str) -> Phrases:
             kept.append(text[position:stop])
         position = stop
     kept.append(text[position:])
-    own = re.sub(r"\s+([,;])", r"\1", " ".join("".join(kept).split())).strip(" ,;") or text
-    own = re.sub(r"(?: (?:but|is|are|that|which|and))+$", "", own)
+    own = re.sub(r"\s+([,;])", r"\1", " ".join("".join(kept).split())).strip(" ,;")
+    own = re.sub(r"(?: (?:but|is|are|that|which|and))+$", "", own) or text or sentence
     words, head = re.findall(r"[\w'-]+", own), _head(own)
     # A superlative compares the whole object; "long" may be said of its tail alone.
     graded = [w for w in words if w in _SIZE_OF and (w in head.split() or w.endswith("est"))]

@@ -1,4 +1,4 @@
-"""Native ops of refersplat: on the CPU compiled, elsewhere and without a compiler in PyTorch."""
+"""Native ops of refersplat: compiled for CPUs and NVIDIA GPUs, else in PyTorch."""
 
 from refersplat.ops.blend import BlendMatrix, blend_matrix
 from refersplat.ops.knn import knn

@@ -72,7 +72,8 @@ def _adam(
     if native is None or parameter.dtype not in (torch.float32, torch.float64):
         adam_reference(parameter, gradient, first, second, rates, step)
         return
-    arrays = (t.detach().numpy() for t in (parameter, gradient.contiguous(), first, second, rates))
+    gradient, rates = gradient.contiguous(), rates.contiguous()
+    arrays = (t.detach().numpy() for t in (parameter, gradient, first, second, rates))
     native.adam(*arrays, *BETAS, EPSILON, step, num_threads())
 
 

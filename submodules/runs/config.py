@@ -56,15 +56,13 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def choose_model(
-    argv: Sequence[str], models: Sequence[str], short_options: Mapping[str, str]
-) -> str:
+def choose_model(argv: Sequence[str], models: Sequence[str], model_of: Mapping[str, str]) -> str:
     """Which model a command line means.
 
     Args:
         argv: The options.
         models: Those that there are.
-        short_options: Options that belong to one model and so name it: ``{"-m": "refersplat"}``.
+        model_of: Options that belong to one model and so name it: ``{"-m": "refersplat"}``.
 
     Raises:
         InputError: Nothing names a model that there is.
@@ -75,7 +73,7 @@ def choose_model(
         if named in models:
             return named
     for word in argv:
-        for option, model in short_options.items():
+        for option, model in model_of.items():
             if word == option or word.startswith(f"{option}="):
                 return model
     if path is not None:
@@ -85,7 +83,7 @@ def choose_model(
         )
     if {"-h", "--help"} & set(argv):
         return models[0]
-    wanted = " or ".join(short_options)
+    wanted = " or ".join(option for option in model_of if not option.startswith("--"))
     raise InputError(f"expected {wanted}, or --config FILE, got neither; --help shows all options")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,16 +20,23 @@ def write_whole(path: Path | str) -> Iterator[BinaryIO]:
     """A binary file that appears under ``path`` when the block ends, complete and on the disk.
 
     If the block raises or the process dies, what was there before stays untouched.
+
+    Raises:
+        OSError: It cannot be written, a full disk for example; the error names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.tmp")
     try:
         with draft.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
+    except OSError as error:
+        if error.filename is None:  # as when a write finds no space
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
@@ -36,7 +45,10 @@ def write_whole(path: Path | str) -> Iterator[BinaryIO]:
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Writes tensors and plain values, with a ``format`` number among them."""
     with write_whole(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # how torch's zip writer says that a write failed
+            raise OSError(errno.EIO, f"cannot be written ({str(error).splitlines()[0]})") from error
 
 
 def load_state(path: Path | str, format: int) -> dict[str, Any]:  # noqa: A002

@@ -91,6 +91,7 @@ class Stopwatch:
         if before.get("finished"):
             before = {}
         entry = self.stages[name] = {"seconds": 0.0, "peak_mib": 0.0, **before, "finished": False}
+        save_results(self.path, self.stages)  # even a killed stage has begun
         start = time.perf_counter()
         try:
             yield

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runs.config import choose_model, parse
-from train import MODELS, SHORT_OPTIONS
+from train import MODEL_OF, MODELS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
@@ -58,7 +58,7 @@ def test_exists_and_is_understood(words):
 
 def understand(argv):
     """Parses the options of one of the three programs; a wrong one ends the program."""
-    model = choose_model(argv, MODELS, SHORT_OPTIONS)
+    model = choose_model(argv, MODELS, MODEL_OF)
     schema = importlib.import_module(f"{model}.config").Config
     config = parse(schema, argv, program="", description="")
     assert model == "detailbase" or config.model_path or config.data.scene

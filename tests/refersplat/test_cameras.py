@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refersplat.cameras import Camera
+from refersplat.cameras import Camera, look_at_point
 
 
 def turned(angle: float, position: tuple[float, float, float]) -> Camera:
@@ -39,3 +39,34 @@ def test_resizing_keeps_what_is_seen(width, height):
     back = resized.resized(camera.width, camera.height)
     for key in ("fx", "fy", "cx", "cy"):
         assert getattr(back, key) == pytest.approx(getattr(camera, key))
+
+
+def looking(position: tuple[float, float, float], at: tuple[float, float, float]) -> Camera:
+    """A camera whose axis goes through a point; its roll is any."""
+    forward = torch.tensor(at) - torch.tensor(position)
+    forward = forward / forward.norm()
+    right = torch.linalg.cross(torch.tensor([0.3, 0.9, 0.1]), forward)
+    right = right / right.norm()
+    pose = torch.eye(4)
+    pose[:3, :3] = torch.stack([right, torch.linalg.cross(forward, right), forward])
+    pose[:3, 3] = -pose[:3, :3] @ torch.tensor(position)
+    return Camera(pose, fx=50, fy=50, cx=20, cy=15, width=40, height=30)
+
+
+def test_the_point_that_all_cameras_look_at_is_found():
+    places = [(3.0, 0.0, 0.0), (0.0, 1.0, -3.0), (-2.0, -1.0, 2.0)]
+    cameras = [looking(place, (0.5, -0.2, 1.0)) for place in places]
+    found = look_at_point(cameras, reach=10)
+    assert_close(found, torch.tensor([0.5, -0.2, 1.0]), rtol=0, atol=1e-4)
+    assert look_at_point(cameras, reach=2) is None
+    outwards = [looking(place, tuple(2 * x for x in place)) for place in places]
+    assert look_at_point(outwards, reach=10) is None
+    assert look_at_point(cameras[:1], reach=10) is None
+
+
+def test_the_point_nearest_to_skew_axes_lies_between_them():
+    cameras = [
+        looking((-5.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+        looking((1.0, 1.0, 5.0), (1.0, 1.0, 0.0)),
+    ]
+    assert_close(look_at_point(cameras, 10), torch.tensor([1.0, 0.5, 0.0]), rtol=0, atol=1e-4)

@@ -86,6 +86,8 @@ def matcher(encoder):
         ("The pen on the book.", "the pen", (Relation("above", ("the book",)),)),
         ("The drill lying on its side.", "the drill lying on its side", ()),
         ("Le bol rouge", "le bol rouge", ()),
+        ("...", "...", ()),
+        ("The is", "the", ()),
         ("next to the bowl", "next to the bowl", (Relation("near", ("the bowl",)),)),
     ],
 )
@@ -166,6 +168,16 @@ def test_strange_sentences_surprise(matcher, encoder):
     assert familiar.surprise.max() < 1
 
 
+def test_two_sentences_alike_by_chance_do_not_make_all_others_strange(encoder):
+    said = [("The red ball.", "A red ball."), ("The blue box.",), ("The white cup.",)]
+    known = Facts(*(value[:3] for value in vars(facts()).values()))
+    for weigh in (True, False):
+        fitted = Matcher.fit(said, known, encoder, MatchConfig(weigh=weigh))
+        assert fitted.usual[0] > 0.9
+        asked = fitted(["The red ball, please.", "A dog barking at the postman."], encoder)
+        assert asked.surprise[0] < 1 < 3 < asked.surprise[1] < 100
+
+
 def test_a_sentence_alone_matches_as_in_a_batch(matcher, encoder):
     sentences = [text for texts in OBJECTS for text in texts]
     whole = matcher(sentences, encoder).logits
@@ -205,7 +217,10 @@ def test_every_ingredient_can_be_taken_away(encoder, name):
 def test_few_objects_and_one_sentence_each(encoder, count):
     few = Facts(*(value[:count] for value in vars(facts()).values()))
     fitted = Matcher.fit([texts[:1] for texts in OBJECTS[:count]], few, encoder, MatchConfig())
-    assert fitted(["The mug."], encoder).logits.argmax() == 0
+    match = fitted(["The mug.", "A dog barking."], encoder)
+    assert match.logits.shape == (2, count)
+    assert match.logits[0].argmax() == 0
+    assert match.surprise[0] < match.surprise[1]
 
 
 def test_state(matcher, encoder):

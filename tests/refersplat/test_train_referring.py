@@ -17,22 +17,23 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from refersplat import train_referring
 from refersplat.cameras import Camera
 from refersplat.config import Config, TextConfig, TrainConfig
 from refersplat.gaussians import Gaussians
 from refersplat.model.referring import ReferringField
-from refersplat.referring_state import RESULT_FILE, STATE_FILE
+from refersplat.referring_state import RESULT_FILE, STATE_FILE, ReferringState
 from refersplat.render import frozen_blend
 from refersplat.supervision import Blends, supervise
-from refersplat.train_referring import pick, train
+from refersplat.train_referring import freeze, hold_out, learn_from, pick, train, without
 from runs.errors import InputError
 from text_encoder import HashTextEncoder
 
 WIDTH, HEIGHT, NUM_VIEWS = 40, 30, 8
 OBJECTS = {
-    "ball": ("the red ball", "a round thing"),
-    "box": ("the blue box", "a cube of paper"),
-    "cup": ("the white cup", "what one drinks from"),
+    "ball": ("the red ball", "a round thing", "what rolls away"),
+    "box": ("the blue box", "a cube of paper", "where one puts things"),
+    "cup": ("the white cup", "what one drinks from", "a small pot"),
 }
 
 
@@ -119,6 +120,8 @@ def assert_same(one: dict, other: dict) -> None:
     assert torch.equal(one["features"], other["features"])
     assert all(torch.equal(value, other["field"][name]) for name, value in one["field"].items())
     assert one["threshold"] == other["threshold"]
+    matchers = [learned["language"]["matcher"] for learned in (one, other)]
+    assert matchers[0]["weights"] == matchers[1]["weights"]
 
 
 def run_in_child(folder: Path, code: str) -> subprocess.Popen:
@@ -136,8 +139,10 @@ def run_in_child(folder: Path, code: str) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("stages", [1, 2])
-def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages):
+@pytest.mark.parametrize(
+    ("stages", "step"), [(1, 3), (1, 12), (2, 3)], ids=["in trial", "behind it", "second stage"]
+)
+def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
     options = {"iterations": 20, "checkpoint_every": 1, "stages": stages}
     train(config(tmp_path / "whole", **options), scene(), gaussians())
 
@@ -149,7 +154,7 @@ def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages):
     while child.poll() is None:
         if (folder / STATE_FILE).exists():
             state = torch.load(folder / STATE_FILE, weights_only=True)
-            if state["stage"] == wanted and state["step"] >= 3:
+            if state["stage"] == wanted and state["step"] >= step:
                 child.send_signal(signal.SIGKILL)
                 break
         time.sleep(0.002)
@@ -195,7 +200,7 @@ def test_empty_masks_teach_nothing():
     some.train[0].objects[0].mask = lambda: torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     supervision = supervise(some, keep_aside=0)
     assert [len(lesson.targets) for lesson in supervision.lessons] == [2] + [3] * 7
-    assert len(supervision.sentences) == 6
+    assert len(supervision.sentences) == 9
 
 
 @pytest.mark.parametrize(("keep", "names"), [(0, []), (4, ["2", "6"]), (10, ["4"])])
@@ -228,7 +233,73 @@ def test_sentence_of_a_step_belongs_to_its_target(tmp_path):
         assert len({target for target, _ in chosen}) == 2
         assert all(row in lesson.targets[target].sentences for target, row in chosen)
         seen.update(row for _, row in chosen)
-    assert seen == set(range(6))
+    assert seen == set(range(9))
+
+
+def test_one_sentence_of_each_object_is_held_out_and_not_taught():
+    lessons = supervise(scene(), 0).lessons
+    groups = SimpleNamespace(sentences=((0, 1, 2), (3, 4), (5, 6, 7, 8)))
+    held_out = hold_out(groups, seed=0)
+    assert len(held_out) == 2
+    assert {row // 3 for row in held_out} <= {0, 1, 2}
+    for lesson, fewer in zip(lessons, without(lessons, held_out), strict=True):
+        taught = {row for target in fewer.targets for row in target.sentences}
+        said = {row for target in lesson.targets for row in target.sentences}
+        assert taught == said - set(held_out)
+    everything = tuple(range(9))
+    assert without(lessons, everything) == []
+
+
+def test_the_published_setting_contrasts_the_first_gaussian_and_counts_padding(
+    tmp_path, monkeypatch
+):
+    given = {}
+
+    def record(gaussians, texts, same):
+        given.update(gaussians=gaussians, texts=texts)
+        return gaussians.sum()
+
+    monkeypatch.setattr(train_referring, "contrastive_loss", record)
+    views = scene()
+    found = {}
+    for setting in ("default", "published"):
+        options = config(tmp_path, setting=setting, contrastive_weight=0.1)
+        supervision = supervise(views, 0)
+        frozen = freeze(options, supervision, gaussians(), HashTextEncoder())
+        state = ReferringState.start(options, frozen)
+        with torch.no_grad():
+            state.features.normal_(generator=torch.Generator().manual_seed(0))
+        lesson, chosen = pick(options, 0, 0, supervision.lessons)
+        asked = frozen.text[[row for _, row in chosen]]
+        met = state.field.interact(
+            *(state.features, frozen.positions, state.field.embed_words(asked), asked.mask)
+        )
+        first = met.mean(torch.zeros(len(chosen), 1, dtype=torch.int64)).detach()
+        padded = state.field.mlp1(frozen.text.words).mean(dim=1).detach()
+        learn_from(state, frozen, lesson, chosen, options.train)
+        is_first = torch.allclose(given["gaussians"].detach(), first, atol=1e-5)
+        found[setting] = (is_first, torch.allclose(given["texts"].detach(), padded, atol=1e-5))
+    assert found == {"default": (False, False), "published": (True, True)}
+
+
+def test_a_view_that_sees_no_gaussian_is_passed_over(tmp_path, caplog):
+    views = scene()
+    pose = views.train[1].camera.world_to_camera.clone()
+    pose[2, 3] = -30
+    views.train[1].camera = replace(views.train[1].camera, world_to_camera=pose)
+    train(config(tmp_path, keep_aside=0), views, gaussians())
+    assert "1 sees no Gaussian" in caplog.text
+    assert result(tmp_path)["features"].isfinite().all()
+
+
+def test_sentences_that_tell_no_object_are_left_to_the_field(tmp_path, caplog):
+    views = scene()
+    for view in views.train:
+        for item in view.objects:
+            item.sentences = ("a thing",)
+    train(config(tmp_path), views, gaussians())
+    assert "none tells them apart" in caplog.text
+    assert result(tmp_path)["language"] is None
 
 
 def test_blend_matrices_stay_within_their_budget():

@@ -10,7 +10,7 @@ from refersplat.checkpoint import load_gaussians
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
 from refersplat.gaussians import save_ply
-from refersplat.initialize import gaussians_at, nearest_to_lines, random_points
+from refersplat.initialize import gaussians_at, random_points
 from refersplat.optimizer import learning_rates
 from refersplat.train_rgb import RgbState, evaluate_rgb, sh_degree, step, train, view_order
 from runs.errors import InputError
@@ -169,12 +169,6 @@ def test_random_points_without_a_common_centre_surround_the_cameras(rng, turn):
     assert points.shape == (50, 3)
     assert points.isfinite().all()
     assert points.abs().max() < 5
-
-
-def test_nearest_point_to_lines():
-    positions = torch.tensor([[0.0, 0, 0], [1, 1, 5]])
-    directions = torch.tensor([[1.0, 0, 0], [0, 0, 1]])
-    assert_close(nearest_to_lines(positions, directions), torch.tensor([1.0, 0.5, 0.0]))
 
 
 def test_no_views_no_numbers(config):

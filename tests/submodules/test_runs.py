@@ -298,7 +298,7 @@ def test_a_stage_that_is_stopped_adds_up(tmp_path):
     assert not watch.is_finished("fit")
     watch.stages["fit"]["seconds"] = 100.0
     with watch.stage("fit"):
-        pass
+        assert Stopwatch(path).stages["fit"]["finished"] is False  # a killed stage has begun
     assert Stopwatch(path).is_finished("fit")
     assert 100 <= load_results(path)["fit"]["seconds"] < 101
     assert not watch.is_finished("other")
@@ -329,18 +329,40 @@ def test_progress_keeps_its_numbers(tmp_path):
     [
         ("raise InputError('a.yaml: wrong')", 2, "error: a.yaml: wrong\n"),
         ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory\n"),
+        (
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9)); save_results('a', {'x': 'y' * 99})",
+            *(2, "error: a: File too large\n"),
+        ),
         ("raise KeyboardInterrupt", 130, "\nstopped; go on with --resume\n"),
         ("pass", 0, ""),
     ],
 )
-def test_programs_end_without_a_traceback(body, status, said):
+def test_programs_end_without_a_traceback(body, status, said, tmp_path):
     program = (
-        "from runs.errors import InputError, run\n"
+        "import resource; from runs.errors import InputError, run\n"
+        "from runs.results import save_results\n"
         f"def main(argv):\n    {body}\n"
         "run(main, when_stopped='go on with --resume')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert (done.returncode, done.stderr) == (status, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_does_not_fit_the_disk_names_its_file(tmp_path, monkeypatch):
+    def no_space(state, file):
+        raise RuntimeError("unexpected pos 64 vs 0\nmore")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(OSError, match="cannot be written") as raised:
+        save_state(tmp_path / "a.pt", {"format": 1})
+    assert raised.value.filename == str(tmp_path / "a.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bug_keeps_its_traceback():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from refersplat.gaussians import load_ply, save_ply
+from refersplat.model.matching import PRIOR
 from runs.errors import run
 from runs.files import load_state, save_state
 
@@ -74,7 +75,22 @@ def finished(trained, tmp_path):
             ["-s", "SCENE", "-m", "OUT", "--rgb.opacity_lr", "nan"],
             "--rgb.opacity_lr: expected at least 0, got nan",
         ),
-        (["-s", "SCENE", "-m", "OUT", "--seed", "-1"], "--seed: expected at least 0, got -1"),
+        (["-s", "SCENE", "-m", "OUT", "--seed", "-1"], "--seed: expected 0 to 4294967295, got -1"),
+        (["-s", "SCENE", "-m", "OUT", "--seed", "99999999999999"], "--seed: expected 0 to"),
+        (["-s", "SCENE", "-m", "OUT", "--threshold", "-0.3"], "expected 0 to 1, or -1 for the one"),
+        (
+            ["-s", "SCENE", "-m", "OUT", "--data.image_cache_gb", "inf"],
+            "--data.image_cache_gb: expected at least 0, got inf",
+        ),
+        (
+            ["-s", "SCENE", "-m", "OUT", "--train.keep_aside", "1"],
+            "--train.keep_aside: 1 keeps every training view aside",
+        ),
+        (
+            ["-s", "SCENE", "-m", "OUT", *(f"--match.no_{name}" for name in PRIOR)],
+            "--match: without any of nearest, ridge",
+        ),
+        (["--model_path", "OUT"], "-s: expected the folder of a scene, got nothing"),
         (["-s", "SCENE", "-m", "OUT", "-r", "0"], "-r (--data.resolution): expected -1, a divisor"),
         (["-s", "SCENE", "-m", "OUT", "--eval", "--data.test_views", "99"], "99"),
         (["-s", "SCENE", "-m", "OUT", "--data.images", "pictures"], "pictures"),
@@ -215,10 +231,12 @@ def test_a_broken_run_is_not_scored(says, finished, breaks, message):
         (["-s", "elsewhere"], "elsewhere: no such folder"),
         (["--text.encoder", "auto"], "--text.encoder: "),
         (["--threshold", "2"], "--train.threshold: expected -1 to 1, got 2.0"),
+        (["--seed", "5"], "--seed: the run in {} was trained with 0, 5 would change nothing"),
+        (["--match.no_groups"], "--match.groups: the run in {} was trained with True, False would"),
     ],
 )
 def test_a_run_is_not_scored_with_wrong_options(says, finished, argv, message):
-    assert message in says("eval", "-m", finished, *argv)
+    assert message.format(finished) in says("eval", "-m", finished, *argv)
 
 
 def test_test_views_without_sentences_cannot_be_scored(says, finished, balls, tmp_path):
@@ -233,7 +251,7 @@ def test_test_views_without_sentences_cannot_be_scored(says, finished, balls, tm
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--views", "frame_00099"], "--views: no view 'frame_00099' in"),
+        (["--views", "frame_00099"], "--views: no view 'frame_00099' among 12"),
         (["--sentence", " "], "--sentence: expected words, got nothing"),
         (["--sentence", "a", "--views", "x"], "--views: no view 'x'"),
         (["--split", "validation"], "invalid choice 'validation'"),

@@ -91,7 +91,8 @@ def test_pictures_of_the_test_views_are_named_by_view_object_and_sentence(run):
 
 
 def test_any_sentence_is_drawn_in_any_view_and_overwrites_no_other(run):
-    argv = ["-m", str(run), "--views", "frame_00003"]
+    argv = ["-m", str(run), "--views", "3"]  # names or frame numbers
+    refersplat.pictures.main([*argv, "--sentence", "the plum!", "the plum!"])
     for sentence in ("the plum!", "the plum?", "сливаと李"):
         refersplat.pictures.main([*argv, "--sentence", sentence])
     files = {path.name for path in (run / "renders/asked/views/frame_00003").glob("*.mask.png")}

@@ -76,6 +76,18 @@ def test_scores_are_broken_down_by_object_sentence_and_view():
     assert [entry["IoU"] for entry in tables["cases"]] == [0.2, 0.4, 0.9]
 
 
+def test_a_category_of_two_objects_has_no_training_sentences():
+    def view(*objects):
+        items = [SimpleNamespace(category=name, sentences=said) for name, said in objects]
+        return SimpleNamespace(objects=items)
+
+    train = [view(("cup", ["a cup"]), ("fork", ["a fork"])), view(("cup", ["a mug"]))]
+    scene = SimpleNamespace(train=train, test=[])
+    assert training_sentences(scene) == {"cup": ["a cup", "a mug"], "fork": ["a fork"]}
+    scene.test = [view(("cup", ["left"]), ("cup", ["right"]))]
+    assert training_sentences(scene) == {"fork": ["a fork"]}
+
+
 def test_objects_without_a_category_go_by_their_first_sentence():
     assert case(category=None, sentence="the thing").category == "the thing"
 

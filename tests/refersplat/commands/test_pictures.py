@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.orbit import circle, look_at_point
+from refersplat.gaussians import Gaussians
+from refersplat.orbit import circle, film
 from refersplat.overlay import (
     MARK,
     add_caption,
@@ -80,14 +81,9 @@ def cameras(centre, count=7):
     return found
 
 
-def test_the_point_that_all_cameras_look_at_is_found():
-    centre = torch.tensor([0.5, -0.2, 1.0])
-    assert_close(look_at_point(cameras(centre)), centre, rtol=0, atol=1e-4)
-
-
 def test_the_flight_goes_around_that_point_and_looks_at_it():
     centre = torch.tensor([0.5, -0.2, 1.0])
-    flight = circle(cameras(centre), 8)
+    flight = circle(cameras(centre), 8, torch.zeros(5, 3))
     positions = torch.stack([camera.position for camera in flight])
     distances = (positions - centre).norm(dim=1)
     assert_close(distances, distances[:1].expand(8), rtol=1e-4, atol=1e-4)
@@ -102,11 +98,27 @@ def test_the_flight_goes_around_that_point_and_looks_at_it():
         assert rotation[1, 1] > 0.5  # the picture is not upside down
 
 
-def test_cameras_that_all_look_the_same_way_still_make_a_flight():
-    parallel = [
-        Camera(torch.eye(4), 50.0, 50.0, 20.0, 15.0, 40, 30),
-        Camera(torch.eye(4).index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(1.0)),
-               50.0, 50.0, 20.0, 15.0, 40, 30),
-    ]  # fmt: skip
-    for camera in circle(parallel, 3):
-        assert camera.world_to_camera.isfinite().all()
+@pytest.mark.parametrize("count", [1, 6])
+def test_cameras_that_all_look_the_same_way_fly_around_what_is_there(count):
+    means = torch.tensor([[0.2, 0.0, 5.0]]).repeat(9, 1)
+    parallel = []
+    for x in range(count):
+        pose = torch.eye(4)
+        pose[0, 3] = -0.1 * x
+        parallel.append(Camera(pose, 50.0, 50.0, 20.0, 15.0, 40, 30))
+    for camera in circle(parallel, 3, means):
+        x, y, z = (camera.world_to_camera[:3, :3] @ means[0]) + camera.world_to_camera[:3, 3]
+        assert max(abs(x), abs(y)) < 1e-4
+        assert 4 < z < 6
+
+
+def test_a_video_that_was_not_written_whole_is_not_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr("refersplat.orbit._count_frames", lambda path: 2)
+    gaussians = Gaussians(
+        *(torch.zeros(1, 3), torch.zeros(1, 3), torch.ones(1, 4), torch.zeros(1)),
+        torch.zeros(1, 16, 3),
+    )
+    with pytest.raises(OSError, match="cannot be written whole") as raised:
+        film(tmp_path / "a.mp4", gaussians, cameras(torch.zeros(3)), 3, torch.zeros(3))
+    assert raised.value.filename == str(tmp_path / "a.mp4")
+    assert list(tmp_path.iterdir()) == []

@@ -41,6 +41,10 @@ def frame(**changes):
     return transforms(lambda record: record["frames"][1].update(changes))
 
 
+def huge_photo(small):
+    Image.new("1", (20000, 15000)).save(small.path / "images" / small.names[1])
+
+
 def same_name_twice(small):
     small.names[1] = small.names[0]
     small.write_colmap()
@@ -100,6 +104,11 @@ CASES = [
         (r"images\.bin: image frame_00003\.png", "expected the image", "none of 3", "copy"),
     ),
     case("wrong image folder", lambda s: None, ("photos: no such folder",), {"images": "photos"}),
+    case(
+        "image of 300 million pixels",
+        huge_photo,
+        (r"frame_00002\.png: cannot be read as an image", "decompression bomb", COPY),
+    ),
     case(
         "image cut short",
         lambda s: s.cut("images/frame_00002.png", -40),

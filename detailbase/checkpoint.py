@@ -30,22 +30,42 @@ def build(options: NetworkConfig, text_dim: int) -> DetailBase:
 
 
 def load_network(
-    options: NetworkConfig, encoder: TextEncoder, path: Path, device: torch.device
+    config: Config, encoder: TextEncoder, path: Path, device: torch.device
 ) -> DetailBase:
     """The network with the weights of a checkpoint, ours or a published one.
 
     Raises:
-        InputError: The checkpoint cannot be read, does not fit, or was learned with other text.
+        InputError: The checkpoint cannot be read, does not fit, or was learned with other text or
+            other options.
     """
-    network = build(options, encoder.dim)
+    network = build(config.network, encoder.dim)
     load_weights(network, path)
-    learned_with = torch.load(path, map_location="cpu", weights_only=True).get("encoder")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    _check_learned_with(config, state.get("config"), path)
+    learned_with = state.get("encoder")
     if isinstance(learned_with, str) and learned_with != encoder.identity:
         raise InputError(
             f"{path}: was learned with the text of {learned_with}, --text.encoder gives that of "
             f"{encoder.identity}; use the config of the run that made it"
         )
     return network.to(device).eval()
+
+
+def _check_learned_with(config: Config, learned: Any, path: Path) -> None:
+    """Refuses options that the weights fit, but were not learned with."""
+    if not isinstance(learned, dict):
+        return
+    now = to_mapping(config)
+    pairs = {f"network.{name}": (value, now["network"][name]) for name, value in
+             learned.get("network", {}).items() if name in now["network"]}  # fmt: skip
+    size = "voxels_per_metre"
+    pairs[f"data.{size}"] = (learned.get("data", {}).get(size), now["data"][size])
+    for name, (was, is_now) in pairs.items():
+        if was is not None and was != is_now:
+            raise InputError(
+                f"--{name}: {path} was learned with {was!r}, got {is_now!r}; give --config the "
+                "config.yaml of the run that made it"
+            )
 
 
 def running_mean(keep: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:

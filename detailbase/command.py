@@ -10,6 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from detailbase.config import Config
+from detailbase.data.clouds import NUM_CLASSES
 from native import backend
 from runs.config import config_file, differences, load_yaml, parse, save_yaml
 from runs.errors import InputError
@@ -22,7 +23,7 @@ NEWEST = "newest"
 """What --resume means without a file."""
 
 RANGES: dict[str, tuple[float, float]] = {
-    "seed": (0, math.inf),
+    "seed": (0, 2**32 - 1),
     "data.voxels_per_metre": (1, 1000),
     "data.scenes_per_batch": (1, math.inf),
     "data.max_sentences": (1, math.inf),
@@ -59,9 +60,10 @@ RANGES: dict[str, tuple[float, float]] = {
 CHANGEABLE = (
     *("work_dir", "resume", "checkpoint", "shuffled_words"),
     *("data.root", "data.prepared", "data.split", "data.test_sentences", "data.workers"),
-    *("text.cache", "device", "train.checkpoint_every"),
+    *("text.cache", "device", "deterministic", "train.checkpoint_every"),
 )
-"""Options that a run may be gone on with when they differ: its result does not depend on them."""
+"""Options that a run may be gone on with when they differ: they do not change what is computed,
+only where and how much of it is kept."""
 
 
 def read_options(argv: Sequence[str], program: str, description: str) -> Config:
@@ -95,11 +97,20 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
                 f"--resume: the run in {state.parent} has {differing[0]} {was!r}, now it is "
                 f"{now!r}; leave the option out, or start another run"
             )
+    check_backend()
+    return config
+
+
+def check_backend() -> None:
+    """Loads the ops.
+
+    Raises:
+        InputError: They are not to be had as the environment wants them.
+    """
     try:
         backend(MODEL)
     except (ValueError, ImportError) as error:
         raise InputError(str(error)) from error
-    return config
 
 
 def check(config: Config) -> None:
@@ -110,7 +121,7 @@ def check(config: Config) -> None:
     """
     for name, (low, high) in RANGES.items():
         value = attrgetter(name)(config)
-        if not low <= value <= high:
+        if not low <= value <= high or math.isinf(value):
             expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
             raise InputError(f"--{name}: expected {expected}, got {value}; change it")
     network, drops = config.network, config.train.lr_drops
@@ -122,6 +133,11 @@ def check(config: Config) -> None:
     if len(network.channels) < 2 or min(network.channels) < 1:
         raise InputError(
             f"--network.channels: expected two widths or more, got {network.channels}; name them"
+        )
+    if 0 < network.classes < NUM_CLASSES:
+        raise InputError(
+            f"--network.classes: expected 0 or at least {NUM_CLASSES}, got {network.classes}; "
+            "change it"
         )
     if list(drops) != sorted(drops) or any(not 0 < drop <= 1 for drop in drops):
         raise InputError(

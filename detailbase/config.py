@@ -58,6 +58,9 @@ class DataConfig:
     """Descriptions of a scan that are answered at once."""
     max_points: int = 2_500_000
     """Larger scans are cropped in training, and refused in evaluation."""
+    superpoints: Literal["scannet", "area"] = "scannet"
+    """How detailbase.predict cuts a mesh into superpoints: as those were that the network learned
+    with. ``scannet`` repeats ScanNet's own program, ``area`` weighs normals by area."""
     workers: int = 2
     """Processes that read ahead; the result does not depend on them."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -95,7 +98,8 @@ class NetworkConfig:
     """Learned dimensions of a space in which superpoints of one object come together; the decoder
     is then told what the object is as a whole. 0 as published."""
     classes: int = 20
-    """Predict ScanNet's classes of superpoints beside the masks, in training; 0 as published."""
+    """Predict ScanNet's 20 classes of superpoints beside the masks, in training; 0, as published,
+    for not."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,9 @@ class Config:
     """Of weights, order and augmentation."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one."""
+    deterministic: bool = False
+    """On a GPU add up in a fixed order, too, so that the same seed gives the same bits; slower. On
+    CPUs it is so anyway."""
     precision: Literal["highest", "high", "medium"] = "highest"
     """Of products of float32, as PyTorch names it: ``high`` is tf32 on a GPU, ``medium`` bfloat16,
     also on processors that multiply it."""

@@ -23,17 +23,18 @@ from detailbase.command import (
     results_folder,
 )
 from detailbase.config import Config, DataConfig
-from detailbase.data.clouds import load_cloud
+from detailbase.data.clouds import NONE, load_cloud
 from detailbase.data.dataset import Batches, find_clouds
 from detailbase.data.references import Reference
 from detailbase.data.sources import prepared_folder, read_split
-from detailbase.metrics import Row, best_iou, by_kind, by_scene, iou, ious_by_name, summarize
+from detailbase.metrics import Row, by_kind, by_scene, iou, ious_by_name, oracle_iou, summarize
 from detailbase.model.network import DetailBase
 from detailbase.report import table
 from detailbase.sentences import Sentences
 from native import backend
 from runs.config import to_mapping
 from runs.device import choose_device
+from runs.errors import InputError
 from runs.progress import Progress
 from runs.results import peak_memory_mib, provenance, save_results
 
@@ -54,7 +55,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     With shuffled words the files are ``results_shuffled_words.json`` and so on, beside the others.
 
     Raises:
-        InputError: A file is absent or wrong.
+        InputError: A file is absent or wrong, or the checkpoint is of other options.
     """
     start = time.perf_counter()
     torch.set_float32_matmul_precision(config.precision)
@@ -65,7 +66,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     if config.shuffled_words:
         asked = [shuffled(reference, config.seed) for reference in asked]
     sentences = Sentences.encode(config.text, asked, device)
-    network = load_network(config.network, sentences.encoder, checkpoint, device)
+    network = load_network(config, sentences.encoder, checkpoint, device)
     rows = []
     with Progress("phrases", sum(len(one.phrases) for one in asked)) as progress:
         for row in score(network, asked, scans, sentences, config.data, device):
@@ -88,7 +89,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         "encoder": {"name": sentences.encoder.name, "identity": sentences.encoder.identity},
         "backbone_lr_scale": config.train.backbone_lr_scale,
         "seed": config.seed,
-        **provenance(backend("detailbase")),
+        **provenance(backend("detailbase", device)),
         "device": str(device),
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_mib": round(peak_memory_mib(), 1),
@@ -109,10 +110,14 @@ def score(
     options: DataConfig,
     device: torch.device,
 ) -> Iterator[Row]:
-    """Each phrase's IoU on the points of its scan."""
+    """Each phrase's IoU on the points of its scan.
+
+    Raises:
+        InputError: A scan is broken, or was prepared without its objects.
+    """
     network.eval()
     options = dataclasses.replace(options, max_sentences=options.test_sentences)
-    first = 0
+    first = absent = 0
     for loaded in Batches(references, scans, options).loader():
         batch = loaded.to(device)
         for index, (probability, _) in enumerate(answer(network, batch, sentences)):
@@ -121,17 +126,31 @@ def score(
             scene = batch.scene_of_sentence[sentence]
             begin, end = batch.point_starts[scene : scene + 2]
             low, high = batch.superpoint_starts[scene : scene + 2]
+            if batch.phrases[index].object_ids and not target.any():
+                absent += 1
+                if (batch.instances[begin:end] == NONE).all():
+                    raise InputError(
+                        f"{scans}: {reference.scene_id} was prepared without objects, so nothing "
+                        "can be scored there; prepare it again with --force once its segs.json "
+                        "and aggregation.json are there"
+                    )
             yield Row(
                 *(reference.scene_id, reference.object_id, reference.ann_id),
                 key=batch.phrases[index].key,
                 sentence=first + sentence,
                 iou=iou(probability >= THRESHOLD, target),
-                best_iou=best_iou(batch.superpoints[begin:end] - low, high - low, target),
+                oracle=oracle_iou(batch.superpoints[begin:end] - low, high - low, target),
                 num_words=len(reference.words),
                 num_phrases=len(reference.phrases),
                 kind=reference.kind,
             )
         first += len(batch.references)
+    if absent:
+        log.warning(
+            "%d phrases name objects that have no points in their scans: there an empty mask "
+            "counts as right",
+            absent,
+        )
 
 
 def with_kinds(references: Sequence[Reference], dataset: str, scans: Path) -> list[Reference]:

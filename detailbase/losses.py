@@ -62,7 +62,7 @@ def loss(
     scores = _unshortened(predictions.scores[:, sentences, queries].T)  # [P, R]
 
     cross_entropy, dice = mask_losses(logits, target, is_real, balance)
-    score = score_loss(scores, iou((logits >= 0) & is_real, target > 0))
+    score = score_loss(scores, overlap((logits >= 0) & is_real, target > 0))
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     return Losses(total, cross_entropy, dice, score)
 
@@ -134,7 +134,7 @@ def score_loss(
     return error.sum(dim=0) / is_good.sum(dim=0).clamp(min=1)
 
 
-def iou(
+def overlap(
     masks: Tensor,  # [P, S, R] bool
     target: Tensor,  # [P, S, 1] bool
 ) -> Tensor:  # [P, R]

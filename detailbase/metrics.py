@@ -27,7 +27,7 @@ class Row(NamedTuple):
     sentence: int
     """Number of the description among those that are scored."""
     iou: float
-    best_iou: float
+    oracle: float
     """The best that superpoints allow."""
     num_words: int
     num_phrases: int
@@ -40,7 +40,7 @@ def iou(mask: Tensor, target: Tensor) -> float:  # [N] bool, [N] bool
     return int((mask & target).sum()) / either if either else 1.0
 
 
-def best_iou(superpoints: Tensor, count: int, target: Tensor) -> float:  # [N], S, [N] bool
+def oracle_iou(superpoints: Tensor, count: int, target: Tensor) -> float:  # [N], S, [N] bool
     """The greatest IoU with ``target`` of any union of superpoints.
 
     It is reached by taking superpoints in the order of their share of the target, up to some one:
@@ -71,7 +71,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, float]:
         "acc@0.25": _mean(row.iou >= 0.25 for row in rows),
         "acc@0.5": _mean(row.iou >= 0.5 for row in rows),
         "smIoU": _mean(_mean(ious) for ious in sentences.values()),
-        "oracle": _mean(row.best_iou for row in rows),
+        "oracle": _mean(row.oracle for row in rows),
         "phrases": len(rows),
         "sentences": len(sentences),
     }

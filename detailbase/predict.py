@@ -19,7 +19,7 @@ from plyfile import PlyData, PlyElement
 
 from detailbase import answering
 from detailbase.checkpoint import load_network
-from detailbase.command import RESOLVED
+from detailbase.command import RESOLVED, check, check_backend
 from detailbase.config import Config
 from detailbase.data.dataset import make_batch
 from detailbase.data.references import Phrase, Reference, split_words
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 DEMO = Path(__file__).parents[1] / "data" / "demo" / "room" / "best.pth"
 """The checkpoint that comes with the repository: a small network, for synthetic rooms."""
+LONGEST_NAME = 60
 
 
 def main(argv: Sequence[str]) -> None:
@@ -59,14 +60,19 @@ def main(argv: Sequence[str]) -> None:
     if args.max_points < 1:
         raise InputError(f"--max_points: expected at least 1, got {args.max_points}")
     torch.set_float32_matmul_precision(args.precision)
+    check_backend()
     config = options_of(args.checkpoint, args.config)
+    for text in (args.sentence, *(args.phrases or ())):
+        if any(not (c.isprintable() or c.isspace()) for c in text):  # bytes that are no text
+            raise InputError(f"sentence: expected words, got {text!a}; write it as plain text")
     words = split_words(args.sentence)
     phrases = given_phrases(words, args.phrases) if args.phrases else find_phrases(words)
     if not phrases:
         raise InputError(
             f"sentence: found no noun phrase in {args.sentence!r}; give them by --phrases"
         )
-    scan = read_scan_file(args.scan, args.unit, args.up, args.max_points)
+    rule = config.data.superpoints
+    scan = read_scan_file(args.scan, args.unit, args.up, args.max_points, rule)
     if len(scan.rows) < scan.total:
         log.warning(
             "%s: has %d points; %d are left out (--max_points)",
@@ -80,9 +86,9 @@ def given_phrases(words: Sequence[str], phrases: Sequence[str]) -> list[tuple[in
     """Where each phrase stands in the sentence; its last word is its head.
 
     Raises:
-        InputError: One is not in the sentence.
+        InputError: One is not in the sentence, or not so often.
     """
-    found = []
+    found: list[tuple[int, str]] = []
     for phrase in phrases:
         wanted = split_words(phrase)
         places = [
@@ -90,12 +96,14 @@ def given_phrases(words: Sequence[str], phrases: Sequence[str]) -> list[tuple[in
             for start in range(len(words) - len(wanted) + 1)
             if wanted and list(words[start : start + len(wanted)]) == wanted
         ]
-        if not places:
+        said = sum(split_words(other) == wanted for _, other in found)  # the same words again
+        if len(places) <= said:
+            often = f"only {said} times" if said else "not"
             raise InputError(
-                f"--phrases: {phrase!r} is not in the sentence {' '.join(words)!r}; "
+                f"--phrases: {phrase!r} is {often} in the sentence {' '.join(words)!r}; "
                 "give it as it stands there"
             )
-        found.append((places[0] + len(wanted) - 1, phrase))
+        found.append((places[said] + len(wanted) - 1, phrase))
     return found
 
 
@@ -117,7 +125,10 @@ def predict(
     reference = Reference("scan", "0", tuple(words), tuple(asked))
     on = choose_device(device)
     sentences = Sentences.encode(config.text, [reference], on)
-    network = load_network(config.network, sentences.encoder, checkpoint, on)
+    for phrase, (_, text) in zip(asked, phrases, strict=True):
+        if not sentences.reaches(reference.words, phrase.query):
+            log.warning("%r stands behind what the language model reads: nothing is marked", text)
+    network = load_network(config, sentences.encoder, checkpoint, on)
     batch = make_batch([scan.cloud], [[reference]], config.data).to(on)
     answers = list(answering.answer(network, batch, sentences))
     masks = [(probability >= answering.THRESHOLD).cpu().numpy() for probability, _ in answers]
@@ -140,7 +151,9 @@ def options_of(checkpoint: Path, config: Path | None = None) -> Config:
             f"--config: {path}: no such file, so nothing says how the network of {checkpoint} is "
             "built; name the config that it was trained with"
         )
-    return load_yaml(path, Config)
+    options = load_yaml(path, Config)
+    check(options)
+    return options
 
 
 def write(
@@ -152,9 +165,11 @@ def write(
     scores: Sequence[float],
 ) -> None:
     """A coloured cloud for each phrase, all masks as JSON, and the picture."""
+    _remove_former(out)
     entries = []
     for index, ((head, text), mask, score) in enumerate(zip(phrases, masks, scores, strict=True)):
-        name = f"{index:02d}_{re.sub(r'[^a-z0-9]+', '_', text.lower()).strip('_') or 'phrase'}.ply"
+        words = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:LONGEST_NAME] or "phrase"
+        name = f"{index:02d}_{words}.ply"
         write_cloud(out / name, scan.vertices, marked(scan.colors, [mask], [index]), mask)
         points = scan.rows[mask].tolist()
         entries.append(
@@ -179,14 +194,33 @@ def write(
     log.info("%s shows them, masks.json beside it lists their points", out / "picture.png")
 
 
+def _remove_former(out: Path) -> None:
+    """Removes the clouds of another answer, as the masks.json that lies there names them."""
+    try:
+        former = json.loads((out / "masks.json").read_text(encoding="utf-8"))
+        names = [Path(entry["file"]).name for entry in former["phrases"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names:
+        if name.endswith(".ply"):
+            (out / name).unlink(missing_ok=True)
+
+
 def write_cloud(
     path: Path,
-    vertices: np.ndarray,  # [N, 3] float32
+    vertices: np.ndarray,  # [N, 3] float64
     colors: np.ndarray,  # [N, 3] uint8
     mask: np.ndarray,  # [N] bool
 ) -> None:
-    """A binary PLY file of coloured points, each with ``selected`` 0 or 1."""
-    names = [*((axis, "f4") for axis in "xyz"), *((c, "u1") for c in ("red", "green", "blue"))]
+    """A binary PLY file of coloured points, each with ``selected`` 0 or 1.
+
+    Places are of 32 bits where these tell them exactly.
+    """
+    is_exact = (vertices.astype(np.float32) == vertices).all()
+    names = [
+        *((axis, "f4" if is_exact else "f8") for axis in "xyz"),
+        *((c, "u1") for c in ("red", "green", "blue")),
+    ]
     rows = np.empty(len(vertices), dtype=[*names, ("selected", "u1")])
     for index, axis in enumerate("xyz"):
         rows[axis] = vertices[:, index]

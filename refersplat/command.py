@@ -49,7 +49,14 @@ RANGES: dict[str, tuple[float, float]] = {
 """Least and greatest value of options; learning rates are at least 0. None may be infinite."""
 
 CHANGEABLE = (
-    *("model_path", "resume", "device", "data.image_cache_gb", "rgb.checkpoint_every"),
+    *(
+        "model_path",
+        "resume",
+        "device",
+        "deterministic",
+        "data.image_cache_gb",
+        "rgb.checkpoint_every",
+    ),
     *("text.cache", "train.threshold", "train.cache_gb", "train.checkpoint_every"),
     *("render.split", "render.views", "render.sentence", "render.orbit", "render.frames"),
 )

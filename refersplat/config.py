@@ -176,6 +176,9 @@ class Config:
     """Go on where a stopped run left off."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one."""
+    deterministic: bool = False
+    """On a GPU add up in a fixed order, too, so that the same seed gives the same bits; slower. On
+    CPUs it is so anyway."""
     data: DataConfig = field(default_factory=DataConfig)
     rgb: RgbConfig = field(default_factory=RgbConfig)
     text: TextConfig = field(default_factory=TextConfig)

@@ -69,7 +69,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             "encoder": {"name": answers.encoder.name, "identity": answers.encoder.identity},
             "seed": config.seed,
             "setting": config.train.setting,
-            **provenance(backend("refersplat")),
+            **provenance(backend("refersplat", answers.gaussians.means.device)),
             "config": to_mapping(config),
         }
         draw_report(out / REPORT, cases, answers)

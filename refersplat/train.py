@@ -13,7 +13,7 @@ from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.gaussians import Gaussians
 from refersplat.supervision import supervise
-from runs.device import choose_device
+from runs.device import choose_device, fix_order_of_sums
 from runs.results import Stopwatch
 from text_encoder import make_encoder
 
@@ -33,6 +33,7 @@ def train(config: Config) -> None:
     Raises:
         InputError: Something that a stage needs is wrong; the later stages' are looked at first.
     """
+    fix_order_of_sums(config.deterministic)
     out, device = Path(config.model_path), choose_device(config.device)
     scene = load_scene(config.data)
     for warning in scene.warnings:

@@ -49,9 +49,9 @@ has_prepared() {
   compgen -G "$1/train/*_refer.pth" > /dev/null || compgen -G "$1/val/*_refer.pth" > /dev/null
 }
 
-# Prepares what is not prepared yet.
+# prepare_scans SPLIT: prepares what is not prepared yet.
 prepare_scans() {
   if [[ -n "$HAS_SCANS" ]]; then
-    python scripts/prepare_scannet.py --root "$DATA" --out "$PREPARED"
+    python scripts/prepare_scannet.py --root "$DATA" --out "$PREPARED" --split "$1"
   fi
 }

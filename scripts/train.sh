@@ -7,6 +7,6 @@ source scripts/detailrefer.sh
 find_dataset "train val" "$@"
 source scripts/venv.sh
 use_venv
-prepare_scans
+prepare_scans all
 python train.py --config configs/detailbase/detailrefer.yaml \
   --data.root "$DATA" --data.prepared "$PREPARED" ${OPTIONS[@]+"${OPTIONS[@]}"}

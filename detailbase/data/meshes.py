@@ -13,13 +13,17 @@ from runs.errors import InputError
 TRIANGLES = {"face": {"vertex_indices": 3, "vertex_index": 3}}
 COLORS = ("red", "green", "blue")
 GREY = 127
+NEARLY_ONE = 1.01
+"""Colours from 0 to 1 that were interpolated may go a little beyond."""
+DARKEST = 8
+"""No scan whose colours reach to 255 is as dark as this everywhere."""
 
 
 class Mesh(NamedTuple):
     """A scanned surface."""
 
     vertices: np.ndarray
-    """[N, 3] float32."""
+    """[N, 3] float64: places on the globe need more digits than float32 has."""
     colors: np.ndarray
     """[N, 3] uint8."""
     faces: np.ndarray
@@ -37,7 +41,7 @@ def read_mesh(path: Path) -> Mesh:
     """
     ply = read_ply(path)
     vertex = vertices_of(ply, path)
-    vertices = _columns(vertex, path, "xyz").astype(np.float32)
+    vertices = _columns(vertex, path, "xyz")
     if not len(vertices):
         raise InputError(f"{path}: has no vertices; scan or copy it again")
     _check_finite(path, vertices, "its place")
@@ -94,16 +98,21 @@ def _colors(vertex: PlyElement, path: Path) -> np.ndarray:
         return np.full((len(vertex.data), 3), GREY, dtype=np.uint8)
     colors = _columns(vertex, path, COLORS)
     _check_finite(path, colors, "its colour")
-    is_share = vertex.data[COLORS[0]].dtype.kind == "f" and colors.max(initial=0) <= 1
-    if is_share:
-        colors = (colors * 255).round()
+    is_float = vertex.data[COLORS[0]].dtype.kind == "f"
+    if is_float and colors.max(initial=0) <= NEARLY_ONE:
+        colors = colors.clip(max=1) * 255
+    elif is_float and colors.max(initial=0) < DARKEST:
+        raise InputError(
+            f"{path}: its colours reach up to {colors.max():g}, which is neither 0 to 1 nor 0 to "
+            "255; export it with colours of 8 bits"
+        )
     if not 0 <= colors.min(initial=0) <= colors.max(initial=0) <= 255:
         row = int(np.flatnonzero(((colors < 0) | (colors > 255)).any(axis=1))[0])
         raise InputError(
             f"{path}: vertex {row}: its colour must be 0 to 255, or 0 to 1 in floating point, got "
             f"{vertex.data[list(COLORS)][row].item()}; export it with colours of 8 bits"
         )
-    return colors.astype(np.uint8)
+    return colors.round().astype(np.uint8)
 
 
 def _check_finite(path: Path, rows: np.ndarray, name: str) -> None:
@@ -126,9 +135,9 @@ def _faces(ply: PlyData, path: Path, count: int) -> np.ndarray:
             f"{path}: its faces have no vertex_indices, only {', '.join(known)}; export it again"
         )
     corners = ply["face"][name]
-    if corners.dtype == object:
+    if corners.dtype == object and all(c.dtype.kind in "iu" for c in corners):
         fans = [(c[0], c[i], c[i + 1]) for c in corners for i in range(1, len(c) - 1)]
-        corners = np.array(fans).reshape(-1, 3)
+        corners = np.array(fans, dtype=np.int64).reshape(-1, 3)
     faces = corners.astype(np.int64)
     if faces.ndim != 2 or corners.dtype.kind not in "iu":
         raise InputError(f"{path}: vertex_indices must be lists of vertex numbers; export it again")

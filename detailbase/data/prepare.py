@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from detailbase.data.clouds import SUFFIX, save_cloud
-from detailbase.data.scannet import SEGMENTS, read_scan
+from detailbase.data.scannet import OBJECTS, SEGMENTS, missing_files, read_scan
 from runs.errors import InputError
 from runs.progress import Progress
 
@@ -46,7 +46,7 @@ class Summary(NamedTuple):
     kept: list[str]
     """Those that there were already."""
     missing: dict[str, str]
-    """What some were prepared without."""
+    """What some of both lack."""
     broken: dict[str, str]
     """What is wrong with those that were not."""
 
@@ -107,7 +107,11 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
     """
     summary = Summary([], [], {}, {})
     todo = [scan for scan in scans if force or not scan.out.is_file()]
-    summary.kept.extend(sorted({s.folder.name for s in scans} - {s.folder.name for s in todo}))
+    for scan in scans:
+        if scan not in todo:
+            summary.kept.append(scan.folder.name)
+            if scan.folder.is_dir() and (missing := missing_files(scan.folder)):
+                summary.missing[scan.folder.name] = tell_missing(scan, missing)
     if not todo:
         return summary
     # The processes share the cores: each keeps to one.
@@ -148,9 +152,12 @@ def prepare_scan(scan: Scan) -> Outcome:
         return Outcome(error=str(error))
     except OSError as error:
         return Outcome(error=f"{error.filename or scan.folder}: {error.strerror or error}")
-    if not missing:
-        return Outcome()
+    return Outcome(missing=tell_missing(scan, missing) if missing else "")
+
+
+def tell_missing(scan: Scan, missing: Sequence[str]) -> str:
+    """What a scan lacks, and what that means."""
     text = f"{scan.folder}: has no {', '.join(missing)}"
     if SEGMENTS in missing:
-        text += "; its superpoints are computed, its objects unknown"
-    return Outcome(missing=text)
+        return text + "; its superpoints are computed, its objects unknown"
+    return text + ("; its objects are unknown" if OBJECTS in missing else "")

@@ -124,7 +124,9 @@ class Record:
     def objects(self, name: str, value: Any) -> tuple[int, ...]:
         """Ids of objects; numbers, perhaps written as text."""
         if isinstance(value, list):
-            ids = [int(x) if isinstance(x, str) and x.isdecimal() else x for x in value]
+            ids = [
+                int(x) if isinstance(x, str) and re.fullmatch(r"\d{1,10}", x) else x for x in value
+            ]
             if all(type(x) is int and 0 <= x < 2**31 for x in ids):
                 return tuple(sorted(set(ids)))
         raise self.error(name, "a list of object ids", value)
@@ -140,6 +142,8 @@ def _detailrefer(record: Record) -> Reference:
     for key, value in named.items():
         if not re.fullmatch(r"-1|\d{1,6}", key) or int(key) >= len(words):
             raise record.error(f"t2o[{key!r}]", f"a word's index below {len(words)}, or -1", key)
+        if any(phrase.query == int(key) + 1 for phrase in phrases):
+            raise record.error("t2o", f"the word {int(key)} once", key)
         phrases.append(Phrase(str(int(key)), record.objects(f"t2o[{key!r}]", value)))
     phrases.sort(key=lambda phrase: phrase.query)
     return Reference(*_names(record), words, tuple(phrases), object_id=_object(record))

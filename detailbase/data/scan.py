@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from detailbase.data.clouds import NONE, Cloud
+from detailbase.data.clouds import LARGEST, NONE, Cloud
 from detailbase.data.meshes import read_mesh
 from detailbase.ops import cloud_superpoints, mesh_superpoints
 from runs.errors import InputError
@@ -24,8 +24,8 @@ UPS = {
     "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
 }
 """What turns each axis up, as the rows of a rotation."""
-SMALLEST, LARGEST = 0.1, 200.0
-"""Metres that a scan reaches from end to end; others are in another unit."""
+SMALLEST = 0.1
+"""Metres that a scan reaches from end to end at least."""
 
 
 class Scan(NamedTuple):
@@ -33,7 +33,7 @@ class Scan(NamedTuple):
 
     cloud: Cloud
     vertices: np.ndarray
-    """[N, 3] float32, the kept points as they stand in the file."""
+    """[N, 3] float64, the kept points as they stand in the file."""
     colors: np.ndarray
     """[N, 3] uint8."""
     rows: np.ndarray
@@ -43,7 +43,12 @@ class Scan(NamedTuple):
 
 
 def read_scan_file(
-    path: Path, unit: str = "m", up: str = "z", max_points: int = 1_000_000, seed: int = 0
+    path: Path,
+    unit: str = "m",
+    up: str = "z",
+    max_points: int = 1_000_000,
+    rule: Literal["area", "scannet"] = "area",
+    seed: int = 0,
 ) -> Scan:
     """Reads a scan, puts it upright in metres, and finds its superpoints.
 
@@ -53,6 +58,7 @@ def read_scan_file(
         up: One of ``UPS``.
         max_points: Of a larger scan so many points are kept, chosen at random; its faces are then
             of no use.
+        rule: By which :func:`mesh_superpoints` cuts a mesh.
         seed: Of that choice.
 
     Raises:
@@ -64,20 +70,34 @@ def read_scan_file(
     if total > max_points:
         rows = np.sort(np.random.default_rng(seed).choice(total, max_points, replace=False))
     vertices, colors = mesh.vertices[rows], mesh.colors[rows]
-    centred = vertices.astype(np.float64) - vertices.astype(np.float64).mean(axis=0)
-    xyz = centred * UNITS[unit] @ np.array(UPS[up], dtype=np.float64).T
+    xyz = (vertices - vertices.mean(axis=0)) * UNITS[unit] @ np.array(UPS[up], dtype=np.float64).T
     extent = float((xyz.max(axis=0) - xyz.min(axis=0)).max())
     if not SMALLEST <= extent <= LARGEST:
-        raise InputError(
-            f"{path}: reaches over {extent:.3g} m if its unit is {unit}, expected {SMALLEST:g} to "
-            f"{LARGEST:g}; give --unit {' or '.join(name for name in UNITS if name != unit)}"
-        )
+        raise InputError(_wrong_extent(path, extent, unit))
     places = torch.from_numpy(xyz.astype(np.float32))
-    if len(mesh.faces) and len(rows) == total:
-        superpoints = mesh_superpoints(places, torch.from_numpy(mesh.faces))
+    # A cloud with a few stray faces is no mesh: each of its other points would stay alone.
+    is_mesh = len(rows) == total and len(np.unique(mesh.faces)) > total / 2
+    if is_mesh:
+        superpoints = mesh_superpoints(places, torch.from_numpy(mesh.faces), rule=rule)
     else:
         superpoints = cloud_superpoints(places)
     nothing = torch.full((len(places),), NONE)
     rgb = torch.from_numpy(colors).float() / 127.5 - 1
     cloud = Cloud(places, rgb, superpoints, nothing, nothing)
     return Scan(cloud, vertices, colors, rows, total)
+
+
+def _wrong_extent(path: Path, extent: float, unit: str) -> str:
+    """What to say of a scan whose size makes no sense."""
+    if not extent:
+        return f"{path}: all its points are at one place; scan or export it again"
+    fits = [
+        other
+        for other, metres in UNITS.items()
+        if SMALLEST <= extent / UNITS[unit] * metres <= LARGEST
+    ]
+    advice = f"give --unit {' or '.join(fits)}" if fits else "give it in metres"
+    return (
+        f"{path}: reaches over {extent:.3g} m if its unit is {unit}, expected {SMALLEST:g} to "
+        f"{LARGEST:g}; {advice}"
+    )

@@ -44,10 +44,10 @@ def read_scan(folder: Path) -> tuple[Cloud, list[str]]:
     Raises:
         InputError: A file is broken, or does not belong to the mesh.
     """
-    paths = {name: folder / f"{folder.name}{name}" for name in (MESH, LABELS, SEGMENTS, OBJECTS)}
+    paths = _paths(folder)
     mesh = read_mesh(paths[MESH])
     count = len(mesh.vertices)
-    missing = [name for name, path in paths.items() if not path.is_file()]
+    missing = missing_files(folder)
     semantic = instances = np.full(count, NONE, dtype=np.int64)
     if LABELS not in missing:
         semantic = read_semantic(paths[LABELS], count)
@@ -58,7 +58,7 @@ def read_scan(folder: Path) -> tuple[Cloud, list[str]]:
         superpoints = torch.from_numpy(np.unique(segments, return_inverse=True)[1])
         if OBJECTS not in missing:
             instances = read_instances(paths[OBJECTS], segments)
-    xyz = torch.from_numpy(mesh.vertices).double()
+    xyz = torch.from_numpy(mesh.vertices)
     check_extent(xyz, paths[MESH])
     cloud = Cloud(
         xyz=(xyz - xyz.mean(dim=0)).float(),
@@ -70,9 +70,18 @@ def read_scan(folder: Path) -> tuple[Cloud, list[str]]:
     return cloud, missing
 
 
+def missing_files(folder: Path) -> list[str]:
+    """The endings of a scan's files that are not there."""
+    return [name for name, path in _paths(folder).items() if not path.is_file()]
+
+
+def _paths(folder: Path) -> dict[str, Path]:
+    return {name: folder / f"{folder.name}{name}" for name in (MESH, LABELS, SEGMENTS, OBJECTS)}
+
+
 def compute_superpoints(mesh: Mesh) -> Tensor:  # [N]
     """What ScanNet's own program makes of a mesh; without faces, of its points."""
-    vertices = torch.from_numpy(mesh.vertices)
+    vertices = torch.from_numpy(mesh.vertices).float()
     if len(mesh.faces):
         return mesh_superpoints(vertices, torch.from_numpy(mesh.faces), rule="scannet")
     return cloud_superpoints(vertices)
@@ -100,7 +109,7 @@ def read_segments(path: Path, count: int) -> np.ndarray:
     """[N] the segment of each vertex, in any numbering."""
     segments = _read_list(path, "segIndices")
     if not _are_numbers(segments):
-        row = next(row for row, value in enumerate(segments) if type(value) is not int)
+        row = next(row for row, value in enumerate(segments) if not _are_numbers([value]))
         raise InputError(
             f"{path}: segIndices[{row}] must be a whole number, got {short(segments[row])}; copy "
             "the file again"
@@ -129,10 +138,10 @@ def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
                 "file again"
             )
         identity = group.get("id", group.get("objectId"))
-        if type(identity) is not int or identity < 0:
+        if type(identity) is not int or not 0 <= identity < 2**31:
             raise InputError(
-                f"{where}: id must be a whole number from 0, got {short(identity)}; copy the file "
-                "again"
+                f"{where}: id must be a whole number from 0 to 2^31, got {short(identity)}; copy "
+                "the file again"
             )
         members = group.get("segments")
         if not isinstance(members, list) or not _are_numbers(members):

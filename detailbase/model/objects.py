@@ -66,6 +66,20 @@ class Objects(nn.Module):
                 evaluation, where a scan of a phone may have tens of thousands of superpoints.
         """
         moved = self.move(features)
+        # Places and their squares need all their digits, in mixed precision, too.
+        with torch.autocast(features.device.type, enabled=False):
+            means, known, logits = self._find(features.float(), moved.float(), sums, starts)
+        found = torch.cat([features, means, self.facts(known)], dim=1)
+        return found, tuple(logits) if self.training else None
+
+    def _find(
+        self,
+        features: Tensor,  # [S, C]
+        moved: Tensor,  # [S, 3 + dims]
+        sums: Tensor,  # [S, 13]
+        starts: Sequence[int],
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:  # [S, C], [S, 37]; [S of a scene, S of it] each
+        """Each superpoint's object: the mean of its features, its facts; and the logits."""
         moved = torch.cat([moved[:, :3] + places(facts(sums)), moved[:, 3:]], dim=1) * self.scale
         logits, means, united = [], [], []
         for start, end in itertools.pairwise(starts):
@@ -84,8 +98,7 @@ class Objects(nn.Module):
             logits += [torch.cat(answers)] if answers else []
         known = facts(torch.cat(united))
         known = torch.cat([known, waves(places(known))], dim=1)
-        found = torch.cat([features, torch.cat(means), self.facts(known)], dim=1)
-        return found, tuple(logits) if self.training else None
+        return torch.cat(means), known, logits
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:  # [A, D], [B, D] -> [A, B]

@@ -29,7 +29,7 @@ def voxelize(
 
     Raises:
         ValueError: If a shape, dtype or device does not fit, or the coordinates of an axis span
-            2^21 voxels or more.
+            about 2^21 voxels or more.
     """
     check_shape("coords", coords, (None, 3))
     check_integers("coords", coords)

@@ -81,9 +81,17 @@ def build_failure(package: str) -> str:
     return ""
 
 
-def backend(package: str) -> str:
-    """What computes the ops of ``package``: ``cpu-avx512``, another variant, or ``reference``."""
-    module = load(package)
+def backend(package: str, device: torch.device | str = "cpu") -> str:
+    """What computes the ops of ``package`` on a device.
+
+    ``cpu-avx512`` or another variant, ``cuda-sm_90`` or another architecture, or ``reference``.
+    """
+    from native.cuda import kernels  # which imports what this module is a part of
+
+    device = torch.device(device)
+    if gpu := kernels(package, torch.empty(0, device=device)):
+        return gpu.name
+    module = load(package) if device.type == "cpu" else None
     return "reference" if module is None else "cpu-" + module.__name__.rpartition("_")[2]
 
 

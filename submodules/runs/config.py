@@ -240,11 +240,11 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{path}: no such config file; {hint}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).replace(f'in "{path}",', "at").split())
-        raise InputError(f"{path}: is not YAML ({reason}); correct it") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    except (yaml.YAMLError, ValueError) as error:  # 2021-13-45 looks like a date, 0b_ like a number
+        reason = " ".join(str(error).replace(f'in "{path}",', "at").split())
+        raise InputError(f"{path}: is not YAML ({reason}); correct it") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -293,7 +293,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         (kind,) = (argument for argument in arguments if argument is not type(None))
         return _convert(kind, value, where)
     if kind is float and not isinstance(value, bool):
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError):
             number = float(value)  # YAML takes 1e-3 for text
             if math.isfinite(number):
                 return number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import psutil
 import torch
 
@@ -17,12 +19,24 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
+        one = torch.ones(1, device=name)
+        one.cpu()  # a meta tensor has no values
+        return one.device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"--device: {name!r} cannot be used ({reason}); leave it at auto"
         ) from error
+
+
+def fix_order_of_sums(wanted: bool) -> None:
+    """Whether a GPU adds up in a fixed order.
+
+    PyTorch warns of what it cannot do so, where it has no other way.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
 
 
 def free_memory(device: torch.device) -> int:

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from detailbase.metrics import Row, best_iou, by_kind, by_scene, iou, ious_by_name, summarize
+from detailbase.metrics import Row, by_kind, by_scene, iou, ious_by_name, oracle_iou, summarize
 
 
 def row(sentence=0, value=0.5, **changes):
     known = {"scene_id": "scene0000_00", "object_id": "1", "ann_id": "0", "key": "2"}
-    known |= {"best_iou": 1.0, "num_words": 10, "num_phrases": 2}
+    known |= {"oracle": 1.0, "num_words": 10, "num_phrases": 2}
     return Row(**{**known, "sentence": sentence, "iou": value, **changes})
 
 
@@ -39,20 +39,20 @@ def test_the_oracle_is_the_best_of_all_unions(seed):
     unions = itertools.product([False, True], repeat=6)
     best = max(iou(torch.tensor(union)[superpoints], target) for union in unions)
     assert 0 < best < 1
-    assert best_iou(superpoints, 6, target) == pytest.approx(best, abs=1e-12)
+    assert oracle_iou(superpoints, 6, target) == pytest.approx(best, abs=1e-12)
 
 
 def test_the_oracle_of_nothing_is_nothing():
-    assert best_iou(torch.zeros(5, dtype=torch.int64), 3, torch.zeros(5).bool()) == 1
+    assert oracle_iou(torch.zeros(5, dtype=torch.int64), 3, torch.zeros(5).bool()) == 1
 
 
 def test_superpoints_without_points_do_not_matter():
     target = torch.tensor([True, True, False])
-    assert best_iou(torch.tensor([0, 0, 4]), 9, target) == 1
+    assert oracle_iou(torch.tensor([0, 0, 4]), 9, target) == 1
 
 
 def test_means_over_phrases_and_over_sentences():
-    rows = [row(0, 0.2), row(1, 0.25), row(1, 0.5), row(1, 0.9, best_iou=0.6)]
+    rows = [row(0, 0.2), row(1, 0.25), row(1, 0.5), row(1, 0.9, oracle=0.6)]
     assert summarize(rows) == pytest.approx(
         {
             "mIoU": 1.85 / 4,

@@ -11,8 +11,9 @@ from plyfile import PlyData, PlyElement
 
 from detailbase import predict
 from detailbase.checkpoint import build
-from detailbase.config import Config, NetworkConfig, TextConfig
-from runs.config import save_yaml
+from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
+from detailbase.sentences import Sentences
+from runs.config import save_yaml, to_mapping
 from runs.errors import InputError
 from text_encoder import make_encoder
 
@@ -27,7 +28,8 @@ SMALL = Config(
 def checkpoint(tmp_path):
     torch.manual_seed(0)
     network = build(SMALL.network, make_encoder("hash").dim)
-    torch.save({"format": 1, "model": network.state_dict()}, tmp_path / "best.pth")
+    state = {"format": 1, "model": network.state_dict(), "config": to_mapping(SMALL)}
+    torch.save(state, tmp_path / "best.pth")
     save_yaml(SMALL, tmp_path / "config.yaml")
     return tmp_path / "best.pth"
 
@@ -77,11 +79,35 @@ def test_thinned_scans_name_the_files_own_points(checkpoint, scan, tmp_path, cap
     assert np.array_equal(cloud["x"][cloud["selected"] == 1], chosen)
 
 
+def test_another_answer_takes_the_place_of_the_former(checkpoint, scan, tmp_path):
+    out = tmp_path / "out"
+    long = "a chair that is " + "very " * 40 + "brown"
+    for sentence, *phrases in (("a chair and a lamp",), ("a brown table",), (long, long)):
+        more = ["--phrases", *phrases] if phrases else []
+        argv = [str(scan), sentence, "-o", str(out), "--checkpoint", str(checkpoint)]
+        predict.main([*argv, *more])
+        named = {entry["file"] for entry in json.loads((out / "masks.json").read_text())["phrases"]}
+        assert {path.name for path in out.glob("*.ply")} == named
+
+
+def test_what_the_language_model_does_not_read_is_said(
+    checkpoint, scan, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(Sentences, "reaches", lambda self, words, query: query < 5)
+    argv = [str(scan), "a chair and not far from it a lamp", "-o", str(tmp_path / "out")]
+    predict.main([*argv, "--checkpoint", str(checkpoint)])
+    assert "'lamp' stands behind what the language model reads" in caplog.text
+    assert "'chair' stands behind" not in caplog.text
+
+
 def test_given_phrases_are_found_in_the_sentence():
     words = ["the", "big", "brown", "chair", "and", "the", "chair"]
     assert predict.given_phrases(words, ["brown chair"]) == [(3, "brown chair")]
     with pytest.raises(InputError, match=r"--phrases: 'red chair' is not in the sentence"):
         predict.given_phrases(words, ["red chair"])
+    assert predict.given_phrases(words, ["chair", "chair"]) == [(3, "chair"), (6, "chair")]
+    with pytest.raises(InputError, match=r"--phrases: 'chair' is only 2 times in the sentence"):
+        predict.given_phrases(words, ["chair"] * 3)
 
 
 MISTAKES = {
@@ -92,12 +118,20 @@ MISTAKES = {
     "wrong unit": (["a chair", "--unit", "mm"], "reaches over 0.00"),
     "no config": (["a chair", "--config", "none.yaml"], "--config: none.yaml: no such file"),
     "no device": (["a chair", "--device", "abacus"], "'abacus' cannot be used"),
+    "device without memory": (["a chair", "--device", "meta"], "'meta' cannot be used"),
+    "no text": (["\udcff chair"], "expected words, got '\\udcff chair'; write it as plain text"),
+    "wrong config": (["a chair", "--config", "WRONG"], "--data.voxels_per_metre: expected 1 to"),
+    "other config": (["a chair", "--config", "OTHER"], "was learned with 17.0, got 20.0; give"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_named(checkpoint, scan, tmp_path, mistake):
     words, message = MISTAKES[mistake]
+    for name, size in (("WRONG", 0.0), ("OTHER", 20.0)):
+        changed = dataclasses.replace(SMALL, data=DataConfig(voxels_per_metre=size))
+        save_yaml(changed, tmp_path / f"{name}.yaml")
+    words = [str(tmp_path / f"{w}.yaml") if w in ("WRONG", "OTHER") else w for w in words]
     argv = [str(scan), words[0], "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     with pytest.raises(InputError) as error:
         predict.main([*argv, *words[1:]])

@@ -3,34 +3,36 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from detailbase.data.meshes import read_mesh
 from detailbase.data.scan import UPS, read_scan_file
+from detailbase.ops import mesh_superpoints
 from runs.errors import InputError
 
 
-def write_box(path, scale=1.0, with_faces=True):
+def write_box(path, scale=1.0, faces=None, kind="f4", offset=(0, 0, 0)):
     """A floor of 2 x 3 m with a step of half a metre, in some unit."""
     x, y = np.meshgrid(np.linspace(0, 2, 21), np.linspace(0, 3, 31), indexing="ij")
     z = np.where(x > 1, 0.5, 0.0)
-    points = (np.stack([x, y, z], axis=-1).reshape(-1, 3) * scale).astype("f4")
-    vertices = np.empty(len(points), dtype=[(axis, "f4") for axis in "xyz"])
+    points = (np.stack([x, y, z], axis=-1).reshape(-1, 3) * scale + offset).astype(kind)
+    vertices = np.empty(len(points), dtype=[(axis, kind) for axis in "xyz"])
     for index, axis in enumerate("xyz"):
         vertices[axis] = points[:, index]
     elements = [PlyElement.describe(vertices, "vertex")]
-    if with_faces:
+    if faces != 0:
         corner = np.arange(21 * 31).reshape(21, 31)
         a, b, c, d = (corner[i : 20 + i, j : 30 + j].ravel() for i in (0, 1) for j in (0, 1))
         triangles = np.concatenate([np.stack([a, c, b], axis=1), np.stack([b, c, d], axis=1)])
-        faces = np.empty(len(triangles), dtype=[("vertex_indices", "i4", (3,))])
-        faces["vertex_indices"] = triangles
-        elements.append(PlyElement.describe(faces, "face"))
+        rows = np.empty(len(triangles[:faces]), dtype=[("vertex_indices", "i4", (3,))])
+        rows["vertex_indices"] = triangles[:faces]
+        elements.append(PlyElement.describe(rows, "face"))
     PlyData(elements).write(str(path))
     return points
 
 
-@pytest.mark.parametrize("with_faces", [True, False])
-def test_superpoints_follow_the_surface(tmp_path, with_faces):
+@pytest.mark.parametrize("faces", [None, 0], ids=["mesh", "cloud"])
+def test_superpoints_follow_the_surface(tmp_path, faces):
     path = tmp_path / "scan.ply"
-    points = write_box(path, with_faces=with_faces)
+    points = write_box(path, faces=faces)
     scan = read_scan_file(path)
     assert scan.total == len(scan.rows) == len(points)
     assert scan.cloud.xyz.mean(dim=0).abs().max() < 1e-5
@@ -72,9 +74,46 @@ def test_large_scans_are_thinned_the_same_way_each_time(tmp_path):
     assert np.array_equal(one.vertices, points[one.rows])
 
 
-@pytest.mark.parametrize(("scale", "unit"), [(1000, "m"), (1, "mm"), (1e6, "m")])
-def test_a_wrong_unit_is_seen(tmp_path, scale, unit):
+@pytest.mark.parametrize(
+    ("scale", "unit", "advice"),
+    [
+        (1000, "m", "give --unit cm or mm"),
+        (1, "mm", "give --unit m$"),
+        (1e6, "m", "give it in metres"),
+        (0, "m", "all its points are at one place"),
+    ],
+)
+def test_a_wrong_unit_is_seen(tmp_path, scale, unit, advice):
     path = tmp_path / "scan.ply"
     write_box(path, scale)
-    with pytest.raises(InputError, match=r"scan\.ply: reaches over .* give --unit"):
+    with pytest.raises(InputError, match=rf"scan\.ply: .*{advice}"):
         read_scan_file(path, unit)
+
+
+def test_places_on_the_globe_keep_their_digits(tmp_path):
+    points = write_box(tmp_path / "near.ply", kind="f8")
+    far = np.array([500_000.0, 4_649_776, 200])
+    write_box(tmp_path / "far.ply", kind="f8", offset=far)
+    near, moved = (read_scan_file(tmp_path / f"{name}.ply") for name in ("near", "far"))
+    torch.testing.assert_close(moved.cloud.xyz, near.cloud.xyz, rtol=0, atol=1e-6)
+    assert torch.equal(moved.cloud.superpoints, near.cloud.superpoints)
+    assert np.array_equal(moved.vertices, points + far)
+
+
+def test_a_few_stray_faces_make_no_mesh(tmp_path):
+    write_box(tmp_path / "cloud.ply", faces=0)
+    write_box(tmp_path / "stray.ply", faces=3)
+    cloud, stray = (
+        read_scan_file(tmp_path / f"{name}.ply").cloud.superpoints for name in ("cloud", "stray")
+    )
+    assert torch.equal(cloud, stray)
+
+
+def test_a_mesh_is_cut_by_the_rule_that_is_asked_for(tmp_path):
+    path = tmp_path / "scan.ply"
+    write_box(path)
+    mesh = read_mesh(path)
+    places = read_scan_file(path).cloud.xyz
+    for rule in ("area", "scannet"):
+        expected = mesh_superpoints(places, torch.from_numpy(mesh.faces), rule=rule)
+        assert torch.equal(read_scan_file(path, rule=rule).cloud.superpoints, expected)

@@ -70,7 +70,7 @@ def test_scans_are_prepared_beside_them_and_options_are_handed_on(clone):
     status, said, calls = shell(clone, "scripts/train.sh", "--work_dir", "out", "--epochs", "3")
     assert status == 0, said
     assert calls == [
-        "scripts/prepare_scannet.py --root data --out data/scannetv2",
+        "scripts/prepare_scannet.py --root data --out data/scannetv2 --split all",
         "train.py --config configs/detailbase/detailrefer.yaml --data.root data "
         "--data.prepared data/scannetv2 --work_dir out --epochs 3",
     ]
@@ -85,9 +85,24 @@ def test_a_read_only_dataset_stays_as_it_is(clone):
         folder.chmod(0o755)
     assert status == 0, said
     prepare, score = (call.split() for call in calls)
-    assert prepare[-1].startswith("exps/prepared/mini-")
-    assert score[-1] == prepare[-1]
+    assert prepare[-3].startswith("exps/prepared/mini-")
+    assert prepare[-2:] == ["--split", "val"]
+    assert score[-1] == prepare[-3]
     assert score[:3] == ["eval.py", "--config", "configs/detailbase/detailrefer.yaml"]
+
+
+def test_a_run_is_scored_with_its_own_config(clone):
+    dataset(clone / "data", "test")
+    (clone / "run").mkdir()
+    for beside, config in (
+        (False, "configs/detailbase/detailrefer.yaml"),
+        (True, "run/config.yaml"),
+    ):
+        if beside:
+            (clone / "run/config.yaml").touch()
+        status, said, calls = shell(clone, "scripts/test.sh", "--checkpoint", "run/best.pth")
+        assert status == 0, said
+        assert calls[-1].startswith(f"eval.py --config {config} --data.root data")
 
 
 def test_prepared_scans_are_enough(clone):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,8 @@ KINDS = {
 @dataclass
 class EmulatedKernels:
     """Runs the kernels of a package on CPU tensors, threads forwards or backwards."""
+
+    name: ClassVar[str] = "emulated"
 
     package: str
     backwards: bool = False

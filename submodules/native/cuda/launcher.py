@@ -24,6 +24,9 @@ Argument = Tensor | int | float | None
 class Kernels(Protocol):
     """Launches the kernels of one package."""
 
+    name: str
+    """``cuda-sm_90``, for another GPU its architecture; ``emulated`` on a CPU."""
+
     def launch(
         self,
         file: str,
@@ -48,6 +51,7 @@ class CompiledKernels:
         self.device = device
         self.sources = sources(package)
         self.arch = target(torch.cuda.get_device_capability(device))
+        self.name = f"cuda-{self.arch}"
         self.found: dict[tuple, object] = {}
         self.lock = threading.Lock()
         self.thread = threading.local()

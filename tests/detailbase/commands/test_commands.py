@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from detailbase.config import Config
+from detailbase.data.clouds import NONE, SUFFIX, load_cloud, save_cloud
 from detailbase.evaluate import evaluate
 from detailbase.evaluate import main as eval_main
 from detailbase.train import main as train_main
+from native import backend
 from runs.config import load_yaml
+from runs.errors import InputError
 
 
 @pytest.fixture
@@ -52,6 +55,7 @@ def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
     assert (results["metrics"]["phrases"], results["metrics"]["sentences"]) == (8, 4)
     assert results["scenes"].keys() == {"scene0005_00"}
     assert results["encoder"]["name"] == "hash"
+    assert results["backend"] == backend("detailbase", "cpu")
     assert results["config"]["network"]["width"] == 32
     for key in ("seed", "versions", "git_commit", "backend", "seconds", "peak_memory_mib"):
         assert results[key] is not None, key
@@ -61,6 +65,26 @@ def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
     assert sum(ious.values()) / 8 == pytest.approx(results["metrics"]["mIoU"])
     # Every object's annotation is number 0, so the objects tell them apart.
     assert "scene0005_00_1_0_1" in ious
+
+
+def test_objects_without_points_are_told_and_scans_without_objects_refused(
+    run_folder, rooms, tmp_path, caplog
+):
+    root = shutil.copytree(rooms, tmp_path / "rooms")
+    path = root / "scannetv2" / "val" / f"scene0005_00{SUFFIX}"
+    cloud = load_cloud(path)
+    config = load_yaml(run_folder / "config.yaml", Config)
+    config = dataclasses.replace(
+        config, work_dir=str(run_folder), data=dataclasses.replace(config.data, root=str(root))
+    )
+    cloud.instances[cloud.instances == 1] = NONE
+    save_cloud(cloud, path)
+    evaluate(config)
+    assert "2 phrases name objects that have no points" in caplog.text
+    cloud.instances.fill_(NONE)
+    save_cloud(cloud, path)
+    with pytest.raises(InputError, match="scene0005_00 was prepared without objects"):
+        evaluate(config)
 
 
 def test_shuffled_words_are_scored_beside(run_folder):

@@ -12,6 +12,8 @@ ARGUMENTS = {
     "negative rate": (["--train.lr", "-1"], "--train.lr: expected at least 0, got -1.0"),
     "heads": (["--network.width", "30"], "--network.width: expected a multiple of the"),
     "one level": (["--network.channels", "8"], "--network.channels: expected two widths or more"),
+    "classes": (["--network.classes", "5"], "--network.classes: expected 0 or at least 20, got 5"),
+    "huge seed": (["--seed", "99999999999"], "--seed: expected 0 to 4294967295, got 99999999999"),
     "drops": (["--train.lr_drops", "0.8", "0.2"], "--train.lr_drops: expected ascending shares"),
     "flip": (["--data.augment.flip", "2"], "--data.augment.flip: expected 0 to 1, got 2.0"),
     "balance": (["--train.balance", "7"], "--train.balance: expected 0 to 1, got 7.0"),
@@ -42,6 +44,8 @@ CONFIGS = {
     "wrong type": ("seed: red", "seed: expected a whole number, got 'red'"),
     "no mapping": ("- seed", "broken.yaml"),
     "no yaml": ("seed: [", "broken.yaml"),
+    "no date": ("seed: 2021-13-45", "broken.yaml: is not YAML (month must be in 1..12"),
+    "huge number": (f"train: {{lr: {'9' * 401}}}", "lr: expected a number, got 9999"),
 }
 
 

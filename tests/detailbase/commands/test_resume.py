@@ -24,7 +24,16 @@ def command(config_path, rooms, out, *more):
 def weights(folder):
     state = torch.load(folder / "last.pth", weights_only=True)
     assert state["epoch"] == 4
-    return {**state["model"], **{f"adam {k}": v for k, v in flat(state["optimizer"]["state"])}}
+    best = torch.load(folder / "best.pth", weights_only=True)
+    numbers = {name: torch.tensor(state[name]) for name in ("mIoU", "best")}
+    return {
+        **state["model"],
+        **{f"adam {name}": value for name, value in flat(state["optimizer"]["state"])},
+        **{f"average {name}": value for name, value in state["average"].items()},
+        **{f"best {name}": value for name, value in best["model"].items()},
+        **numbers,
+        "rates": torch.tensor(state["scheduler"]["_last_lr"]),
+    }
 
 
 def flat(states):

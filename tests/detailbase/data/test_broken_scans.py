@@ -61,6 +61,10 @@ SCANS = {
         lambda s: s.write_mesh(**with_color(7, np.nan, "f4")),
         "vertex 7: its colour must be finite, got .*nan",
     ),
+    "colours neither shares nor bytes": (
+        lambda s: s.write_mesh(**{name: v / 100 for name, v in colors("f4").items()}),
+        "its colours reach up to .*, which is neither 0 to 1 nor 0 to 255; export it with",
+    ),
     "face beyond": (
         lambda s: s.write_mesh([(0, 1, 2), (3, 4, 24)]),
         "face 1 names vertex 24, but there are 24; copy or export it again",
@@ -99,6 +103,10 @@ SCANS = {
         lambda s: s.write_segments([1] * 4 + [2.5]),
         r"segIndices\[4\] must be a whole number, got 2.5; copy",
     ),
+    "huge segment": (
+        lambda s: s.write_segments([1, 2**63]),
+        r"segIndices\[1\] must be a whole number, got 9223372036854775808; copy",
+    ),
     "segments of another scan": (
         lambda s: s.write_segments([1] * 25),
         "segIndices has 25 entries, but the mesh has 24 vertices; .*do not belong together",
@@ -114,7 +122,8 @@ SCANS = {
         r"segGroups\[0\] must be an object with id and segments, got 3; copy",
     ),
     "id text": (lambda s: s.write_group(id="4"), r"segGroups\[1\]: id must be .*got '4'; copy"),
-    "id below 0": (lambda s: s.write_group(id=-1), r"\[1\]: id must be .*from 0, got -1"),
+    "huge id": (lambda s: s.write_group(id=2**70), r"\[1\]: id must be .*to 2\^31, got 11805"),
+    "id below 0": (lambda s: s.write_group(id=-1), r"\[1\]: id must be .*from 0 to 2\^31, got -1"),
     "no segments": (lambda s: s.write_group(segments=None), r"\[1\]: segments must be .*got None"),
     "segments nested": (
         lambda s: s.write_group(segments=[[20]]),

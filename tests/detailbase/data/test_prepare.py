@@ -112,6 +112,9 @@ def test_absent_files_are_told(make_dataset, program):
     assert status == 0
     assert "segs.json; its superpoints are computed, its objects unknown" in said
     assert "run again with --force" in said
+    status, again, _ = program("--root", root, "--split", "train")
+    assert "0 scans prepared, 2 were there already, 1 lack files" in again
+    assert "its objects unknown" in again
     status, said, _ = program("--root", root, "--split", "val", "--out", root / "other")
     assert status == 2
     assert "scene0009_00: no such folder; copy the scan, or take it off the list" in said

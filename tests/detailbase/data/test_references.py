@@ -112,6 +112,7 @@ BROKEN = {
         r"t2o\['6'\]: expected a word's index below 6, or -1, got '6'",
     ),
     "before the start": (changed(DETAIL, t2o={"-2": [1]}), "detailrefer", r"t2o\['-2'\]: .*index"),
+    "key twice": (changed(DETAIL, t2o={"1": [1], "01": [2]}), "detailrefer", "the word 1 once"),
     "key a word": (changed(DETAIL, t2o={"desk": [1]}), "detailrefer", r"t2o\['desk'\]: .*index"),
     "key a fraction": (changed(DETAIL, t2o={"1.0": [1]}), "detailrefer", r"t2o\['1.0'\]: .*index"),
     "id no list": (changed(DETAIL, t2o={"1": 5}), "detailrefer", r"t2o\['1'\]: .*ids, got 5;"),

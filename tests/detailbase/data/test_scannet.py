@@ -97,6 +97,20 @@ def test_without_colours_all_are_grey(scan):
     assert (read_mesh(scan.mesh).colors == 127).all()
 
 
+def test_shares_a_little_beyond_one_are_shares(scan):
+    columns = colors("f4", scale=1 / 255)
+    columns["red"][3], columns["green"][4] = 1.0001, 0.4999 / 255
+    scan.write_mesh(**columns)
+    found = read_mesh(scan.mesh).colors
+    assert (found[3, 0], found[4, 1]) == (255, 0)
+    assert np.array_equal(found[5:], np.stack([*colors().values()], axis=1)[5:])
+
+
+def test_faces_of_two_corners_are_none(scan):
+    scan.write_mesh([(0, 1), (2, 3)], text=True)
+    assert read_mesh(scan.mesh).faces.shape == (0, 3)
+
+
 def test_dark_bytes_stay_dark(scan):
     """Whole numbers of 0 and 1 are bytes, no shares."""
     scan.write_mesh(**{name: np.ones(FLOOR + BOX, "u1") for name in ("red", "green", "blue")})

@@ -1,3 +1,4 @@
+import contextlib
 import sys
 import warnings
 from types import ModuleType
@@ -86,6 +87,21 @@ def test_a_variant_can_be_asked_for(package, monkeypatch):
     on_a_cpu_with(monkeypatch, "AVX512")
     monkeypatch.setenv("REFER3D_BACKEND", "cpu-avx2")
     assert native.backend("some_package") == "cpu-avx2"
+
+
+def test_the_backend_is_that_of_the_device(monkeypatch):
+    from native.cuda import emulation, launcher
+
+    assert native.backend("detailbase", "cpu").startswith("cpu-")
+    assert native.backend("detailbase", "meta") == "reference"
+    with emulation():
+        assert native.backend("detailbase", torch.device("cpu")) == "emulated"
+    monkeypatch.setattr(launcher, "target", lambda capability: "sm_90")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(launcher, "sources", lambda package: {})
+    monkeypatch.setattr(launcher.CompiledKernels, "_enter_thread", lambda self: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    assert launcher.CompiledKernels("detailbase", torch.device("cuda:0")).name == "cuda-sm_90"
 
 
 def test_a_variant_that_cannot_run_is_refused(package, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from runs.errors import InputError
-from runs.files import write_whole
+from runs.files import read_tensors, write_whole
 
 NONE = -100
 """Label of a point that has none."""
@@ -71,11 +71,7 @@ def load_cloud(path: Path) -> Cloud:
     if not path.is_file():
         raise InputError(f"{path}: no such file; run scripts/prepare_scannet.py")
     again = "prepare it again with scripts/prepare_scannet.py --force"
-    try:
-        parts = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle make its reader fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); {again}") from error
+    parts = read_tensors(path, again)
     if wrong := _find_fault(parts):
         raise InputError(f"{path}: {wrong}; {again}")
     xyz, rgb, superpoints, semantic, instances = parts

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runs.errors import InputError
+from runs.files import read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +73,8 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; name a .pth file with the network's weights")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle make its reader fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a checkpoint ({reason}); it may be cut, or hold more than "
-            "tensors and plain values: get it again, or save its state dict alone"
-        ) from error
+    advice = "it may be cut, or hold more than tensors and plain values: get it again, or save its "
+    state = read_tensors(path, advice + "state dict alone", kind=" as a checkpoint")
     state = _unwrap(state, path)
     weights = {}
     for name, value in state.items():

@@ -60,14 +60,28 @@ def load_state(path: Path | str, format: int) -> dict[str, Any]:  # noqa: A002
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; start the run without --resume")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle make its reader fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); delete it and start again") from error
+    state = read_tensors(path, "delete it and start again")
     found = state.get("format") if isinstance(state, dict) else None
     if found != format:
         raise InputError(
             f"{path}: has format {found}, this code reads {format}; delete it and start again"
         )
     return state
+
+
+def read_tensors(path: Path, advice: str, kind: str = "") -> Any:
+    """What ``torch.save`` wrote, if it is tensors and plain values; no code in the file is run.
+
+    Args:
+        path: An existing file.
+        advice: What to do where it cannot be read.
+        kind: What it should be: " as a checkpoint".
+
+    Raises:
+        InputError: It is cut, or holds something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read{kind} ({reason}); {advice}") from error

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from detailbase.model.weights import load_backbone, load_weights, read_weights, 
 from runs.errors import InputError
 
 State = dict[str, Tensor]
+ROOT = Path(__file__).parents[2]
+PATHS = os.pathsep.join(sys.path)
 BLOCK = "unet.blocks.block0.conv_branch.2.weight"
 
 
@@ -222,3 +227,16 @@ def test_bytes_are_nearly_the_weights(tmp_path):
     assert torch.equal(found["a.bias"], weights["a.bias"])
     step = weights["a.weight"].abs().flatten(1).amax(dim=1).view(5, 1, 1) / 127
     assert ((found["a.weight"] - weights["a.weight"]).abs() <= 0.5001 * step).all()
+
+
+def test_a_shrunk_checkpoint_says_the_same_of_itself(trained, tmp_path):
+    state = {"format": 1, "model": trained, "config": {"seed": 3}, "encoder": "hash"}
+    torch.save(state, tmp_path / "best.pth")
+    command = [sys.executable, str(ROOT / "scripts" / "shrink_checkpoint.py")]
+    paths = [str(tmp_path / name) for name in ("best.pth", "small.pth")]
+    subprocess.run([*command, *paths], check=True, env={**os.environ, "PYTHONPATH": PATHS})
+    small = torch.load(tmp_path / "small.pth", weights_only=True)
+    assert {key: small[key] for key in state if key != "model"} == {
+        key: state[key] for key in state if key != "model"
+    }
+    assert read_weights(tmp_path / "small.pth").keys() == trained.keys()

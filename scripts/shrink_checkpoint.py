@@ -1,0 +1,29 @@
+"""Keeps a best.pth of detailbase as bytes, a quarter of the size, as data/demo/room does.
+
+python scripts/shrink_checkpoint.py best.pth small.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detailbase.model.weights import read_weights, to_bytes
+from runs.errors import run
+from runs.files import read_tensors, save_state
+
+
+def main(argv: list[str]) -> None:
+    """Reads, rounds, writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args(argv)
+    weights = to_bytes(read_weights(args.checkpoint))
+    whole = read_tensors(args.checkpoint, "name a best.pth")
+    said = whole if "model" in whole else {}
+    save_state(args.out, {**said, "model": weights})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from detailbase.model.unet import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
-from native.cuda import kernels
+from native import backend
 from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene
-from refersplat.ops import blend_matrix, project, rasterize
+from refersplat.ops import blend_matrix, cuda_rasterize, project, rasterize
 from refersplat.referring_state import Frozen, ReferringState
 from refersplat.render import render
 from refersplat.supervision import Blends
@@ -68,6 +68,7 @@ class Clock:
         """Memory a call takes beyond what was held before; NaN without a GPU."""
         if not self.is_gpu:
             return float("nan")
+        cuda_rasterize.forget()  # lists of an earlier view, which the call would free
         torch.cuda.synchronize(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
@@ -84,6 +85,15 @@ class Clock:
             "gpu_copy_gb_s": 2 * matrix.nbytes / copy / 1e6,
             "gpu_gflops": 2 * size**3 / product / 1e6,
         }
+
+
+def measured(clock: Clock, function: Callable[[], object], prefix: str = "") -> dict[str, Any]:
+    """Time and memory of a call; what went wrong, where another library cannot run here."""
+    try:
+        cells = {"ms": clock.ms(function), "peak_mib": clock.peak_mib(function)}
+    except Exception as error:  # no compiler for its kernels, for example
+        cells = {"failed": f"{type(error).__name__}: {str(error).partition(chr(10))[0][:100]}"}
+    return {f"{prefix}{name}": value for name, value in cells.items()}
 
 
 def rendering(
@@ -139,9 +149,8 @@ def rendering(
     if clock.is_gpu and importlib.util.find_spec("gsplat"):
         moved_toward = toward.permute(1, 2, 0)[None].contiguous()
         with torch.no_grad():
-            row["gsplat_forward_ms"] = clock.ms(theirs)
-        row["gsplat_step_ms"] = clock.ms(lambda: step(theirs, moved_toward))
-        row["gsplat_peak_mib"] = clock.peak_mib(lambda: step(theirs, moved_toward))
+            row |= measured(clock, theirs, "gsplat_forward_")
+        row |= measured(clock, lambda: step(theirs, moved_toward), "gsplat_step_")
     return row
 
 
@@ -220,10 +229,17 @@ def unet(clock: Clock, side: int) -> list[dict[str, Any]]:
         from spconv_unet import SpconvUNet
 
         modules["spconv"] = SpconvUNet().to(clock.device)
-        nets["spconv, with maps"] = lambda: modules["spconv"](features, voxels)
+        # Under autocast it takes float16 whatever it is told.
+        nets["spconv, with maps, float16 for bfloat16"] = lambda: modules["spconv"](
+            features, voxels
+        )
     before = torch.get_float32_matmul_precision()
     for precision in ("float32", "tf32", "bfloat16") if clock.is_gpu else ("float32",):
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        if "spconv" in modules:
+            from spconv import constants
+
+            constants.SPCONV_ALLOW_TF32 = precision == "tf32"
         is_half = precision == "bfloat16"
         for name, forward in nets.items():
             module = modules[name.partition(",")[0]]
@@ -240,8 +256,8 @@ def unet(clock: Clock, side: int) -> list[dict[str, Any]]:
                 out.float().square().mean().backward()
 
             for what, function in (("inference", infer), ("step", step)):
-                row = {"what": f"{name}: {what}, {precision}", "ms": clock.ms(function)}
-                rows.append(about | row | {"peak_mib": clock.peak_mib(function)})
+                row = about | {"what": f"{name}: {what}, {precision}"}
+                rows.append(row | measured(clock, function))
     torch.set_float32_matmul_precision(before)
     return rows
 
@@ -285,11 +301,13 @@ def main() -> None:
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("benchmarks/gpu.py: torch sees no GPU here; nothing was measured")
     device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events are of the current one
     clock = Clock(device)
     rates = clock.rates(8192 if clock.is_gpu else 512)
     card = torch.cuda.get_device_name(device) if clock.is_gpu else "none"
-    compiled = getattr(kernels("refersplat", torch.empty(0, device=device)), "arch", "none")
-    result: dict[str, Any] = describe() | {"gpu": card, "kernels": compiled} | rates
+    computing = backend("refersplat", device)
+    result: dict[str, Any] = describe() | {"gpu": card, "kernels": computing} | rates
     show([result])
     splats, camera = garden(args.input)
     splats, camera = {name: t.to(device) for name, t in splats.items()}, camera.to(device)
@@ -300,16 +318,19 @@ def main() -> None:
         for channels in CHANNELS:
             result["rasterizer"].append(rendering(clock, splats, view, channels, rates))
             show(result["rasterizer"][-1:])
+            save(args.json, result)
     print("referring")
     result["referring"] = referring(clock, args)
     show(result["referring"])
+    save(args.json, result)
     print("sparse U-Net")
     result["unet"] = unet(clock, args.room)
     show(result["unet"])
+    save(args.json, result)
     if args.scene:
         result["rgb"] = [rgb(device, args.scene, iterations) for iterations in (7_000, 30_000)]
         show(result["rgb"])
-    save(args.json, result)
+        save(args.json, result)
 
 
 if __name__ == "__main__":

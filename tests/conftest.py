@@ -1,8 +1,12 @@
 """Fixtures of all tests."""
 
+from collections.abc import Callable, Iterator
+
 import hypothesis
 import pytest
 import torch
+
+from native import loader
 
 # The same examples on every run: a red test must be red again when someone looks.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -12,6 +16,18 @@ hypothesis.settings.load_profile("repeatable")
 @pytest.fixture
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def without_compiled_ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Call it to go on as where there is no compiler."""
+
+    def forget() -> None:
+        monkeypatch.setenv("REFER3D_BACKEND", "reference")
+        loader.load.cache_clear()
+
+    yield forget
+    loader.load.cache_clear()
 
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from native.checks import outside_autocast
+
 MAX_AXIS_BITS = 21
 """Three coordinates of so many bits make one int64."""
 SUPERPOINT_RESOLUTION = 2.0**-30
@@ -180,6 +182,7 @@ def pair_offsets(starts: Tensor, volume: int, is_mirrored: bool) -> Tensor:  # [
     return volume - 1 - offsets if is_mirrored else offsets
 
 
+@outside_autocast
 def sparse_conv(
     features: Tensor,  # [M, C]
     weight: Tensor,  # [V, C, D]
@@ -196,6 +199,7 @@ def sparse_conv(
     return out
 
 
+@outside_autocast
 def sparse_conv_weight_grad(
     features: Tensor,  # [M, C]
     grad: Tensor,  # [M', D]

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from native.cuda import Kernels
 from native.cuda.launcher import REALS
-from refersplat.ops.cuda_rasterize import THREADS, joined_channels, split_channels, tile_lists
+from refersplat.ops.cuda_rasterize import (
+    THREADS,
+    WIDTHS,
+    joined_channels,
+    split_channels,
+    tile_lists,
+)
 
 MAX_CHANNELS = 16
 """More of an image's channels do not fit into a block's memory with a tile."""
@@ -58,7 +64,9 @@ def product(
     channels = values.shape[1]
     image = values.new_empty(channels, height, width)
     if channels:
-        parts, defines = split_channels(channels, values.dtype)
+        # Both products are in one file, which is compiled whole.
+        most = MAX_CHANNELS if values.dtype == torch.float64 else WIDTHS[-1]
+        parts, defines = split_channels(channels, values.dtype, most)
         grid = (len(matrix[0]) - 1, parts)
         arguments = (*matrix, values.detach().contiguous(), channels, width, height, image)
         gpu.launch("blend", "product", grid, THREADS, *arguments, **defines)

@@ -81,6 +81,11 @@ def _keep(transmittance: Tensor, lists: TileLists) -> None:
     _kept[transmittance.data_ptr()] = (StorageWeakRef(transmittance.untyped_storage()), lists)
 
 
+def forget() -> None:
+    """Frees what is kept."""
+    _kept.clear()
+
+
 def _lists_of(transmittance: Tensor) -> TileLists | None:
     """What ``_keep`` was given. Memory that lives has had no other owner since."""
     storage, lists = _kept.get(transmittance.data_ptr(), (None, None))

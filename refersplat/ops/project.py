@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, load, num_threads
+from native import as_array, check_same, check_shape, is_compiled, load, num_threads
 from native.cuda import kernels
 from refersplat.cameras import Camera
 from refersplat.ops import cuda_project, reference
@@ -55,6 +55,9 @@ def project(
     check_shape("camera.world_to_camera", camera.world_to_camera, (4, 4))
     lens = [camera.fx, camera.fy, camera.cx, camera.cy]
     view = camera.world_to_camera.to(means)
+    if not is_compiled("refersplat", means):
+        sizes = (*lens, camera.width, camera.height)
+        return Projected(*reference.project(means, quats, scales, view, *sizes))
     return Projected(*_project(means, quats, scales, view, lens, camera.width, camera.height))
 
 
@@ -88,7 +91,8 @@ def spherical_harmonics(
             f"sh must have at least {(degree + 1) ** 2} coefficients for degree {degree},"
             f" got {sh.shape[1]}"
         )
-    return _shade(means, sh, camera_position.to(means), degree)
+    op = _shade if is_compiled("refersplat", means) else reference.spherical_harmonics
+    return op(means, sh, camera_position.to(means), degree)
 
 
 @torch.library.custom_op("refersplat::project", mutates_args=())
@@ -103,15 +107,10 @@ def _project(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if gpu := kernels("refersplat", means):
         return cuda_project.project(gpu, means, quats, scales, view, lens, width, height)
-    native = load("refersplat") if means.device.type == "cpu" else None
-    if native is None or means.dtype not in (torch.float32, torch.float64):
-        projected = reference.project(means, quats, scales, view, *lens, width, height)
-        # A copy, since an output of an op may not be one of its inputs' memory.
-        return tuple(tensor.clone() for tensor in projected)
     count = len(means)
     outputs = (means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count))
     radii = torch.empty(count, dtype=torch.int32)
-    native.project(
+    load("refersplat").project(
         *map(as_array, (means, quats, scales, view)),
         np.array([*lens, width, height], dtype=np.float64),
         num_threads(),
@@ -154,17 +153,10 @@ def _project_backward(
         return cuda_project.project_backward(
             gpu, means, quats, scales, view, lens, width, height, *grads
         )
-    native = load("refersplat") if means.device.type == "cpu" else None
-    if native is None or means.dtype not in (torch.float32, torch.float64):
-        return reference.gradients(
-            lambda *inputs: reference.project(*inputs, view, *lens, width, height)[:3],
-            (means, quats, scales),
-            grads,
-        )
     outputs = tuple(
         torch.empty_like(t, memory_format=torch.contiguous_format) for t in (means, quats, scales)
     )
-    native.project_backward(
+    load("refersplat").project_backward(
         *map(as_array, (means, quats, scales, view)),
         np.array([*lens, width, height], dtype=np.float64),
         *map(as_array, grads),
@@ -197,11 +189,10 @@ _project.register_autograd(_project_gradients, setup_context=_keep_projection)
 def _shade(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
     if gpu := kernels("refersplat", means):
         return cuda_project.shade(gpu, means, sh, position, degree)
-    native = load("refersplat") if means.device.type == "cpu" else None
-    if native is None or means.dtype not in (torch.float32, torch.float64):
-        return reference.spherical_harmonics(means, sh, position, degree)
     colors = means.new_empty(len(means), 3)
-    native.shade(*map(as_array, (means, sh, position)), degree, num_threads(), colors.numpy())
+    load("refersplat").shade(
+        *map(as_array, (means, sh, position)), degree, num_threads(), colors.numpy()
+    )
     return colors
 
 
@@ -216,16 +207,9 @@ def _shade_backward(
 ) -> tuple[Tensor, Tensor]:
     if gpu := kernels("refersplat", means):
         return cuda_project.shade_backward(gpu, means, sh, position, degree, colors, grad_colors)
-    native = load("refersplat") if means.device.type == "cpu" else None
-    if native is None or means.dtype not in (torch.float32, torch.float64):
-        return reference.gradients(
-            lambda *inputs: reference.spherical_harmonics(*inputs, position, degree),
-            (means, sh),
-            (grad_colors,),
-        )
     grad_means = torch.empty_like(means, memory_format=torch.contiguous_format)
     grad_sh = torch.empty_like(sh, memory_format=torch.contiguous_format)
-    native.shade_backward(
+    load("refersplat").shade_backward(
         *map(as_array, (means, sh, position)),
         degree,
         *map(as_array, (colors, grad_colors)),

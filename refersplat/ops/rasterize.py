@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, in_precision_of, load, num_threads
+from native import (
+    as_array,
+    check_same,
+    check_shape,
+    in_precision_of,
+    is_compiled,
+    load,
+    num_threads,
+)
 from native.cuda import kernels
 from refersplat.ops import cuda_rasterize, reference
 
@@ -48,7 +56,8 @@ def rasterize(
     values = in_precision_of(values, means2d)
     check_shape("values", values, (len(means2d), None))
     check_same("values", values, "means2d", means2d)
-    return _rasterize(means2d, conics, depths, opacities, values, height, width)
+    op = _rasterize if is_compiled("refersplat", means2d) else reference.rasterize
+    return op(means2d, conics, depths, opacities, values, height, width)
 
 
 def check_splats(
@@ -82,12 +91,9 @@ def _rasterize(
         return cuda_rasterize.rasterize(
             gpu, means2d, conics, depths, opacities, values, height, width
         )
-    native = load("refersplat") if means2d.device.type == "cpu" else None
-    if native is None or means2d.dtype not in (torch.float32, torch.float64):
-        return reference.rasterize(means2d, conics, depths, opacities, values, height, width)
     image = means2d.new_empty(values.shape[1], height, width)
     transmittance = means2d.new_empty(height, width)
-    native.rasterize(
+    load("refersplat").rasterize(
         *map(as_array, (means2d, conics, depths, opacities, values)),
         num_threads(),
         image.numpy(),
@@ -126,16 +132,8 @@ def _rasterize_backward(
         results = (image, transmittance, grad_image, grad_transmittance)
         return cuda_rasterize.rasterize_backward(gpu, *splats, *results)
     inputs = (means2d, conics, opacities, values)
-    native = load("refersplat") if means2d.device.type == "cpu" else None
-    if native is None or means2d.dtype not in (torch.float32, torch.float64):
-        height, width = transmittance.shape
-        return reference.gradients(
-            lambda m, c, o, v: reference.rasterize(m, c, depths, o, v, height, width),
-            inputs,
-            (grad_image, grad_transmittance),
-        )
     grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs)
-    native.rasterize_backward(
+    load("refersplat").rasterize_backward(
         *map(as_array, (means2d, conics, depths, opacities, values, image, transmittance)),
         *map(as_array, (grad_image, grad_transmittance)),
         num_threads(),

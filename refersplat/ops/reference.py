@@ -6,11 +6,11 @@ pixel and every query every point, so it is for tests and small scenes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+
+from native.checks import outside_autocast
 
 NEAR = 0.2
 BLUR = 0.3
@@ -46,6 +46,7 @@ def rotation(quats: Tensor) -> Tensor:  # [N, 4] -> [N, 3, 3]
     return torch.stack(rows, dim=-1).view(-1, 3, 3)
 
 
+@outside_autocast
 def project(
     means: Tensor,  # [N, 3]
     quats: Tensor,  # [N, 4]
@@ -113,6 +114,7 @@ def footprints(
     return conics, radii.to(torch.int32)
 
 
+@outside_autocast
 def spherical_harmonics(
     means: Tensor,  # [N, 3]
     sh: Tensor,  # [N, K, 3]
@@ -174,6 +176,7 @@ def pixel_blocks(height: int, width: int, count: int, like: Tensor) -> tuple[Ten
     return pixels.split(max(1, BLEND_BLOCK // max(1, count)))
 
 
+@outside_autocast
 def rasterize(
     means2d: Tensor,  # [N, 2]
     conics: Tensor,  # [N, 3]
@@ -201,6 +204,7 @@ def rasterize(
     return image.view(-1, height, width), left.view(height, width)
 
 
+@outside_autocast
 def blend_matrix(
     means2d: Tensor,  # [N, 2]
     conics: Tensor,  # [N, 3]
@@ -259,21 +263,6 @@ def blend_pairs(
     tile = torch.repeat_interleave(tile_weights.diff())
     y = tile // tiles_x * TILE + (rows[row] >> 16)
     return y * width + tile % tiles_x * TILE + x, gaussians[group].long()
-
-
-def gradients(
-    function: Callable[..., Tensor | tuple[Tensor, ...]],
-    inputs: tuple[Tensor, ...],
-    grads: tuple[Tensor, ...],
-) -> tuple[Tensor, ...]:
-    """Gradients of a reference function in ``inputs``, from those in its outputs."""
-    with torch.enable_grad():
-        inputs = tuple(tensor.detach().requires_grad_() for tensor in inputs)
-        outputs = function(*inputs)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return torch.autograd.grad(
-            outputs, inputs, grads, allow_unused=True, materialize_grads=True
-        )
 
 
 def knn(

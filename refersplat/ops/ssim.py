@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, load, num_threads
+from native import (
+    as_array,
+    check_same,
+    check_shape,
+    is_compiled,
+    load,
+    num_threads,
+    outside_autocast,
+)
 
 WINDOW = 11
 """Side of the Gaussian window in pixels."""
@@ -33,11 +41,14 @@ def ssim(
     check_same("target", target, "image", image)
     if not image.numel():
         raise ValueError(f"image must have pixels, got shape {list(image.shape)}")
+    if image.device.type != "cpu" or not is_compiled("refersplat", image):
+        return ssim_reference(image, target.detach())
     is_learned = image.requires_grad and torch.is_grad_enabled()
     similarity, _ = _ssim(image, target.detach(), is_learned)
     return similarity
 
 
+@outside_autocast
 def ssim_reference(image: Tensor, target: Tensor) -> Tensor:
     """What :func:`ssim` means."""
     moments = torch.cat([image, target, image * image, target * target, image * target])
@@ -59,27 +70,10 @@ def _blur(maps: Tensor) -> Tensor:  # [C, H, W] -> [C, H, W]
 
 @torch.library.custom_op("refersplat::ssim", mutates_args=())
 def _ssim(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    return _ssim_by_autograd(image, target, with_gradient)
-
-
-def _ssim_by_autograd(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """The similarity, and its derivative by ``image`` where it is asked for, else no numbers."""
-    if not with_gradient:
-        return ssim_reference(image, target), image.new_empty(0)
-    with torch.enable_grad():
-        leaf = image.detach().requires_grad_()
-        similarity = ssim_reference(leaf, target)
-        (gradient,) = torch.autograd.grad(similarity, leaf)
-    return similarity.detach(), gradient
-
-
-@_ssim.register_kernel("cpu")
-def _(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    native = load("refersplat")
-    if native is None or image.dtype not in (torch.float32, torch.float64):
-        return _ssim_by_autograd(image, target, with_gradient)
     gradient = image.new_empty(image.shape if with_gradient else 0)
-    similarity = native.ssim(as_array(image), as_array(target), num_threads(), gradient.numpy())
+    arrays = (as_array(image), as_array(target))
+    similarity = load("refersplat").ssim(*arrays, num_threads(), gradient.numpy())
     return image.new_tensor(similarity), gradient
 
 

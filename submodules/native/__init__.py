@@ -1,7 +1,7 @@
 """What the packages' ops share: the loader of compiled code, and argument checks."""
 
-from native.checks import as_array, check_same, check_shape, in_precision_of
-from native.loader import backend, load, num_threads
+from native.checks import as_array, check_same, check_shape, in_precision_of, outside_autocast
+from native.loader import backend, is_compiled, load, num_threads
 
 __all__ = [
     "as_array",
@@ -9,6 +9,8 @@ __all__ = [
     "check_same",
     "check_shape",
     "in_precision_of",
+    "is_compiled",
     "load",
     "num_threads",
+    "outside_autocast",
 ]

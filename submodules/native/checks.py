@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def check_shape(name: str, tensor: Tensor, shape: Sequence[int | None]) -> None:
@@ -37,6 +41,20 @@ def in_precision_of(tensor: Tensor, like: Tensor) -> Tensor:
     """Under autocast ``tensor`` in the dtype of ``like``: an op keeps its own precision there."""
     is_cast = torch.is_autocast_enabled(tensor.device.type)
     return tensor.to(like.dtype) if is_cast and tensor.is_floating_point() else tensor
+
+
+def outside_autocast(op: Callable[..., T]) -> Callable[..., T]:
+    """An op in plain PyTorch that keeps its precision under autocast, as compiled ones do.
+
+    Its first argument is a tensor.
+    """
+
+    @functools.wraps(op)
+    def call(tensor: Tensor, *rest: Any, **options: Any) -> T:
+        with torch.autocast(tensor.device.type, enabled=False):
+            return op(tensor, *rest, **options)
+
+    return call
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

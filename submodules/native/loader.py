@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 REBUILD = "pip install --force-reinstall --no-deps . (with a C++17 compiler)"
 
@@ -93,6 +94,25 @@ def backend(package: str, device: torch.device | str = "cpu") -> str:
         return gpu.name
     module = load(package) if device.type == "cpu" else None
     return "reference" if module is None else "cpu-" + module.__name__.rpartition("_")[2]
+
+
+def is_compiled(package: str, like: Tensor) -> bool:
+    """Whether ``package`` has compiled ops for tensors as ``like``.
+
+    Where it has none, a differentiable op is its reference itself, of which PyTorch finds the
+    gradients: inside a custom op it could not.
+    """
+    return _is_compiled(package, like.device, like.dtype)
+
+
+@torch.compiler.assume_constant_result
+def _is_compiled(package: str, device: torch.device, dtype: torch.dtype) -> bool:
+    from native.cuda import kernels  # which imports what this module is a part of
+
+    if kernels(package, torch.empty(0, device=device, dtype=dtype)):
+        return True
+    is_real = dtype in (torch.float32, torch.float64)
+    return device.type == "cpu" and is_real and load(package) is not None
 
 
 def num_threads() -> int:

@@ -1,4 +1,4 @@
-"""The whole network under torch.compile."""
+"""The whole network under torch.compile and without compiled ops."""
 
 from __future__ import annotations
 
@@ -48,11 +48,13 @@ def test_compiled_answers_are_the_same(network, arguments):
     assert_close(got.scores, want.scores)
 
 
-def test_compiled_training_steps_have_the_same_gradients(network, arguments):
+def test_training_steps_have_the_same_gradients(network, arguments, without_compiled_ops):
     got = gradients(network, torch.compile(network, backend="aot_eager"), arguments)
     want = gradients(network, network, arguments)
     assert len(want) > 50
     assert_close(got, want)
+    without_compiled_ops()
+    assert_close(gradients(network, network, arguments), want, rtol=1e-3, atol=1e-5)
 
 
 def gradients(network, call, arguments) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The two training steps under torch.compile and in mixed precision."""
+"""The two training steps under torch.compile, in mixed precision, and without compiled ops."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def referring(gaussians, camera, rng) -> tuple[ReferringField, Tensor, Callable[
     return field, features, step
 
 
-def test_compiled_photo_steps_have_the_same_gradients(gaussians, camera, rng):
+def test_photo_steps_have_the_same_gradients(gaussians, camera, rng, without_compiled_ops):
     photo = torch.rand(3, HEIGHT, WIDTH, generator=rng)
 
     def step(gaussians: Gaussians) -> Tensor:
@@ -69,10 +69,13 @@ def test_compiled_photo_steps_have_the_same_gradients(gaussians, camera, rng):
         call(leaves).backward()
         return {name: tensor.grad for name, tensor in leaves.tensors().items()}
 
-    assert_close(gradients(torch.compile(step, backend="aot_eager")), gradients(step))
+    want = gradients(step)
+    assert_close(gradients(torch.compile(step, backend="aot_eager")), want)
+    without_compiled_ops()
+    assert_close(gradients(step), want, rtol=1e-4, atol=1e-7)
 
 
-def test_compiled_referring_steps_have_the_same_gradients(referring):
+def test_referring_steps_have_the_same_gradients(referring, without_compiled_ops):
     field, features, step = referring
 
     def gradients(call) -> dict[str, Tensor]:
@@ -82,12 +85,21 @@ def test_compiled_referring_steps_have_the_same_gradients(referring):
         learned = {n: p.grad.clone() for n, p in field.named_parameters() if p.grad is not None}
         return learned | {"features": leaf.grad}
 
-    assert_close(gradients(torch.compile(step, backend="aot_eager")), gradients(step))
+    want = gradients(step)
+    assert_close(gradients(torch.compile(step, backend="aot_eager")), want)
+    without_compiled_ops()
+    assert_close(gradients(step), want, rtol=1e-4, atol=1e-7)
 
 
-def test_mixed_precision_comes_near_both_steps(gaussians, camera, referring, rng):
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_mixed_precision_comes_near_both_steps(
+    gaussians, camera, referring, rng, without_compiled_ops, is_compiled
+):
     field, features, refer = referring
     photo = torch.rand(3, HEIGHT, WIDTH, generator=rng)
+
+    if not is_compiled:
+        without_compiled_ops()
 
     def both(is_mixed: bool) -> tuple[Tensor, ...]:
         leaves = gaussians.map(lambda tensor: tensor.clone().requires_grad_())
@@ -95,7 +107,8 @@ def test_mixed_precision_comes_near_both_steps(gaussians, camera, referring, rng
         with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
             image = render(leaves, camera).color
             response = refer(features)
-            (photo_loss(image, photo, 0.2) + response).backward()
+            loss = photo_loss(image, photo, 0.2) + response
+        loss.backward()
         learned = [p.grad for p in field.parameters() if p.grad is not None]
         return image, response, leaves.means.grad, torch.cat([grad.flatten() for grad in learned])
 

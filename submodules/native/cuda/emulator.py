@@ -102,7 +102,9 @@ class EmulatedKernels:
         if isinstance(argument, float):
             return ctypes.c_uint64.from_buffer(ctypes.c_double(argument)).value, "d"
         if isinstance(argument, int):
-            return argument & (2**64 - 1), "l"
+            return int(argument) & (2**64 - 1), "l"
+        if not isinstance(argument, Tensor):
+            raise TypeError(f"a kernel takes tensors, int and float, got {type(argument).__name__}")
         if not argument.is_contiguous():
             raise ValueError("a kernel takes contiguous tensors")
         place = argument.data_ptr() or id(argument)

@@ -77,7 +77,7 @@ class CompiledKernels:
         with torch.cuda.device(self.device):
             self._enter_thread()
             function = self._function(file, kernel, tuple(sorted(defines.items())))
-            stream = _Stream(torch.cuda.current_stream().cuda_stream)
+            stream = _stream(self.device, torch.cuda.current_stream().cuda_stream)
             launch(stream, LaunchConfig(grid=blocks, block=threads), function, *values)
 
     def _enter_thread(self) -> None:
@@ -106,24 +106,31 @@ class CompiledKernels:
             return self.found[file, defines]
 
 
-class _Stream:
-    """torch's stream as cuda-core takes it."""
+@functools.lru_cache(maxsize=64)
+def _stream(device: torch.device, handle: int) -> object:
+    """Torch's stream as cuda-core takes it; the handle 0 is another one on each GPU."""
+    from cuda.core import Stream
 
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.handle
+    return Stream.from_handle(handle)
 
 
 def address(argument: Argument, device: torch.device) -> int | float:
-    """A kernel's argument: the tensor's memory, or the number."""
+    """A kernel's argument: the tensor's memory, or the number, of eight bytes.
+
+    Raises:
+        ValueError: The tensor lies elsewhere, or has gaps.
+        TypeError: It is neither, as NumPy's numbers are, which may have fewer bytes.
+    """
     if argument is None:
         return 0
+    if isinstance(argument, bool):
+        return int(argument)  # else cuda-core hands over one byte where the kernel reads eight
     if isinstance(argument, Tensor):
         if not argument.is_contiguous() or argument.device != device:
             raise ValueError(f"a kernel takes contiguous tensors on {device}")
         return argument.data_ptr()
+    if type(argument) not in (int, float):
+        raise TypeError(f"a kernel takes tensors, int and float, got {type(argument).__name__}")
     return argument
 
 

@@ -6,6 +6,7 @@ import threading
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,7 +107,10 @@ def test_launches_on_the_current_stream(monkeypatch):
     assert stream.__cuda_stream__() == (0, 77)
     assert (config.grid, config.block) == ((2, 1, 1), (128, 1, 1))
     assert kernel == "kernel adam"
-    assert arguments == [tensor.data_ptr(), 0, True, 0.5]
+    assert arguments == [tensor.data_ptr(), 0, 1, 0.5]
+    assert list(map(type, arguments)) == [int, int, int, float]  # of a bool, one byte would arrive
+    with pytest.raises(TypeError, match="a kernel takes tensors, int and float, got int32"):
+        gpu.launch("adam", "adam", 1, 128, np.int32(3))
     other = threading.Thread(target=gpu.launch, args=("adam", "adam", 1, 32))
     other.start()
     other.join()

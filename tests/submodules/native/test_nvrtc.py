@@ -16,6 +16,7 @@ VARIANTS = [
     ("refersplat", "rasterize", {"CHANNELS": 32, "REAL": "double"}),
     ("refersplat", "rasterize", {"ORDERED": 1}),
     ("refersplat", "blend", {"CHANNELS": 1}),
+    ("refersplat", "blend", {"CHANNELS": 32}),
     ("refersplat", "blend", {"ORDERED": 1}),
     ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
     ("refersplat", "knn", {"NEIGHBOURS": 0}),

@@ -56,13 +56,16 @@ class Adam:
         """Moves each tensor against its gradient, then drops the gradients."""
         self.steps += 1
         first, second = self.first.tensors(), self.second.tensors()
-        for name, parameter in self.gaussians.tensors().items():
-            if parameter.grad is not None:
-                rate = torch.tensor(rates[name], device=parameter.device)
-                adam_step(
-                    parameter.detach(), parameter.grad, first[name], second[name], rate, self.steps
-                )
-                parameter.grad = None
+        learned = {n: p for n, p in self.gaussians.tensors().items() if p.grad is not None}
+        # One copy to the device instead of one for each tensor.
+        sizes = [len(rates[name]) for name in learned]
+        flat = torch.tensor([rate for name in learned for rate in rates[name]])
+        split = flat.to(self.gaussians.means.device).split(sizes) if learned else ()
+        for (name, parameter), rate in zip(learned.items(), split, strict=True):
+            adam_step(
+                parameter.detach(), parameter.grad, first[name], second[name], rate, self.steps
+            )
+            parameter.grad = None
 
     @torch.no_grad()
     def keep(self, mask: Tensor) -> None:

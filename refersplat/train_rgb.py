@@ -123,11 +123,11 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
 
     order = view_order(scene.train, config.seed, state.iteration, rgb.iterations)
     with Progress("rgb", rgb.iterations, state.iteration, events=out) as progress:
-        for view, image in load_ahead(order):
-            rendering, loss = step(state, view, image.to(device), rgb, scene.extent)
+        for view, image in load_ahead(order, device):
+            rendering, loss = step(state, view, image, rgb, scene.extent)
             progress.advance()
             if state.iteration % REPORT_EVERY == 0:
-                quality = psnr(rendering.color.detach(), image.to(device))
+                quality = psnr(rendering.color.detach(), image)
                 count = state.adam.gaussians.count
                 progress.report(state.iteration, loss=float(loss), psnr=float(quality), count=count)
             if state.iteration % rgb.checkpoint_every == 0 or state.iteration == rgb.iterations:
@@ -238,8 +238,7 @@ def view_order(views: Sequence[View], seed: int, start: int, end: int) -> Iterat
 def evaluate_rgb(gaussians: Gaussians, views: Sequence[View]) -> dict[str, float]:
     """Mean PSNR (dB), SSIM and L1 over the views; nothing where there are none."""
     totals = torch.zeros(3, dtype=torch.float64)
-    for view, image in load_ahead(views):
-        image = image.to(gaussians.means)
+    for view, image in load_ahead(views, gaussians.means.device):
         background = image.new_full((3,), view.background)
         color = render(gaussians, view.camera, background=background).color.clamp(0, 1)
         totals += torch.stack([psnr(color, image), ssim(color, image), l1(color, image)]).cpu()

@@ -48,7 +48,8 @@ extern "C" __global__ void count_tiles(const int64_t* order, const REAL* means2d
   counts[rank] = reached;
 }
 
-// ends [N]: the sums of the counts up to each.
+// ends [N]: the sums of the counts up to each. Should a compiler round differently here than in
+// count_tiles, nothing is written beyond, and what is missing goes to a tile behind the last.
 extern "C" __global__ void list_tiles(const int64_t* order, const REAL* means2d, const REAL* conics,
                                       const REAL* depths, const REAL* opacities, int64_t width,
                                       int64_t height, int64_t count, const int64_t* ends, KEY* keys,
@@ -57,16 +58,22 @@ extern "C" __global__ void list_tiles(const int64_t* order, const REAL* means2d,
   if (rank >= count) return;
   const int64_t i = order[rank];
   int64_t next = rank == 0 ? 0 : ends[rank - 1];
-  if (next == ends[rank]) return;
+  const int64_t end = ends[rank];
+  if (next == end) return;
   const Image image(width, height);
   Record record;
   Rectangle tiles;
   find_rectangle(means2d + 2 * i, conics + 3 * i, depths[i], opacities[i], image.width,
                  image.height, record, tiles);
   visit_tiles(record, tiles, image.tiles_x, [&](int tile) {
+    if (next == end) return;
     keys[next] = KEY(tile);
     gaussians[next++] = int32_t(i);
   });
+  for (; next < end; ++next) {
+    keys[next] = KEY(image.tiles_x * ((image.height + kTile - 1) / kTile));
+    gaussians[next] = int32_t(i);
+  }
 }
 
 }  // namespace refer

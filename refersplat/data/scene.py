@@ -123,17 +123,28 @@ class Scene:
     """In words, who chose the test views."""
 
 
-def load_ahead(views: Iterable[View]) -> Iterator[tuple[View, Tensor]]:
-    """Views in their order, each with its image, which threads decode ahead of its use."""
+def load_ahead(
+    views: Iterable[View], device: torch.device | str = "cpu"
+) -> Iterator[tuple[View, Tensor]]:
+    """Views in their order, each with its image on ``device``, decoded ahead of its use by threads.
+
+    On the way to a GPU an image lies in pinned memory, from where nobody waits for it.
+    """
+    device = torch.device(device)
+
+    def load(view: View) -> Tensor:
+        image = view.image()
+        return image.pin_memory() if device.type == "cuda" else image
+
     with ThreadPoolExecutor(_NUM_DECODERS) as pool:
         waiting = deque()
         for view in views:
-            waiting.append((view, pool.submit(view.image)))
+            waiting.append((view, pool.submit(load, view)))
             if len(waiting) > _AHEAD:
                 first, image = waiting.popleft()
-                yield first, image.result()
+                yield first, image.result().to(device, non_blocking=True)
         for view, image in waiting:
-            yield view, image.result()
+            yield view, image.result().to(device, non_blocking=True)
 
 
 def load_scene(config: DataConfig) -> Scene:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from detailbase.model.network import Predictions
+from detailbase.model.objects import Asked
 
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0
@@ -78,7 +79,7 @@ def class_loss(
 
 
 def object_loss(
-    logits: Sequence[Tensor],  # [S, S] of each scene
+    asked: Sequence[Asked],
     objects: Tensor,  # [S of all scenes], negative where a superpoint has none
     balance: float = 0.0,
 ) -> Tensor:  # []
@@ -87,15 +88,16 @@ def object_loss(
     The mean over scenes; superpoints of no object neither ask nor answer.
     """
     total = objects.new_zeros((), dtype=torch.float32)
-    for answered, owner in zip(logits, objects.split([len(x) for x in logits]), strict=True):
+    owners = objects.split([scene.logits.shape[1] for scene in asked])
+    for (rows, logits), owner in zip(asked, owners, strict=True):
         known = owner >= 0
-        if known.any():
-            owner = owner[known]
-            target = (owner[:, None] == owner).float()[..., None]  # [S, S, 1]
-            answered = _unshortened(answered[known][:, known])[..., None]
+        is_asking = known[rows]
+        if is_asking.any():
+            target = (owner[rows][is_asking, None] == owner[known]).float()[..., None]  # [A, S, 1]
+            answered = _unshortened(logits[is_asking][:, known])[..., None]
             cross_entropy, dice = mask_losses(answered, target, target >= 0, balance)
             total = total + (cross_entropy + dice).sum()
-    return total / len(logits)
+    return total / len(asked)
 
 
 def mask_losses(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from detailbase.model.decoder import Decoder
 from detailbase.model.facts import NUM_FACTS, facts, moments
 from detailbase.model.norm import BatchNorm
-from detailbase.model.objects import Objects
+from detailbase.model.objects import Asked, Objects
 from detailbase.model.unet import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
 
@@ -30,9 +30,8 @@ class Predictions:
     """[R, B, L], how well each mask is thought to fit, as an IoU."""
     classes: Tensor | None = None
     """[S, classes] logits of each superpoint's class, where the network learns them."""
-    objects: tuple[Tensor, ...] | None = None
-    """For each scene [S, S], whether two superpoints are of one object, as logits, where the
-    network learns it."""
+    objects: tuple[Asked, ...] | None = None
+    """For each scene, whether two superpoints are of one object, where the network learns it."""
 
 
 class DetailBase(SparseUNet):
@@ -95,7 +94,7 @@ class DetailBase(SparseUNet):
         superpoints: Tensor,  # [N]
         starts: Sequence[int],
         levels: Sequence[Level] | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:  # [S, C]
+    ) -> tuple[Tensor, tuple[Asked, ...] | None]:  # [S, C]
         """Features of superpoints, and which belong to one object, where that is learned.
 
         The features are the mean of the U-Net's over each superpoint's points, then perhaps its

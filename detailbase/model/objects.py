@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from detailbase.model.facts import NUM_FACTS, facts, places
 from detailbase.model.norm import BatchNorm
@@ -14,7 +16,17 @@ from detailbase.model.norm import BatchNorm
 HIDDEN = 64
 OCTAVES = 4
 ROWS = 2048
-"""Superpoints that are compared with all others at once."""
+"""Superpoints that are compared with all others at once; in training of no more it is asked which
+others are of their object."""
+
+
+class Asked(NamedTuple):
+    """Which superpoints of a scene are of the same object as some of them."""
+
+    rows: Tensor
+    """[A] those that are asked about, in larger scenes not all."""
+    logits: Tensor
+    """[A, S]."""
 
 
 class Objects(nn.Module):
@@ -52,7 +64,7 @@ class Objects(nn.Module):
         features: Tensor,  # [S, C]
         sums: Tensor,  # [S, 13]
         starts: Sequence[int],
-    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:  # [S, 3 C]; [S of a scene, S of it] each
+    ) -> tuple[Tensor, tuple[Asked, ...] | None]:  # [S, 3 C]
         """Finds the objects of each scene.
 
         Args:
@@ -62,15 +74,14 @@ class Objects(nn.Module):
 
         Returns:
             features: Each superpoint's own, the mean over its object, the facts of its object.
-            logits: For each scene, whether two superpoints belong to the same object; None in
-                evaluation, where a scan of a phone may have tens of thousands of superpoints.
+            asked: What each scene's superpoints say of each other; None in evaluation.
         """
         moved = self.move(features)
         # Places and their squares need all their digits, in mixed precision, too.
         with torch.autocast(features.device.type, enabled=False):
-            means, known, logits = self._find(features.float(), moved.float(), sums, starts)
+            means, known, asked = self._find(features.float(), moved.float(), sums, starts)
         found = torch.cat([features, means, self.facts(known)], dim=1)
-        return found, tuple(logits) if self.training else None
+        return found, tuple(asked) if self.training else None
 
     def _find(
         self,
@@ -78,27 +89,41 @@ class Objects(nn.Module):
         moved: Tensor,  # [S, 3 + dims]
         sums: Tensor,  # [S, 13]
         starts: Sequence[int],
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:  # [S, C], [S, 37]; [S of a scene, S of it] each
-        """Each superpoint's object: the mean of its features, its facts; and the logits."""
+    ) -> tuple[Tensor, Tensor, list[Asked]]:  # [S, C], [S, 37]
+        """Each superpoint's object: the mean of its features, its facts; and what was asked."""
         moved = torch.cat([moved[:, :3] + places(facts(sums)), moved[:, 3:]], dim=1) * self.scale
-        logits, means, united = [], [], []
+        asked, means, united = [], [], []
         for start, end in itertools.pairwise(starts):
             here, weights = moved[start:end], sums[start:end]
-            size = weights[:, -1:]
-            weighted = features[start:end] * size
-            answers = []
+            weighted = features[start:end] * weights[:, -1:]
             for some in here.split(ROWS):
-                answer = self.nearness - distances(some, here)
-                # Only what belongs together teaches this, not what is answered with it.
-                together = answer.detach().sigmoid()
-                means.append(together @ weighted / (together @ size).clamp(min=1))
-                united.append(together @ weights)
-                if self.training:
-                    answers.append(answer)
-            logits += [torch.cat(answers)] if answers else []
+                # Of a large scan nothing is kept for the backward pass: it is computed again.
+                mean, sum_ = (
+                    checkpoint(self._unite, some, here, weighted, weights, use_reentrant=False)
+                    if end - start > ROWS
+                    else self._unite(some, here, weighted, weights)
+                )
+                means.append(mean)
+                united.append(sum_)
+            if self.training:
+                rows = torch.arange(0, end - start, -(-(end - start) // ROWS), device=here.device)
+                asked.append(Asked(rows, self.nearness - distances(here[rows], here)))
         known = facts(torch.cat(united))
         known = torch.cat([known, waves(places(known))], dim=1)
-        return torch.cat(means), known, logits
+        return torch.cat(means), known, asked
+
+    def _unite(
+        self,
+        some: Tensor,  # [A, 3 + dims]
+        here: Tensor,  # [S, 3 + dims]
+        weighted: Tensor,  # [S, C]
+        weights: Tensor,  # [S, 13]
+    ) -> tuple[Tensor, Tensor]:  # [A, C], [A, 13]
+        """The mean features of some superpoints' objects, and their moments."""
+        # Only what belongs together teaches this, not what is answered with it.
+        together = (self.nearness - distances(some, here)).detach().sigmoid()
+        size = (together @ weights[:, -1:]).clamp(min=1)
+        return together @ weighted / size, together @ weights
 
 
 def distances(one: Tensor, other: Tensor) -> Tensor:  # [A, D], [B, D] -> [A, B]

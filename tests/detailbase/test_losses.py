@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from detailbase.losses import class_loss, loss, object_loss
 from detailbase.model.network import Predictions
+from detailbase.model.objects import Asked
 
 SURE = 50.0
 
@@ -18,6 +19,11 @@ def predict(*masks: list[float], score: float = 0.0) -> Predictions:
         tuple(torch.tensor(mask)[None, None] for mask in masks),
         torch.full((1, len(masks), 1), score),
     )
+
+
+def whole(logits: torch.Tensor) -> Asked:
+    """All superpoints of a scene are asked about."""
+    return Asked(torch.arange(len(logits)), logits)
 
 
 def test_undecided_masks_cost_what_is_known():
@@ -99,14 +105,26 @@ def test_each_superpoint_asks_for_its_object_as_a_phrase_does():
     rows = [objects == owner for owner in objects]
     asked = loss(predict(*logits.tolist()), range(4), [0] * 4, rows, balance=0.5)
     want = asked.cross_entropy + asked.dice
-    assert_close(object_loss([logits], objects, balance=0.5), want[0])
+    assert_close(object_loss([whole(logits)], objects, balance=0.5), want[0])
 
     # One of no object neither asks nor answers, and scenes count alike, whatever their size.
     wider = torch.randn(5, 5)
     wider[:4, :4] = logits
-    with_stranger = object_loss([wider], torch.tensor([7, 7, 2, 7, -1]), balance=0.5)
+    with_stranger = object_loss([whole(wider)], torch.tensor([7, 7, 2, 7, -1]), balance=0.5)
     assert_close(with_stranger, want[0])
     other = torch.randn(2, 2)
-    both = object_loss([logits, other], torch.tensor([7, 7, 2, 7, 3, 3]), balance=0.5)
-    assert_close(both, (want[0] + object_loss([other], torch.tensor([3, 3]), balance=0.5)) / 2)
-    assert object_loss([other], torch.tensor([-1, -1])) == 0
+    both = object_loss([whole(logits), whole(other)], torch.tensor([7, 7, 2, 7, 3, 3]), balance=0.5)
+    assert_close(
+        both, (want[0] + object_loss([whole(other)], torch.tensor([3, 3]), balance=0.5)) / 2
+    )
+    assert object_loss([whole(other)], torch.tensor([-1, -1])) == 0
+
+    # Some may be asked about alone: these two are all that the others answer.
+    some = Asked(torch.tensor([1, 3]), logits[[1, 3]])
+    twice = Asked(torch.arange(4), logits[[1, 1, 3, 3]])
+    assert_close(
+        object_loss([some], objects, balance=0.5),
+        object_loss([twice._replace(rows=torch.tensor([1, 1, 3, 3]))], objects, balance=0.5),
+    )
+    stranger = Asked(torch.tensor([4]), wider[4:])
+    assert object_loss([stranger], torch.tensor([7, 7, 2, 7, -1])) == 0

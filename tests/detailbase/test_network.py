@@ -185,7 +185,8 @@ def test_what_lies_together_is_one_object(unmoved):
     features = torch.randn(3, 4)
     seen, nothing = unmoved(features, sums, [0, 3])
     assert nothing is None
-    _, (logits,) = copy.deepcopy(unmoved).train()(features, sums, [0, 3])
+    _, ((rows, logits),) = copy.deepcopy(unmoved).train()(features, sums, [0, 3])
+    assert rows.tolist() == [0, 1, 2]
     assert_close(logits[:2, :2], torch.full((2, 2), unmoved.nearness.item()))
     assert logits[2, :2].amax() < -800
 
@@ -198,16 +199,19 @@ def test_what_lies_together_is_one_object(unmoved):
     assert_close(seen[0, 8:], unmoved.facts(torch.cat([whole, waves(places(whole))], dim=1))[0])
 
 
-@torch.no_grad()
 def test_objects_do_not_depend_on_how_many_are_compared_at_once(rng, monkeypatch):
     objects = Objects(4, 2)
-    features = torch.randn(50, 4, generator=rng)
+    features = torch.randn(50, 4, generator=rng, requires_grad=True)
     sums = moments(torch.randn(200, 6, generator=rng), torch.arange(200) % 50, 50)
-    whole = objects(features, sums, [0, 30, 50])
+    whole, all_asked = objects(features, sums, [0, 30, 50])
+    (gradient,) = torch.autograd.grad(whole.square().sum(), features)
     monkeypatch.setattr("detailbase.model.objects.ROWS", 7)
-    parts = objects(features, sums, [0, 30, 50])
-    assert_close(parts[0], whole[0])
-    assert_close(parts[1], whole[1])
+    parts, asked = objects(features, sums, [0, 30, 50])
+    assert_close(parts, whole)
+    assert_close(torch.autograd.grad(parts.square().sum(), features)[0], gradient)
+    assert [one.rows.tolist() for one in asked] == [[*range(0, 30, 5)], [*range(0, 20, 3)]]
+    for some, every in zip(asked, all_asked, strict=True):
+        assert_close(some.logits, every.logits[some.rows])
 
 
 @torch.no_grad()
@@ -229,10 +233,10 @@ def test_mixed_precision_keeps_the_digits_of_places(unmoved, rng):
 def test_only_objects_teach_what_belongs_together(rng):
     objects = Objects(4, 2)
     sums = moments(torch.randn(30, 6, generator=rng), torch.arange(30) % 5, 5)
-    seen, (logits,) = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
+    seen, asked = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
     seen.square().sum().backward()
     assert objects.move[0].weight.grad is None
-    object_loss([logits], torch.tensor([0, 0, 1, 1, -1])).backward()
+    object_loss(asked, torch.tensor([0, 0, 1, 1, -1])).backward()
     assert objects.move[0].weight.grad.abs().sum() > 0
 
 

@@ -30,16 +30,6 @@ class Camera:
     height: int
 
     @property
-    def tan_x(self) -> float:
-        """Tangent of half the horizontal field of view."""
-        return self.width / (2 * self.fx)
-
-    @property
-    def tan_y(self) -> float:
-        """Tangent of half the vertical field of view."""
-        return self.height / (2 * self.fy)
-
-    @property
     def position(self) -> Tensor:  # [3]
         """The camera's centre in the world frame."""
         rotation, translation = self.world_to_camera[:3, :3], self.world_to_camera[:3, 3]

@@ -13,6 +13,7 @@ from torch import Tensor
 from refersplat.checkpoint import (
     RGB_FORMAT,
     load_gaussians,
+    load_refersplat_field,
     save_inria_checkpoint,
     save_viewer_files,
 )
@@ -111,6 +112,10 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
     rgb, out = config.rgb, Path(config.model_path)
     if rgb.start_checkpoint:
         gaussians = load_gaussians(rgb.start_checkpoint).to(device)
+        if load_refersplat_field(rgb.start_checkpoint):
+            log.info(
+                "%s: only its Gaussians are taken, sentences are learned anew", rgb.start_checkpoint
+            )
         save_scene(out, gaussians, 0, config.data, scene.views)
         return gaussians
 

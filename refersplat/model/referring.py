@@ -78,7 +78,7 @@ class ReferringField(nn.Module):
 
     Words attend to where their Gaussians are, Gaussians attend to the words, and a Gaussian's
     response is its similarity to all words together. The submodules carry the published code's
-    names, so that its checkpoints load and ours load there.
+    names, so that its weights fit here and ours fit there.
 
     ``forward`` is the definition. ``interact`` and ``respond`` compute the same without any tensor
     of N × D, several sentences at a time.

@@ -66,6 +66,11 @@ CHANGEABLE = (
 only where and how much of it is kept."""
 
 
+LEARNED_DATA = ("voxels_per_metre", "superpoints")
+LEARNED = ("network.", "text.encoder", *(f"data.{name}" for name in LEARNED_DATA))
+"""Options that a checkpoint's weights depend on."""
+
+
 def read_options(argv: Sequence[str], program: str, description: str) -> Config:
     """The options of a program; where a run is gone on with, its own are those not given.
 
@@ -79,6 +84,8 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
 
     config = _named(read(argv), argv)
     check(config)
+    if program == "eval.py":
+        config = _as_learned(config, argv)
     if config.resume:
         state = find_state(config)
         resolved = state.parent / RESOLVED
@@ -99,6 +106,32 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
             )
     check_backend()
     return config
+
+
+def _as_learned(config: Config, argv: Sequence[str]) -> Config:
+    """With the network and text of the run whose checkpoint is scored, and its data where none are
+    named.
+
+    Raises:
+        InputError: The command line wants another network than the run's.
+    """
+    resolved = find_checkpoint(config).with_name(RESOLVED)
+    if not resolved.is_file():
+        return config
+    run = load_yaml(resolved, Config)
+    learned = dataclasses.replace(config.data, **{n: getattr(run.data, n) for n in LEARNED_DATA})
+    if config.data.root == Config().data.root:
+        learned = dataclasses.replace(learned, root=run.data.root)
+        if not config.data.prepared:
+            learned = dataclasses.replace(learned, prepared=run.data.prepared)
+    wanted = [n for n in differences(config, run) if n.startswith(LEARNED)]
+    for name in wanted:
+        if any(word.partition("=")[0] == f"--{name}" for word in argv):
+            was, now = (attrgetter(name)(c) for c in (run, config))
+            raise InputError(
+                f"--{name}: {resolved.parent} was learned with {was!r}, got {now!r}; leave it out"
+            )
+    return dataclasses.replace(config, network=run.network, text=run.text, data=learned)
 
 
 def check_backend() -> None:

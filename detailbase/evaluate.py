@@ -40,6 +40,7 @@ from runs.results import peak_memory_mib, provenance, save_results
 
 log = logging.getLogger(__name__)
 
+USUAL = ("detailrefer", "test")
 DESCRIPTION = "Scores a trained detailbase (--checkpoint) and writes results.json and ious.json."
 
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str]) -> None:
 def evaluate(config: Config) -> dict[str, Any]:
     """Scores a checkpoint, writes ``results.json`` and ``ious.json``, returns the results.
 
-    With shuffled words the files are ``results_shuffled_words.json`` and so on, beside the others.
+    Those of other datasets or splits, of some scans, and with shuffled words have names of their
+    own, as ``results_shuffled_words.json``.
 
     Raises:
         InputError: A file is absent or wrong, or the checkpoint is of other options.
@@ -75,7 +77,7 @@ def evaluate(config: Config) -> dict[str, Any]:
 
     is_in_run = (checkpoint.parent / RESOLVED).is_file() and not config.work_dir
     out = checkpoint.parent if is_in_run else results_folder(config)
-    suffix = "_shuffled_words" if config.shuffled_words else ""
+    suffix = suffix_of(config)
     results = {
         "metrics": summarize(rows),
         "kinds": by_kind(rows),
@@ -99,6 +101,15 @@ def evaluate(config: Config) -> dict[str, Any]:
     save_results(out / f"results{suffix}.json", results)
     log.info("%s is written", out / f"results{suffix}.json")
     return results
+
+
+def suffix_of(config: Config) -> str:
+    """Of the files' names: nothing for DetailRefer's test split, so that no other overwrites it."""
+    data = config.data
+    parts = [] if (data.dataset, data.split) == USUAL else [data.dataset, data.split]
+    parts += ["some_scans"] if data.scenes else []
+    parts += ["shuffled_words"] if config.shuffled_words else []
+    return "".join(f"_{part}" for part in parts)
 
 
 @torch.no_grad()

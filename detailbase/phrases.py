@@ -22,7 +22,7 @@ ENDS = _list("""
     furthest hanging hangs has have having he her here him his holding holds i if in inside into
     is it its itself just leaning leans lie lies located look looking looks lying made me mounted my
     near nearest next no not of off on only onto opposite or our out outside over past pick
-    placed positioned rather resting rests sandwiched sat see seen select she sits sitting
+    placed please positioned rather resting rests sandwiched sat see seen select she sits sitting
     situated so standing stands straight than that their them then there these they this those
     through to too toward towards tucked turned under underneath up upon us very via want was we
     were what when where which while who whose will with within without would you your

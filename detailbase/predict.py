@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> None:
     if args.max_points < 1:
         raise InputError(f"--max_points: expected at least 1, got {args.max_points}")
     torch.set_float32_matmul_precision(args.precision)
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"-o: expected a folder, got the file {args.out}; name another")
     check_backend()
     config = options_of(args.checkpoint, args.config)
     for text in (args.sentence, *(args.phrases or ())):
@@ -142,9 +144,10 @@ def options_of(checkpoint: Path, config: Path | None = None) -> Config:
         InputError: A file is absent or wrong.
     """
     if not checkpoint.is_file():
-        raise InputError(
-            f"--checkpoint: {checkpoint}: no such file; name the best.pth of a training"
-        )
+        advice = "name the best.pth of a training"
+        if checkpoint == DEMO:
+            advice += ", or install by pip install -e: the repository has one"
+        raise InputError(f"--checkpoint: {checkpoint}: no such file; {advice}")
     path = config or checkpoint.with_name(RESOLVED)
     if not path.is_file():
         raise InputError(
@@ -172,6 +175,7 @@ def write(
         name = f"{index:02d}_{words}.ply"
         write_cloud(out / name, scan.vertices, marked(scan.colors, [mask], [index]), mask)
         points = scan.rows[mask].tolist()
+        score = score if points else 0.0  # which is learned from masks that are not empty
         entries.append(
             {
                 "phrase": text,
@@ -182,12 +186,16 @@ def write(
                 "points": points,
             }
         )
-        log.info("%-30s %8d points   score %.2f   %s", text, len(points), score, out / name)
+        found = f"{len(points):8d} points   score {score:.2f}" if points else "nothing found"
+        log.info("%-30s %-28s   %s", text, found, out / name)
     answer = {"sentence": sentence, "points": scan.total, "phrases": entries}
     answer["left_out"] = scan.total - len(scan.rows)
     with write_whole(out / "masks.json") as file:
         file.write(json.dumps(answer).encode())
-    names = [text for _, text in phrases]
+    names = [
+        text if mask.any() else f"{text} (nothing found)"
+        for (_, text), mask in zip(phrases, masks, strict=True)
+    ]
     image = draw_answer(scan.cloud.xyz.numpy(), scan.colors, sentence, names, masks)
     with write_whole(out / "picture.png") as file:
         file.write(cv2.imencode(".png", image[..., ::-1])[1].tobytes())

@@ -62,8 +62,8 @@ class Answers:
         path = out / RESULT_FILE
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file, so no sentences have been learned; "
-                "go on with train.py --resume"
+                f"{path}: no such file, so no sentences have been learned; go on with train.py "
+                "--resume, where the scene has none, after adding json/ and gt_mask/ to it"
             )
         learned = load_state(path, FORMAT)
         device = choose_device(config.device)

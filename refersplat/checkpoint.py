@@ -20,7 +20,7 @@ from refersplat.gaussians import Gaussians, checked, load_ply, padded_sh
 from refersplat.ops.adam import BETAS, EPSILON
 from refersplat.optimizer import Adam
 from runs.errors import InputError
-from runs.files import write_whole
+from runs.files import first_line, write_whole
 
 RGB_FORMAT = 1
 """Of ``rgb_state.pt``, which training goes on from."""
@@ -222,7 +222,7 @@ def _load(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).partition("\n")[0] or "it ends too early"
+    reason = first_line(error) or "it ends too early"
     return InputError(
         f"{path}: is not a whole checkpoint ({reason}); copy it again, or {NOT_A_SCENE}"
     )

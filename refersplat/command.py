@@ -19,6 +19,10 @@ from runs.errors import InputError
 
 log = logging.getLogger(__name__)
 
+OTHER_MODEL = (
+    "These are refersplat's options; for detailbase's: --config configs/detailbase/detailrefer.yaml"
+    " --help"
+)
 RESOLVED = "config.yaml"
 """The options of the run, in its folder."""
 TIMINGS = "timings.json"
@@ -62,9 +66,12 @@ CHANGEABLE = (
 )
 """Options that a run may be gone on with when they differ: they do not change what is computed,
 only where, how much of it is kept, and what is drawn of it."""
-ASKABLE = (*CHANGEABLE, "text.encoder")
-"""Options that render.py and eval.py take another value of than train.py had, beside those of the
-data; the others were used up by the training."""
+ASKABLE = (
+    *(name for name in CHANGEABLE if not name.startswith("render.")),
+    *("text.encoder", "data.scene", "data.images", "data.masks", "data.resolution"),
+)
+"""Options of which eval.py takes another value than train.py had; the others were used up by the
+training, or draw pictures. render.py takes all those of ``render``, too."""
 
 
 def read_options(argv: Sequence[str], program: str, description: str) -> Config:
@@ -79,7 +86,7 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
         Config,
         argv,
         program=program,
-        description=description,
+        description=f"{description}\n\n{OTHER_MODEL}",
         resolved=resolved,
         may_be_absent=is_training,
     )
@@ -87,12 +94,12 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
         config,
         data=dataclasses.replace(config.data, scene=_absolute(config.data.scene)),
         rgb=dataclasses.replace(
-            config.rgb, start_checkpoint=_absolute(config.rgb.start_checkpoint)
+            config.rgb, start_checkpoint=_checkpoint(config.rgb.start_checkpoint)
         ),
     )
     check(config)
     if not is_training:
-        check_askable(config)
+        check_askable(config, is_drawing=program == "render.py")
     try:
         backend("refersplat")
     except (ValueError, ImportError) as error:
@@ -140,8 +147,8 @@ def check(config: Config) -> None:
         )
 
 
-def check_askable(config: Config) -> None:
-    """Refuses options of training where a run's training is over: they would only be recorded.
+def check_askable(config: Config, is_drawing: bool) -> None:
+    """Refuses options that would only be recorded, or score what the run was trained on.
 
     Raises:
         InputError: One differs from what the run in ``-m`` was trained with.
@@ -150,11 +157,11 @@ def check_askable(config: Config) -> None:
     if path.is_file():
         trained = load_yaml(path, Config)
         for name in differences(config, trained):
-            if name not in ASKABLE and not name.startswith("data."):
+            if name not in ASKABLE and not (is_drawing and name.startswith("render.")):
                 was, now = (attrgetter(name)(c) for c in (trained, config))
                 raise InputError(
-                    f"--{name}: the run in {config.model_path} was trained with {was!r}, {now!r} "
-                    "would change nothing; leave it out, or train into another folder"
+                    f"--{name}: the run in {config.model_path} has {was!r}, which {now!r} cannot "
+                    "change any more; leave it out, or train into another folder"
                 )
 
 
@@ -210,6 +217,13 @@ def trained_gaussians(out: Path) -> Gaussians:
             "come to its end; go on with train.py --resume"
         )
     return load_gaussians(path)
+
+
+def _checkpoint(path: str) -> str:
+    """A run's folder means its newest cloud."""
+    folder = Path(path).expanduser()
+    is_run = path and folder.is_dir() and newest_cloud(folder)
+    return _absolute(str(newest_cloud(folder)) if is_run else path)
 
 
 def _absolute(path: str) -> str:

@@ -39,7 +39,7 @@ class RgbConfig:
     iterations: Annotated[int, arg(aliases=("--iterations",))] = 7_000
     """Optimisation steps, one image each."""
     start_checkpoint: Annotated[str, arg(aliases=("--start_checkpoint",))] = ""
-    """Use these Gaussians instead of fitting: a chkpnt*.pth or a .ply."""
+    """Use these Gaussians instead of fitting: a chkpnt*.pth, a .ply, or a run's folder."""
     sh_degree: int = 3
     """Degree of the colours' spherical harmonics, up by one every 1000 steps."""
     position_lr_init: float = 1.6e-4

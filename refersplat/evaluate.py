@@ -15,13 +15,15 @@ from torch import Tensor
 from native import backend
 from refersplat.answering import Answers
 from refersplat.cases import Case, answer_all
-from refersplat.command import TIMINGS, read_options
+from refersplat.command import TIMINGS, read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
+from refersplat.gaussians import Gaussians
 from refersplat.metrics import summarize
 from refersplat.report import draw_report
 from refersplat.train_rgb import evaluate_rgb
 from runs.config import to_mapping
+from runs.device import choose_device
 from runs.errors import InputError
 from runs.results import Stopwatch, peak_memory_mib, provenance, save_results
 
@@ -36,23 +38,27 @@ def main(argv: Sequence[str]) -> None:
     """The command."""
     config = read_options(argv, "eval.py", DESCRIPTION)
     results = evaluate(config)
-    sys.stdout.write(table(results) + "\n")
+    lines = table(results) if "cases" in results else colors_table(results)
+    sys.stdout.write(lines + "\n")
 
 
 def evaluate(config: Config) -> dict[str, Any]:
     """Scores the run, writes ``results.json`` and ``report.png``, returns the results.
 
+    Where no test view has a sentence, the colours alone are scored.
+
     Raises:
-        InputError: The run is not trained, or its scene has no test views with sentences.
+        InputError: The run is not trained, or its scene has no test views.
     """
     out = Path(config.model_path)
     scene = load_scene(config.data)
-    if not any(view.objects for view in scene.test):
-        reason = "no test view has a sentence" if scene.test else "there are no test views"
+    if not scene.test:
         raise InputError(
-            f"{scene.path}: {reason} ({scene.split}), so there is nothing to score; train with "
-            "--eval, on a scene whose test views have json/ and masks"
+            f"{scene.path}: there are no test views ({scene.split}), so there is nothing to score; "
+            "train with --eval"
         )
+    if not any(view.objects for view in scene.test):
+        return evaluate_colors(config, scene)
     answers = Answers.load(config, [view.camera for view in scene.train])
     watch = Stopwatch(out / TIMINGS)
     with watch.stage("evaluate"):
@@ -67,10 +73,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             "threshold_chosen_by": answers.chosen_by,
             "counts": counts(scene, cases, answers),
             "encoder": {"name": answers.encoder.name, "identity": answers.encoder.identity},
-            "seed": config.seed,
-            "setting": config.train.setting,
-            **provenance(backend("refersplat", answers.gaussians.means.device)),
-            "config": to_mapping(config),
+            **about(config, answers.gaussians),
         }
         draw_report(out / REPORT, cases, answers)
     results["stages"] = watch.stages
@@ -80,6 +83,27 @@ def evaluate(config: Config) -> dict[str, Any]:
     save_results(out / RESULTS, results)
     log.info("%s and %s are written", out / RESULTS, out / REPORT)
     return results
+
+
+def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:
+    """PSNR, SSIM and L1 of a run whose test views have no sentences; writes ``results.json``."""
+    out = Path(config.model_path)
+    gaussians = trained_gaussians(out).to(choose_device(config.device))
+    log.warning("no test view has a sentence: only colours are scored")
+    results = {"metrics": evaluate_rgb(gaussians, scene.test), **about(config, gaussians)}
+    save_results(out / RESULTS, results)
+    log.info("%s is written", out / RESULTS)
+    return results
+
+
+def about(config: Config, gaussians: Gaussians) -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "seed": config.seed,
+        "setting": config.train.setting,
+        **provenance(backend("refersplat", gaussians.means.device)),
+        "config": to_mapping(config),
+    }
 
 
 def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
@@ -179,6 +203,13 @@ def counts(scene: Scene, cases: Sequence[Case], answers: Answers) -> dict[str, i
         "cases_without_object": sum(case.is_empty for case in cases),
         "gaussians": answers.gaussians.count,
     }
+
+
+def colors_table(results: dict[str, Any]) -> str:
+    """The colours' scores for people."""
+    return "\n".join(
+        f"{name.upper():<5} {value:7.3f}" for name, value in results["metrics"].items()
+    )
 
 
 def table(results: dict[str, Any]) -> str:

@@ -142,25 +142,37 @@ def draw_views(
     questions: Callable[[View], list[Question]],
 ) -> int:
     """Draws each view's questions into a folder of its own; returns how many there were."""
-    number = 0
+    number, found = 0, {}
     with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
         for view in views:
             asked = questions(view)
             if asked:
-                writing = _draw_view(answers, view, asked, folder / view.name, pool)
+                writing = _draw_view(answers, view, asked, folder / view.name, pool, found)
                 for future in writing:
                     future.result()  # raises what the writing raised
             number += len(asked)
             progress.advance()
+    for sentence, (group, pixels) in found.items():
+        who = "the field alone: like no training sentence" if group < 0 else f"group {group}"
+        log.info("%s: in %d of %d views (%s)", sentence, sum(pixels), len(pixels), who)
     return number
 
 
 def _draw_view(
-    answers: Answers, view: View, asked: list[Question], folder: Path, pool: ThreadPoolExecutor
+    answers: Answers,
+    view: View,
+    asked: list[Question],
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    found: dict[str, tuple[int, list[bool]]],
 ) -> list[Future[None]]:
+    """Draws one view; notes in ``found`` each sentence's group, and whether it is seen there."""
     image, blend = view.image(), answers.view(view.camera)
-    logits = answers.respond([question.sentence for question in asked]).logits
+    logits, groups = answers.respond([question.sentence for question in asked])
     seen, through = answers.seen(logits, blend), answers.through(logits, view.camera)
+    for question, group, heat in zip(asked, groups.tolist(), seen, strict=True):
+        _, pixels = found.setdefault(question.sentence, (group, []))
+        pixels.append(bool((heat >= answers.threshold).any()))
     return [
         pool.submit(_write, folder, question, image, *heat, answers.threshold)
         for question, *heat in zip(asked, seen, through, strict=True)

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from refersplat import train_referring, train_rgb
 from refersplat.checkpoint import load_gaussians
-from refersplat.command import TIMINGS, claim_folder, newest_cloud, read_options, trained_gaussians
+from refersplat.command import (
+    RESOLVED,
+    TIMINGS,
+    claim_folder,
+    newest_cloud,
+    read_options,
+    trained_gaussians,
+)
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.gaussians import Gaussians
@@ -48,6 +55,8 @@ def train(config: Config) -> None:
         "%d training views, %d test views (%s)", len(scene.train), len(scene.test), scene.split
     )
 
+    if config.resume and not Path(out, RESOLVED).exists():
+        log.warning("--resume: there is no run in %s yet, so this is its beginning", out)
     trained_elsewhere = newest_cloud(out) is not None and not Path(out, TIMINGS).exists()
     claim_folder(config)
     watch = Stopwatch(out / TIMINGS)

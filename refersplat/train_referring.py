@@ -36,6 +36,7 @@ from text_encoder import TextEncoder, TextFeatures, make_encoder
 log = logging.getLogger(__name__)
 
 REPORT_EVERY = 25
+FEW_VIEWS = 3
 
 
 def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
@@ -78,10 +79,7 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
             answers(state, frozen, supervision.aside, answerer, supervision.sentences)
         )
 
-    log.info(
-        "threshold %.2f, mean IoU %.3f on %d training views kept aside",
-        *(threshold, aside_iou, len(supervision.aside)),
-    )
+    tell_threshold(threshold, aside_iou, len(supervision.aside))
     result = {
         "format": FORMAT,
         **state.learned(),
@@ -96,6 +94,16 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
         "language": language.state_dict() if language else None,
     }
     save_state(out / RESULT_FILE, result)
+
+
+def tell_threshold(threshold: float, aside_iou: float, count: int) -> None:
+    """Says what was chosen, and on how much."""
+    if not count:
+        log.info("threshold %.2f: no views are kept aside to choose it on", threshold)
+        return
+    log.info("threshold %.2f, mean IoU %.3f on %d views kept aside", threshold, aside_iou, count)
+    if count < FEW_VIEWS or not aside_iou:
+        log.warning("these are too few views, or too bad masks, to choose a threshold by")
 
 
 def freeze(

@@ -9,11 +9,5 @@ find_dataset "test" "$@"
 source scripts/venv.sh
 use_venv
 prepare_scans val # where the test scans are
-# A run says by itself how its network was made.
-config="configs/detailbase/detailrefer.yaml"
-for ((i = 0; i + 1 < ${#OPTIONS[@]}; i++)); do
-  beside="$(dirname "${OPTIONS[i + 1]}")/config.yaml"
-  if [[ "${OPTIONS[i]}" == --checkpoint && -f "$beside" ]]; then config="$beside"; fi
-done
-python eval.py --config "$config" \
+python eval.py --config configs/detailbase/detailrefer.yaml \
   --data.root "$DATA" --data.prepared "$PREPARED" ${OPTIONS[@]+"${OPTIONS[@]}"}

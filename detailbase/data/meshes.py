@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,8 +11,11 @@ from plyfile import PlyData, PlyElement, PlyElementParseError, PlyParseError
 
 from runs.errors import InputError
 
+log = logging.getLogger(__name__)
+
 TRIANGLES = {"face": {"vertex_indices": 3, "vertex_index": 3}}
-COLORS = ("red", "green", "blue")
+COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), tuple("rgb"))
+"""What programs call the three."""
 GREY = 127
 NEARLY_ONE = 1.01
 """Colours from 0 to 1 that were interpolated may go a little beyond."""
@@ -55,7 +59,10 @@ def read_ply(path: Path) -> PlyData:
         InputError: It is absent or broken.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file; each scan needs it")
+        raise InputError(f"{path}: no such file; name or copy the PLY file of a scan")
+    with path.open("rb") as file:
+        if (start := file.read(3)) and start != b"ply":
+            raise InputError(f"{path}: is not a whole PLY file but another kind; export it as PLY")
     try:
         try:  # all faces at once, which is thirty times faster, if they are triangles
             return PlyData.read(str(path), known_list_len=TRIANGLES)
@@ -94,11 +101,13 @@ def _columns(vertex: PlyElement, path: Path, names: str | tuple[str, ...]) -> np
 def _colors(vertex: PlyElement, path: Path) -> np.ndarray:
     """[N, 3] uint8."""
     known = [p.name for p in vertex.properties]
-    if not set(COLORS) & set(known):
+    names = next((names for names in COLORS if set(names) & set(known)), None)
+    if names is None:
+        log.warning("%s: its vertices have no colours: all are taken as grey", path)
         return np.full((len(vertex.data), 3), GREY, dtype=np.uint8)
-    colors = _columns(vertex, path, COLORS)
+    colors = _columns(vertex, path, names)
     _check_finite(path, colors, "its colour")
-    is_float = vertex.data[COLORS[0]].dtype.kind == "f"
+    is_float = vertex.data[names[0]].dtype.kind == "f"
     if is_float and colors.max(initial=0) <= NEARLY_ONE:
         colors = colors.clip(max=1) * 255
     elif is_float and colors.max(initial=0) < DARKEST:
@@ -110,7 +119,7 @@ def _colors(vertex: PlyElement, path: Path) -> np.ndarray:
         row = int(np.flatnonzero(((colors < 0) | (colors > 255)).any(axis=1))[0])
         raise InputError(
             f"{path}: vertex {row}: its colour must be 0 to 255, or 0 to 1 in floating point, got "
-            f"{vertex.data[list(COLORS)][row].item()}; export it with colours of 8 bits"
+            f"{vertex.data[list(names)][row].item()}; export it with colours of 8 bits"
         )
     return colors.round().astype(np.uint8)
 

@@ -14,6 +14,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import sysconfig
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-REBUILD = "pip install --force-reinstall --no-deps . (with a C++17 compiler)"
+REBUILD = "pip install -e . in the repository (with a C++17 compiler)"
 
 
 def runnable_variants() -> list[str]:
@@ -64,7 +65,8 @@ def load(package: str) -> ModuleType | None:
             return importlib.import_module(name)
         except ImportError as error:  # built for another Python or C++ library
             reasons.append(f"{name}: {error}")
-    reason = "; ".join(reasons) or build_failure(package) or "they were not built"
+    reason = "; ".join(reasons) or build_failure(package) or hidden_copy(package)
+    reason = reason or "they were not built"
     message = f"{package} has no compiled ops: {reason}. To build them: {REBUILD}"
     if wanted or os.environ.get("REFER3D_STRICT") == "1":
         raise ImportError(message)
@@ -79,6 +81,17 @@ def build_failure(package: str) -> str:
         report = Path(folder, "native_build.txt")
         if report.is_file():
             return report.read_text(encoding="utf-8").strip().replace("\n", "; ")
+    return ""
+
+
+def hidden_copy(package: str) -> str:
+    """Says where an installed copy lies that the current folder hides; empty if there is none."""
+    spec = importlib.util.find_spec(package)
+    here = {Path(folder).resolve() for folder in (spec and spec.submodule_search_locations) or ()}
+    for folder in {sysconfig.get_path("platlib"), sysconfig.get_path("purelib")}:
+        copy = Path(folder, package)
+        if copy.resolve() not in here and any(copy.glob("_cpu_*")):
+            return f"those in {copy} are hidden by {', '.join(map(str, here))}"
     return ""
 
 

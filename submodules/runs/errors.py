@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -10,6 +11,8 @@ from typing import NoReturn
 STATUS_MISTAKE = 2
 """Exit status for what the user can mend; the same as for an unknown option."""
 STATUS_INTERRUPTED = 130
+STATUS_UNREAD = 141
+"""The shell's for a program whose output nobody takes."""
 
 
 class InputError(ValueError):
@@ -35,6 +38,9 @@ def run(main: Callable[[list[str]], object], when_stopped: str = "") -> NoReturn
         main(sys.argv[1:])
     except InputError as error:
         _end(f"error: {error}", STATUS_MISTAKE)
+    except BrokenPipeError:  # nobody reads on, as behind "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(STATUS_UNREAD)
     except OSError as error:
         if error.filename is None:
             raise

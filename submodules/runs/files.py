@@ -83,5 +83,11 @@ def read_tensors(path: Path, advice: str, kind: str = "") -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle make its reader fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read{kind} ({reason}); {advice}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first; of torch's long advice to run what is in the file, nothing."""
+    text = str(error).partition("\n")[0]
+    return "it holds no tensors" if "weights_only" in text else text

@@ -14,6 +14,7 @@ from detailbase.phrases import find_phrases
         ("a pillow and a towel lie on top of the bed", ["pillow", "towel", "bed"]),
         ("it is the smaller of the two file cabinets", ["two file cabinets"]),
         ("the light over the sink", ["light", "sink"]),
+        ("the books on the shelf please", ["books", "shelf"]),
         ("it is next to it", []),
         ("", []),
     ],

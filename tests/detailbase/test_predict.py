@@ -110,6 +110,16 @@ def test_given_phrases_are_found_in_the_sentence():
         predict.given_phrases(words, ["chair"] * 3)
 
 
+def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("detailbase.answering.THRESHOLD", 2.0)
+    argv = [str(scan), "a chair", "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
+    predict.main(argv)
+    (entry,) = json.loads((tmp_path / "out" / "masks.json").read_text())["phrases"]
+    assert (entry["count"], entry["score"]) == (0, 0.0)
+    assert "nothing found" in caplog.text
+
+
 MISTAKES = {
     "no phrase": (["it is there"], "found no noun phrase in 'it is there'; give them by --phrases"),
     "foreign phrase": (["a chair", "--phrases", "a sofa"], "'a sofa' is not in the sentence"),
@@ -117,6 +127,7 @@ MISTAKES = {
     "no checkpoint": (["a chair", "--checkpoint", "none.pth"], "none.pth: no such file; name the"),
     "wrong unit": (["a chair", "--unit", "mm"], "reaches over 0.00"),
     "no config": (["a chair", "--config", "none.yaml"], "--config: none.yaml: no such file"),
+    "out a file": (["a chair", "-o", "FILE"], "-o: expected a folder, got the file"),
     "no device": (["a chair", "--device", "abacus"], "'abacus' cannot be used"),
     "device without memory": (["a chair", "--device", "meta"], "'meta' cannot be used"),
     "no text": (["\udcff chair"], "expected words, got '\\udcff chair'; write it as plain text"),
@@ -131,7 +142,8 @@ def test_mistakes_are_named(checkpoint, scan, tmp_path, mistake):
     for name, size in (("WRONG", 0.0), ("OTHER", 20.0)):
         changed = dataclasses.replace(SMALL, data=DataConfig(voxels_per_metre=size))
         save_yaml(changed, tmp_path / f"{name}.yaml")
-    words = [str(tmp_path / f"{w}.yaml") if w in ("WRONG", "OTHER") else w for w in words]
+    (tmp_path / "FILE.yaml").touch()
+    words = [str(tmp_path / f"{w}.yaml") if w in ("WRONG", "OTHER", "FILE") else w for w in words]
     argv = [str(scan), words[0], "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     with pytest.raises(InputError) as error:
         predict.main([*argv, *words[1:]])

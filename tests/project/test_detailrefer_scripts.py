@@ -91,20 +91,6 @@ def test_a_read_only_dataset_stays_as_it_is(clone):
     assert score[:3] == ["eval.py", "--config", "configs/detailbase/detailrefer.yaml"]
 
 
-def test_a_run_is_scored_with_its_own_config(clone):
-    dataset(clone / "data", "test")
-    (clone / "run").mkdir()
-    for beside, config in (
-        (False, "configs/detailbase/detailrefer.yaml"),
-        (True, "run/config.yaml"),
-    ):
-        if beside:
-            (clone / "run/config.yaml").touch()
-        status, said, calls = shell(clone, "scripts/test.sh", "--checkpoint", "run/best.pth")
-        assert status == 0, said
-        assert calls[-1].startswith(f"eval.py --config {config} --data.root data")
-
-
 def test_prepared_scans_are_enough(clone):
     dataset(clone / "data", "test", scans="scannetv2/val")
     (clone / "data/scannetv2/val/scene0000_00_refer.pth").touch()

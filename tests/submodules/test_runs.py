@@ -365,6 +365,16 @@ def test_a_state_that_does_not_fit_the_disk_names_its_file(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_output_that_nobody_takes_is_no_bug():
+    program = "from runs.errors import run\nrun(lambda argv: print('x\\n' * 99999, flush=True))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_a_bug_keeps_its_traceback():
     program = "from runs.errors import run\nrun(lambda argv: 1 / 0)\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -12,11 +12,11 @@ import torch
 
 from detailbase.config import Config
 from detailbase.data.clouds import NONE, SUFFIX, load_cloud, save_cloud
-from detailbase.evaluate import evaluate
+from detailbase.evaluate import evaluate, suffix_of
 from detailbase.evaluate import main as eval_main
 from detailbase.train import main as train_main
 from native import backend
-from runs.config import load_yaml
+from runs.config import load_yaml, to_mapping
 from runs.errors import InputError
 
 
@@ -118,5 +118,28 @@ def test_other_results_get_a_folder_of_their_own(trained, rooms, tmp_path, monke
     shutil.copy(trained / "best.pth", published)
     argv = ["--config", str(trained / "config.yaml"), "--checkpoint", str(published)]
     eval_main([*argv, "--work_dir", "", "--split", "val"])
-    (results,) = tmp_path.glob("exps/boxes/*/results.json")
+    (results,) = tmp_path.glob("exps/boxes/*/results_detailrefer_val.json")
     assert json.loads(results.read_text())["split"] == "val"
+
+
+def test_other_scores_have_files_of_their_own():
+    config = Config()
+    assert suffix_of(config) == ""
+    data = dataclasses.replace(config.data, dataset="scanrefer", split="val", scenes=("scene0*",))
+    other = dataclasses.replace(config, data=data, shuffled_words=True)
+    assert suffix_of(other) == "_scanrefer_val_some_scans_shuffled_words"
+
+
+def test_a_checkpoint_is_scored_by_the_network_and_text_of_its_run(
+    run_folder, rooms, config_path, capsys
+):
+    """Another config tells the data; what the weights depend on, the run says."""
+    argv = ["--config", str(config_path), "--checkpoint", str(run_folder / "best.pth")]
+    eval_main([*argv, "--data.root", str(rooms)])
+    told = json.loads((run_folder / "results.json").read_text())["config"]
+    own = to_mapping(load_yaml(run_folder / "config.yaml", Config))
+    assert told["network"] == own["network"]
+    assert told["text"] == own["text"]
+    before = capsys.readouterr().out
+    eval_main(argv)  # the run knows where its data are
+    assert capsys.readouterr().out == before

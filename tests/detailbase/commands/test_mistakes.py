@@ -90,12 +90,24 @@ def test_a_cut_checkpoint(says, run_folder):
 
 def test_another_encoder(says, run_folder):
     options = ["--config", run_folder / "config.yaml", "--text.encoder", "auto"]
+    assert "was learned with 'hash', got 'auto'; leave it out" in says("eval", *options)
+    (run_folder / "config.yaml").rename(run_folder / "other.yaml")
+    options[1] = run_folder / "other.yaml"
+    options += ["--checkpoint", run_folder / "best.pth"]
     assert "best.pth" in says("eval", *options)
 
 
 def test_another_network(says, run_folder):
     options = ["--config", run_folder / "config.yaml", "--network.layers", "3"]
-    assert "best.pth" in says("eval", *options)
+    assert "--network.layers: " in says("eval", *options)
+    options[2:] = ["--data.voxels_per_metre=50"]
+    assert "was learned with 17.0, got 50.0; leave it out" in says("eval", *options)
+    (run_folder / "config.yaml").rename(run_folder / "other.yaml")
+    options = ["--config", run_folder / "other.yaml", "--checkpoint", run_folder / "best.pth"]
+    assert "best.pth" in says("eval", *options, "--network.layers", "3")
+    text = says("eval", *options, "--network.heads", "8")
+    assert "--network.heads: " in text
+    assert "best.pth was learned with 4, got 8; give --config" in text
 
 
 def test_weights_that_are_no_numbers(says, run_folder):

@@ -92,9 +92,17 @@ def test_colours_are_bytes_or_shares(scan, text, dtype, scale):
     assert mesh.colors[:, 0].tolist() == list(range(0, 240, 10))
 
 
-def test_without_colours_all_are_grey(scan):
+def test_without_colours_all_are_grey(scan, caplog):
     scan.write_mesh()
     assert (read_mesh(scan.mesh).colors == 127).all()
+    assert "its vertices have no colours: all are taken as grey" in caplog.text
+
+
+@pytest.mark.parametrize("names", [("diffuse_red", "diffuse_green", "diffuse_blue"), tuple("rgb")])
+def test_colours_have_several_names(scan, names):
+    scan.write_mesh(**dict(zip(names, colors().values(), strict=True)))
+    expected = np.stack([*colors().values()], axis=1)
+    assert np.array_equal(read_mesh(scan.mesh).colors, expected)
 
 
 def test_shares_a_little_beyond_one_are_shares(scan):

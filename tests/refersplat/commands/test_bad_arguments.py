@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -231,21 +230,14 @@ def test_a_broken_run_is_not_scored(says, finished, breaks, message):
         (["-s", "elsewhere"], "elsewhere: no such folder"),
         (["--text.encoder", "auto"], "--text.encoder: "),
         (["--threshold", "2"], "--train.threshold: expected -1 to 1, got 2.0"),
-        (["--seed", "5"], "--seed: the run in {} was trained with 0, 5 would change nothing"),
-        (["--match.no_groups"], "--match.groups: the run in {} was trained with True, False would"),
+        (["--seed", "5"], "--seed: the run in {} has 0, which 5 cannot change any more"),
+        (["--data.test_views", "3"], "--data.test_views: the run in {} has (), which"),
+        (["--split", "train"], "--render.split: the run in {} has 'test', which 'train' cannot"),
+        (["--match.no_groups"], "--match.groups: the run in {} has True, which False cannot"),
     ],
 )
 def test_a_run_is_not_scored_with_wrong_options(says, finished, argv, message):
     assert message.format(finished) in says("eval", "-m", finished, *argv)
-
-
-def test_test_views_without_sentences_cannot_be_scored(says, finished, balls, tmp_path):
-    scene = shutil.copytree(balls, tmp_path / "scene")
-    for stem in ("frame_00001", "frame_00009"):
-        (scene / "json" / f"{stem}.json").write_text(json.dumps({"object": []}))
-    text = says("eval", "-m", finished, "-s", scene)
-    assert "no test view has a sentence" in text
-    assert "so there is nothing to score" in text
 
 
 @pytest.mark.parametrize(

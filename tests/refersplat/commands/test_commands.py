@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+import refersplat.command
 import refersplat.evaluate
 import refersplat.pictures
 import refersplat.train
@@ -173,3 +176,36 @@ def test_a_scene_without_sentences_is_only_rendered(balls, tmp_path, caplog):
 )
 def test_slugs_are_file_names(text, expected):
     assert slug(text) == expected
+
+
+def test_views_without_sentences_are_scored_by_their_colours(run, balls, tmp_path, capsys):
+    scene = shutil.copytree(balls, tmp_path / "scene")
+    for stem in ("frame_00001", "frame_00009"):
+        (scene / "json" / f"{stem}.json").write_text(json.dumps({"object": []}))
+    refersplat.evaluate.main(["-m", str(run), "-s", str(scene)])
+    number = r" +\d+\.\d{3}\n"
+    assert re.fullmatch(f"PSNR{number}SSIM{number}L1{number}", capsys.readouterr().out)
+    results = json.loads((run / "results.json").read_text())
+    assert results["metrics"].keys() == {"psnr", "ssim", "l1"}
+
+
+def test_what_was_found_is_said(run, caplog):
+    caplog.set_level("INFO")
+    refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
+    assert re.search(r"the red apple: in \d+ of 12 views \(group \d\)", caplog.text)
+
+
+def test_a_run_is_a_start_checkpoint(run, balls, tmp_path):
+    config = refersplat.command.read_options(
+        ["-s", str(balls), "-m", str(tmp_path / "out"), "--start_checkpoint", str(run)],
+        *("train.py", ""),
+    )
+    assert Path(config.rgb.start_checkpoint).name == "point_cloud.ply"
+    assert Path(config.rgb.start_checkpoint).is_relative_to(run)
+
+
+def test_nothing_to_go_on_with_is_said(balls, tmp_path, caplog):
+    out, argv = tmp_path / "out", ["-s", str(balls), "--resume", "--text.encoder", "hash"]
+    argv += ["--iterations", "1", "--train.iterations", "1", "--train.keep_aside", "0"]
+    refersplat.train.main([*argv, "-m", str(out)])
+    assert f"--resume: there is no run in {out} yet" in caplog.text

@@ -76,6 +76,17 @@ def test_the_builds_own_reason_is_passed_on(package, monkeypatch):
         native.load("some_package")
 
 
+def test_an_installed_copy_that_is_hidden_is_named(package, monkeypatch, tmp_path):
+    for variant in package.glob("_cpu_*.py"):
+        variant.unlink()
+    copy = tmp_path / "site-packages" / "some_package"
+    copy.mkdir(parents=True)
+    (copy / "_cpu_base.so").touch()
+    monkeypatch.setattr(loader.sysconfig, "get_path", lambda name: str(copy.parent))
+    with pytest.warns(UserWarning, match="those in .*site-packages.some_package are hidden by"):
+        assert native.load("some_package") is None
+
+
 def test_the_reference_can_be_asked_for(package, monkeypatch):
     monkeypatch.setenv("REFER3D_BACKEND", "reference")
     with warnings.catch_warnings():

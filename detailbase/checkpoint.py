@@ -19,7 +19,7 @@ from detailbase.model.weights import load_backbone, load_weights
 from runs.config import to_mapping
 from runs.errors import InputError
 from runs.files import load_state, save_state
-from text_encoder import TextEncoder
+from text_encoder import TextEncoder, is_same_text
 
 FORMAT = 1
 
@@ -43,7 +43,7 @@ def load_network(
     state = torch.load(path, map_location="cpu", weights_only=True)
     _check_learned_with(config, state.get("config"), path)
     learned_with = state.get("encoder")
-    if isinstance(learned_with, str) and learned_with != encoder.identity:
+    if isinstance(learned_with, str) and not is_same_text(learned_with, encoder.identity):
         raise InputError(
             f"{path}: was learned with the text of {learned_with}, --text.encoder gives that of "
             f"{encoder.identity}; use the config of the run that made it"

@@ -25,7 +25,7 @@ from refersplat.visibility import visible_share
 from runs.device import choose_device
 from runs.errors import InputError
 from runs.files import load_state
-from text_encoder import TextEncoder, make_encoder
+from text_encoder import TextEncoder, is_same_text, make_encoder
 
 SURFACE = 0.15
 """Share of a Gaussian that must be seen from somewhere. Chosen on the masks of a table scene's
@@ -75,7 +75,7 @@ class Answers:
                     f"{path}: was learned for {len(learned['features'])} Gaussians, but the point "
                     f"cloud has {gaussians.count}; train into a new folder"
                 )
-            if encoder.identity != learned["encoder_identity"]:
+            if not is_same_text(learned["encoder_identity"], encoder.identity):
                 raise InputError(
                     f"--text.encoder: {path} was learned with {learned['encoder_identity']}, but "
                     f"this is {encoder.identity}; use the same"

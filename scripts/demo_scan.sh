@@ -11,7 +11,8 @@ OUT=output/demo_scan
 if [[ $# -gt 0 ]]; then
   sentences=("$@")
 else
-  mapfile -t sentences < "$ROOM/sentences.txt"
+  sentences=()
+  while IFS= read -r sentence; do sentences+=("$sentence"); done < "$ROOM/sentences.txt"
 fi
 for index in "${!sentences[@]}"; do
   echo

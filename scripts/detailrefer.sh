@@ -30,7 +30,7 @@ find_dataset() {
       echo "http://www.scan-net.org after its terms of use are signed; of each scan the files"
       echo "_vh_clean_2.ply, _vh_clean_2.labels.ply, _vh_clean_2.0.010000.segs.json and"
       echo ".aggregation.json are needed, and the lists scannetv2_train.txt and scannetv2_val.txt."
-      echo "Another folder: bash $0 <folder>"
+      echo "Another folder, from the repository's: bash $0 <folder>"
     } >&2
     return 2
   fi

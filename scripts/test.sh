@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Scores a checkpoint on DetailRefer's test split:
 # bash scripts/test.sh [folder] --checkpoint FILE [--work_dir DIR] [options of eval.py]
-# The folder (default: data) holds DetailRefer/ and scannetv2/, or scans/.
+# The folder (default: data) holds DetailRefer/ and scannetv2/, or scans/. Paths start at the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/detailrefer.sh

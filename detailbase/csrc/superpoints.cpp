@@ -74,7 +74,7 @@ std::vector<Point<W>> points_of(const char* name, const T* coordinates, int64_t 
   std::vector<Point<W>> points(count);
   for (int64_t i = 0; i < count; ++i) {
     const T* at = coordinates + 3 * i;
-    if (!std::isfinite(double(at[0]) + at[1] + at[2])) {
+    if (!(std::isfinite(at[0]) && std::isfinite(at[1]) && std::isfinite(at[2]))) {
       throw std::invalid_argument(std::string(name) + " must be finite, row " + std::to_string(i) +
                                   " is not");
     }

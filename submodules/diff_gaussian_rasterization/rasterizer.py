@@ -60,7 +60,7 @@ class GaussianRasterizer(nn.Module):
         self,
         means3D: Tensor,  # [N, 3]
         means2D: Tensor,  # [N, 3]
-        opacities: Tensor,  # [N, 1]
+        opacities: Tensor,  # [N, 1] or [N]
         shs: Tensor | None = None,  # [N, K, 3]
         colors_precomp: Tensor | None = None,  # [N, C]
         scales: Tensor | None = None,  # [N, 3]
@@ -88,12 +88,15 @@ class GaussianRasterizer(nn.Module):
         """
         settings = self.raster_settings
         check_one("shs", shs, "colors_precomp", colors_precomp)
-        check_shape("opacities", opacities, (len(means3D), 1))
+        if opacities.numel() != len(means3D):
+            raise ValueError(
+                f"opacities must have shape [{len(means3D)}, 1], got {list(opacities.shape)}"
+            )
         check_shape("means2D", means2D, (len(means3D), None))
         projected = self.project(means3D, scales, rotations, cov3D_precomp)
         half_size = means2D.new_tensor([settings.image_width / 2, settings.image_height / 2])
         means2d = projected.means2d + (means2D - means2D.detach())[:, :2] * half_size
-        opacities = opacities[:, 0]
+        opacities = opacities.reshape(-1)
         if settings.antialiasing:
             opacities = opacities * kept_by_the_low_pass(projected)
 
@@ -116,7 +119,7 @@ class GaussianRasterizer(nn.Module):
             settings.image_width,
         )
         color, *others = image.split([value.shape[1] for value in values])
-        drawn = [color + transmittance * settings.bg[:, None, None]]
+        drawn = [color + transmittance * settings.bg.to(color)[:, None, None]]
         if features is not None:
             drawn.append(others.pop(0))
         elif settings.include_feature is not None:
@@ -150,11 +153,13 @@ def check_one(name: str, value: object, other_name: str, other: object) -> None:
 def camera_of(settings: GaussianRasterizationSettings) -> Camera:
     """The settings' camera; its principal point is where the projection matrix puts it."""
     width, height = settings.image_width, settings.image_height
+    # Some programs keep a batch of one.
+    view, projection = (m.reshape(4, 4) for m in (settings.viewmatrix, settings.projmatrix))
     # A point on the optical axis is projected onto the principal point, (x, y, ., w) in clip space.
-    to_clip = torch.linalg.solve(settings.viewmatrix.double(), settings.projmatrix.double())
+    to_clip = torch.linalg.solve(view.double(), projection.double())
     x, y, _, w = to_clip[2].tolist()
     return Camera(
-        world_to_camera=settings.viewmatrix.T,
+        world_to_camera=view.T,
         fx=width / (2 * settings.tanfovx),
         fy=height / (2 * settings.tanfovy),
         cx=(x / w + 1) * width / 2,

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from runs.errors import InputError
+
 
 @dataclass(frozen=True)
 class TextFeatures:
@@ -75,3 +77,22 @@ class TextEncoder(Protocol):
         alone, so that a word's index is its feature's, or one less where the encoder frames.
         """
         ...
+
+
+def is_same_text(identity: str, other: str) -> bool:
+    """Whether two encoders' identities mean the same features; older ones begin with a name."""
+    return identity.rpartition("@")[2] == other.rpartition("@")[2]
+
+
+def check_text(sentence: str | Sequence[str]) -> None:
+    """Refuses what no text file can hold.
+
+    Raises:
+        InputError: A half of a character stands alone, as JSON's escapes allow.
+    """
+    try:
+        "".join(sentence).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"sentence {sentence!a}: holds half a character; correct the text"
+        ) from error

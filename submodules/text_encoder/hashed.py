@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from runs.errors import InputError
 
-from .features import TextFeatures
+from .features import TextFeatures, check_text
 
 
 class HashTextEncoder:
@@ -32,6 +32,7 @@ class HashTextEncoder:
             for sentence in sentences
         ]
         for sentence, words in zip(sentences, split, strict=True):
+            check_text(sentence)
             if not words:
                 raise InputError(f"sentence {sentence!r} has no words")
         if self.is_framed:

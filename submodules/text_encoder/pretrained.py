@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
 import logging
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from torch.nn.functional import normalize
 from runs.errors import InputError
 
 from .cache import CachedTextEncoder
-from .features import TextEncoder, TextFeatures
+from .features import TextEncoder, TextFeatures, check_text
 from .hashed import HashTextEncoder
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class PretrainedTextEncoder:
     @functools.cached_property
     def model(self) -> torch.nn.Module:
         """The frozen language model."""
-        model = self._load("AutoModel", dtype=torch.float32)
+        model = self._load("AutoModel").float()  # some checkpoints are kept in halves
         return model.to(self.device).eval().requires_grad_(False)
 
     @functools.cached_property
@@ -72,11 +74,12 @@ class PretrainedTextEncoder:
 
     @functools.cached_property
     def identity(self) -> str:
-        """The name with a hash of a folder's files, or with the commit on the hub."""
+        """A hash of the checkpoint's files, whatever folder or name they are found by."""
         frame = "+frame" if self.is_framed else ""
         folder = Path(self.source)
         if not folder.is_dir():
-            return f"{self.name}@{getattr(self.config, '_commit_hash', None)}{frame}"
+            _ = self.tokenizer, self.model  # so that all files are there
+            folder = Path(self._call("utils.cached_file", "config.json")).parent
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
             if path.suffix in (".json", ".txt", ".safetensors", ".bin", ".model"):
@@ -84,7 +87,7 @@ class PretrainedTextEncoder:
                 with open(path, "rb") as file:
                     for block in iter(functools.partial(file.read, 1 << 20), b""):
                         digest.update(block)
-        return f"{self.name}@{digest.hexdigest()[:16]}{frame}"
+        return f"{digest.hexdigest()[:16]}{frame}"
 
     @functools.cached_property
     def max_pieces(self) -> int:
@@ -127,10 +130,13 @@ class PretrainedTextEncoder:
 
     def _pieces(self, sentence: str | Sequence[str]) -> list[int]:
         """The ids of a sentence's word pieces, cut to what the model can take."""
+        check_text(sentence)
         if isinstance(sentence, str):
             pieces = self._split(sentence)
         else:
-            pieces = [(self._split(word) or [self.tokenizer.unk_token_id])[0] for word in sentence]
+            # Tokenizers of bytes write a word behind others with the space before it.
+            spaced = [f" {word}" if index else word for index, word in enumerate(sentence)]
+            pieces = [(self._split(word) or [self.tokenizer.unk_token_id])[0] for word in spaced]
         if not pieces:
             raise InputError(f"sentence {sentence!r} has no words")
         if len(pieces) > self.max_pieces:
@@ -153,12 +159,21 @@ class PretrainedTextEncoder:
         words = hidden[:, begin - 1 : end + 1] if self.is_framed else hidden[:, begin:end]
         return words.cpu(), normalize(hidden.mean(dim=1), dim=1).cpu()
 
-    def _load(self, kind: str, **options: Any) -> Any:
+    def _load(self, kind: str) -> Any:
+        return self._call(f"{kind}.from_pretrained")
+
+    def _call(self, function: str, *arguments: str) -> Any:
+        """Calls a function of transformers with the source: first on what is on the disk, since
+        questions to a hub that cannot be reached take minutes.
+        """
         import transformers  # a second of import that a cached sentence does not need
 
         transformers.utils.logging.disable_progress_bar()
+        call = operator.attrgetter(function)(transformers)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return call(self.source, *arguments, local_files_only=True)
         try:
-            return getattr(transformers, kind).from_pretrained(self.source, **options)
+            return call(self.source, *arguments)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"text.encoder: {self.source!r} cannot be loaded by transformers "

@@ -99,7 +99,7 @@ class Numbers:
     unk_token_id = 3
 
     def __call__(self, text: str, add_special_tokens: bool = True, verbose: bool = True) -> dict:
-        ids = [int(text) if text.isdigit() else self.unk_token_id]
+        ids = [int(text) if text.strip().isdigit() else self.unk_token_id]
         return {"input_ids": [0, *ids, 2] if add_special_tokens else ids}
 
 

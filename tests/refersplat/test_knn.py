@@ -192,3 +192,9 @@ def test_errors_name_the_argument(queries, points, k, message):
 
 def test_compiled_code_is_used():
     assert native.backend("refersplat").startswith("cpu-")
+
+
+def test_large_coordinates_are_finite_one_by_one():
+    points = torch.tensor([[2e38, 2e38, 0.0], [0.0, 0.0, 0.0]])
+    _, indices = knn(torch.tensor([[2e38, 2e38, 1.0]]), points, 1)
+    assert indices.tolist() == [[0]]

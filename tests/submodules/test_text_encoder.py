@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,13 @@ import torch
 from torch.testing import assert_close
 
 from runs.errors import InputError
-from text_encoder import CachedTextEncoder, HashTextEncoder, TextFeatures, make_encoder
+from text_encoder import (
+    CachedTextEncoder,
+    HashTextEncoder,
+    TextFeatures,
+    is_same_text,
+    make_encoder,
+)
 
 SHORT = "the banana"
 LONG = "a cylindrical tin standing next to the unbelievably yellow banana"
@@ -216,3 +225,62 @@ def test_identity_follows_the_weights(tmp_path):
     before = make_encoder(str(tmp_path)).identity
     (tmp_path / "config.json").write_text("{ }")
     assert make_encoder(str(tmp_path)).identity != before
+
+
+def test_identity_is_that_of_the_files_however_they_are_named(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    names = ["one", "./one", "one/", str(tmp_path / "one"), "two"]
+    assert len({make_encoder(name).identity for name in names}) == 1
+    assert make_encoder("one", is_framed=True).identity != make_encoder("one").identity
+    assert is_same_text(f"one@{make_encoder('one').identity}", make_encoder("two").identity)
+    assert not is_same_text("one@1234", make_encoder("one").identity)
+
+
+HUB = """
+import json, sys
+from pathlib import Path
+from transformers import BertConfig, BertModel, BertTokenizer
+from text_encoder import make_encoder
+
+hub, names = Path(sys.argv[1]) / "models--acme--mini", []
+(hub / "refs").mkdir(parents=True)
+for commit in ("1" * 40, "2" * 40):
+    folder = hub / "snapshots" / commit
+    folder.mkdir(parents=True)
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    (folder / "vocab.txt").write_text("\\n".join(pieces))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    BertModel(BertConfig(vocab_size=6, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                         intermediate_size=8)).save_pretrained(folder)
+    (hub / "refs" / "main").write_text(commit)
+    encoder = make_encoder("acme/mini")
+    assert encoder(["a a"]).words.shape == (1, 2, 8)
+    names.append(encoder.identity)
+assert names[0] != names[1], names
+"""
+
+
+def test_identity_of_a_hub_model_follows_its_weights(tmp_path):
+    """In a process of its own, since the hub's folder is read once."""
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", HUB, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_words_behind_others_are_split_with_the_space_before_them(minilm):
+    encoder = make_encoder("auto")
+    asked = []
+    encoder.tokenizer = lambda text, **_: asked.append(text) or {"input_ids": [7]}
+    encoder.max_pieces = 9
+    encoder._pieces(["the", "brown", "chair"])
+    assert asked == ["the", " brown", " chair"]
+
+
+def test_half_a_character_is_an_error(encoder):
+    for sentence in ("the \ud83d", ["the", "\ud83d"]):
+        with pytest.raises(InputError, match=r"ud83d.*: holds half a character"):
+            encoder([sentence])

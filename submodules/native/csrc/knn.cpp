@@ -79,7 +79,7 @@ class Tree {
     parallel_for(count, 1 << 16, threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const T* p = points + 3 * i;
-        if (!std::isfinite(p[0] + p[1] + p[2])) {
+        if (!(std::isfinite(p[0]) && std::isfinite(p[1]) && std::isfinite(p[2]))) {
           throw std::invalid_argument("points must be finite, row " + std::to_string(i) +
                                       " is not");
         }
@@ -219,7 +219,7 @@ void knn(const T* queries, int64_t num_queries, const T* points, int64_t num_poi
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = own_points ? tree.order()[i] : i;
       const T* query = queries + 3 * row;
-      if (!std::isfinite(query[0] + query[1] + query[2])) {
+      if (!(std::isfinite(query[0]) && std::isfinite(query[1]) && std::isfinite(query[2]))) {
         throw std::invalid_argument("queries must be finite, row " + std::to_string(row) +
                                     " is not");
       }

@@ -122,9 +122,12 @@ void parallel_for(int64_t count, int64_t grain, int threads, const Body& body) {
   if (busy || helpers < 1) {
     work();
   } else {
-    busy = true;
+    struct Guard {  // also where no memory is left to start the work
+      bool& busy;
+      explicit Guard(bool& busy) : busy(busy) { busy = true; }
+      ~Guard() { busy = false; }
+    } guard(busy);
     if (!ThreadPool::instance().run(helpers, work)) work();
-    busy = false;
   }
   if (failure) std::rethrow_exception(failure);
 }

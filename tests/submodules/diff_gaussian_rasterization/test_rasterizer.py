@@ -293,7 +293,7 @@ def test_mark_visible():
         ),
         ({"scales": None}, "exactly one of scales and rotations or cov3D_precomp .* got neither"),
         ({"rotations": None}, "scales and rotations must be given together"),
-        ({"opacities": torch.zeros(COUNT)}, r"opacities must have shape \[30, 1\], got \[30\]"),
+        ({"opacities": torch.zeros(9)}, r"opacities must have shape \[30, 1\], got \[9\]"),
         (
             {"scales": None, "rotations": None, "cov3D_precomp": torch.zeros(COUNT, 9)},
             r"cov3D_precomp must have shape \[30, 6\], got \[30, 9\]",
@@ -307,3 +307,15 @@ def test_mark_visible():
 def test_errors_name_the_argument(rng, changes, message):
     with pytest.raises(ValueError, match=message):
         call(make_gaussians(rng), make_settings(make_viewpoint(), torch.zeros(3)), **changes)
+
+
+def test_takes_what_the_original_takes(rng):
+    """A batch of one matrix, opacities without a second dimension, a background of doubles."""
+    viewpoint, gaussians = make_viewpoint(), make_gaussians(rng)
+    (color, *_), _ = call(gaussians, make_settings(viewpoint, torch.zeros(3)))
+    viewpoint.world_view_transform = viewpoint.world_view_transform[None]
+    viewpoint.full_proj_transform = viewpoint.full_proj_transform[None]
+    settings = make_settings(viewpoint, torch.zeros(3, dtype=torch.float64))
+    (other, *_), _ = call(gaussians, settings, opacities=gaussians.get_opacity[:, 0])
+    assert torch.equal(color, other)
+    assert other.dtype == torch.float32

@@ -229,7 +229,10 @@ def claim_folder(config: Config) -> Path:
                 f"--work_dir: {folder} holds a run already; go on with it by --resume, or name "
                 "another folder"
             )
-    kept = dataclasses.replace(config, resume="", work_dir=str(folder))
+    data = config.data  # is found from any folder
+    root, prepared = (p and str(Path(p).absolute()) for p in (data.root, data.prepared))
+    data = dataclasses.replace(data, root=root, prepared=prepared)
+    kept = dataclasses.replace(config, resume="", work_dir=str(folder), data=data)
     save_yaml(kept, folder / RESOLVED, model=MODEL)
     return folder
 

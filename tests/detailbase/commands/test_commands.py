@@ -32,6 +32,7 @@ def test_a_run_leaves_what_one_needs(trained):
     }
     config = load_yaml(trained / "config.yaml", Config)
     assert (config.name, config.train.epochs) == ("boxes", 30)
+    assert Path(config.data.root).is_absolute()
     best = torch.load(trained / "best.pth", weights_only=True)
     last = torch.load(trained / "last.pth", weights_only=True)
     assert best["encoder"] == "hash-64-framed"

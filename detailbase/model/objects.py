@@ -106,7 +106,8 @@ class Objects(nn.Module):
                 means.append(mean)
                 united.append(sum_)
             if self.training:
-                rows = torch.arange(0, end - start, -(-(end - start) // ROWS), device=here.device)
+                step = max(1, -(-(end - start) // ROWS))
+                rows = torch.arange(0, end - start, step, device=here.device)
                 asked.append(Asked(rows, self.nearness - distances(here[rows], here)))
         known = facts(torch.cat(united))
         known = torch.cat([known, waves(places(known))], dim=1)

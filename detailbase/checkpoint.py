@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from detailbase.command import LEARNED_DATA
 from detailbase.config import Config, NetworkConfig
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import load_backbone, load_weights
@@ -56,16 +57,14 @@ def _check_learned_with(config: Config, learned: Any, path: Path) -> None:
     if not isinstance(learned, dict):
         return
     now = to_mapping(config)
-    pairs = {f"network.{name}": (value, now["network"][name]) for name, value in
-             learned.get("network", {}).items() if name in now["network"]}  # fmt: skip
-    size = "voxels_per_metre"
-    pairs[f"data.{size}"] = (learned.get("data", {}).get(size), now["data"][size])
-    for name, (was, is_now) in pairs.items():
-        if was is not None and was != is_now:
-            raise InputError(
-                f"--{name}: {path} was learned with {was!r}, got {is_now!r}; give --config the "
-                "config.yaml of the run that made it"
-            )
+    for section, names in (("network", now["network"]), ("data", LEARNED_DATA)):
+        was, is_now = learned.get(section, {}), now[section]
+        for name in names:
+            if name in was and was[name] != is_now[name]:
+                raise InputError(
+                    f"--{section}.{name}: {path} was learned with {was[name]!r}, got "
+                    f"{is_now[name]!r}; give --config the config.yaml of the run that made it"
+                )
 
 
 def running_mean(keep: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:

@@ -221,9 +221,8 @@ def trained_gaussians(out: Path) -> Gaussians:
 
 def _checkpoint(path: str) -> str:
     """A run's folder means its newest cloud."""
-    folder = Path(path).expanduser()
-    is_run = path and folder.is_dir() and newest_cloud(folder)
-    return _absolute(str(newest_cloud(folder)) if is_run else path)
+    cloud = newest_cloud(Path(path).expanduser()) if path else None
+    return _absolute(str(cloud or path))
 
 
 def _absolute(path: str) -> str:

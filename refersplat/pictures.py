@@ -152,9 +152,9 @@ def draw_views(
                     future.result()  # raises what the writing raised
             number += len(asked)
             progress.advance()
-    for sentence, (group, pixels) in found.items():
+    for sentence, (group, is_seen) in found.items():
         who = "the field alone: like no training sentence" if group < 0 else f"group {group}"
-        log.info("%s: in %d of %d views (%s)", sentence, sum(pixels), len(pixels), who)
+        log.info("%s: in %d of %d views (%s)", sentence, sum(is_seen), len(is_seen), who)
     return number
 
 
@@ -171,8 +171,8 @@ def _draw_view(
     logits, groups = answers.respond([question.sentence for question in asked])
     seen, through = answers.seen(logits, blend), answers.through(logits, view.camera)
     for question, group, heat in zip(asked, groups.tolist(), seen, strict=True):
-        _, pixels = found.setdefault(question.sentence, (group, []))
-        pixels.append(bool((heat >= answers.threshold).any()))
+        _, is_seen = found.setdefault(question.sentence, (group, []))
+        is_seen.append(bool((heat >= answers.threshold).any()))
     return [
         pool.submit(_write, folder, question, image, *heat, answers.threshold)
         for question, *heat in zip(asked, seen, through, strict=True)

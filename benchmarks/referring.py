@@ -72,7 +72,7 @@ def published_step(state: ReferringState, frozen: Frozen, lesson: Lesson) -> Non
     read = state.field(state.features, frozen.positions, words, text.mask)  # [1, N, D]
     responses = read[0] @ words[0].sum(dim=0)
     rendering = render(gaussians, lesson.view.camera, features=responses[:, None], sh_degree=0)
-    loss = mask_loss(rendering.features, lesson.masks([0])) + 0.1 * contrastive_loss(
+    loss = mask_loss(rendering.features, lesson.masks([0], "cpu")) + 0.1 * contrastive_loss(
         read[:, 0], words.mean(dim=1), torch.ones(1, 1, dtype=torch.bool)
     )
     state.optimizer.zero_grad()

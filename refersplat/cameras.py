@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from runs.device import send
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -50,7 +52,7 @@ class Camera:
 
     def to(self, device: torch.device | str) -> Camera:
         """The same camera with its pose on ``device``."""
-        return replace(self, world_to_camera=self.world_to_camera.to(device))
+        return replace(self, world_to_camera=send(self.world_to_camera, device))
 
 
 def look_at_point(cameras: Sequence[Camera], reach: float) -> Tensor | None:  # [3]

@@ -44,8 +44,9 @@ class DensificationStatistics:
     def observe(self, rendering: Rendering, camera: Camera) -> None:
         """Adds one view, after the loss was propagated back to ``rendering.means2d``."""
         seen = rendering.radii > 0
-        half_size = self.gradient.new_tensor([camera.width / 2, camera.height / 2])
-        self.gradient += (rendering.means2d.grad * half_size).norm(dim=1) * seen
+        x, y = rendering.means2d.grad.unbind(dim=1)
+        slope = torch.hypot(x * (camera.width / 2), y * (camera.height / 2))
+        self.gradient += slope * seen
         self.views += seen
         self.max_radii = torch.maximum(self.max_radii, rendering.radii.to(self.max_radii.dtype))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from refersplat.config import RgbConfig
 from refersplat.gaussians import SH_COEFFICIENTS, Gaussians
 from refersplat.ops.adam import adam_step
+from runs.device import send
 
 
 def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str, list[float]]:
@@ -60,7 +61,7 @@ class Adam:
         # One copy to the device instead of one for each tensor.
         sizes = [len(rates[name]) for name in learned]
         flat = torch.tensor([rate for name in learned for rate in rates[name]])
-        split = flat.to(self.gaussians.means.device).split(sizes) if learned else ()
+        split = send(flat, self.gaussians.means.device).split(sizes) if learned else ()
         for (name, parameter), rate in zip(learned.items(), split, strict=True):
             adam_step(
                 parameter.detach(), parameter.grad, first[name], second[name], rate, self.steps

@@ -15,7 +15,7 @@ from refersplat.data import ReferredObject, Scene, View
 from refersplat.gaussians import Gaussians
 from refersplat.ops import BlendMatrix
 from refersplat.render import frozen_blend
-from runs.device import free_memory
+from runs.device import free_memory, send
 from runs.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,12 @@ class Lesson(NamedTuple):
     view: View
     targets: list[Target]
 
-    def masks(self, chosen: Sequence[int]) -> Tensor:  # [B, H, W] bool
-        """The masks of some targets."""
-        width = self.view.camera.width
+    def masks(self, chosen: Sequence[int], device: torch.device | str) -> Tensor:
+        """The masks [B, H, W] of some targets, unpacked where they are needed."""
         packed = np.stack([self.targets[index].mask for index in chosen])
-        return torch.from_numpy(np.unpackbits(packed, axis=2, count=width).astype(bool))
+        bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
+        pixels = send(torch.from_numpy(packed), device)[..., None] >> bits & 1
+        return pixels.flatten(start_dim=2)[..., : self.view.camera.width].bool()
 
 
 @dataclass(frozen=True)

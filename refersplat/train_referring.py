@@ -29,6 +29,7 @@ from refersplat.referring_state import (
 )
 from refersplat.supervision import Blends, Lesson, Supervision, supervise
 from refersplat.threshold import choose_threshold, mask_probabilities
+from runs.device import send
 from runs.files import save_state
 from runs.progress import Progress
 from text_encoder import TextEncoder, TextFeatures, make_encoder
@@ -225,17 +226,17 @@ def learn_from(
     positions, text = frozen.positions, frozen.text
     blend = frozen.blends(lesson.view)
     # What the view does not show, often more than half, need not respond.
-    visible = blend.gaussians.unique().long()
+    visible, _ = blend.seen
     if not len(visible):
         return {}
     targets, rows = zip(*chosen, strict=True)
     asked = text[list(rows)]
     words = state.field.embed_words(asked)
-    met = state.field.interact(state.features, positions, words, asked.mask, visible)
+    met = state.field.interact(state.features, positions, words, asked.mask, blend.seen)
     responses = positions.new_zeros(len(positions), len(rows)).index_copy(
         0, visible, met.responses.T
     )
-    masks = lesson.masks(targets).to(positions.device)
+    masks = lesson.masks(targets, positions.device)
     losses = {"bce": mask_loss(blend.blend(responses), masks)}
     if options.contrastive_weight:
         said = [row for target in lesson.targets for row in target.sentences]
@@ -249,7 +250,7 @@ def learn_from(
         losses["contrastive"] = contrastive_loss(
             met.mean(selected),
             sentence_means(state.field, text[said], counts_padding=is_published),
-            (torch.tensor(targets)[:, None] == torch.tensor(owner)).to(positions.device),
+            send(torch.tensor(targets)[:, None] == torch.tensor(owner), positions.device),
         )
     loss = losses["bce"] + options.contrastive_weight * losses.get("contrastive", 0)
     state.optimizer.zero_grad()
@@ -306,7 +307,7 @@ def answers(
     for lesson in lessons:
         blend = frozen.blends(lesson.view)
         for index, target in enumerate(lesson.targets):
-            (mask,) = lesson.masks([index])
+            (mask,) = lesson.masks([index], "cpu")
             if answerer:
                 responses = answerer.respond([sentences[row] for row in target.sentences]).logits
             else:

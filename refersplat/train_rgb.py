@@ -31,6 +31,7 @@ from refersplat.image_losses import l1, photo_loss, psnr, ssim
 from refersplat.initialize import starting_gaussians
 from refersplat.optimizer import Adam, learning_rates
 from refersplat.render import Rendering, render
+from runs.device import send
 from runs.errors import InputError
 from runs.files import load_state, save_state
 from runs.progress import Progress
@@ -215,10 +216,10 @@ def choose_background(
     plain = image.new_full((3,), view.background)
     if not config.random_background:
         return plain, image
-    background = torch.rand(3, generator=generator).to(image)
+    background = send(torch.rand(3, generator=generator), image.device)
     alpha = view.alpha()
     if alpha is not None:
-        image = image + (1 - alpha.to(image)) * (background - plain)[:, None, None]
+        image = image + (1 - send(alpha, image.device)) * (background - plain)[:, None, None]
     return background, image
 
 

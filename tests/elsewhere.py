@@ -1,8 +1,9 @@
 """A device that is not the CPU, for tests on machines that have no other.
 
 Its tensors keep their values on the CPU but say that they lie elsewhere. As with a GPU's, what
-takes tensors of both devices fails, NumPy cannot read them, and only copies go across. PyTorch
-takes a new device only before its first gradient, so the programs run in a process of their own.
+takes tensors of both devices fails, NumPy cannot read them, and only copies go across. What a GPU
+would have to be waited for is counted. PyTorch takes a new device only before its first gradient,
+so the programs run in a process of their own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 NAME = "elsewhere"
 aten = torch.ops.aten
+HAVE_ANY_SIZE = (
+    *(aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor),
+    *(aten._unique2.default, aten.unique_dim.default, aten.unique_consecutive.default),
+)
+"""What they return has a size that only the device knows."""
 TAKES_INDICES_OF_THE_CPU = (
     *(aten.index.Tensor, aten._unsafe_index.Tensor),
     *(aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default),
@@ -40,13 +46,22 @@ def is_available() -> bool:
     return hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 
 
-def run_programs(*calls: Sequence[str]) -> None:
-    """Runs programs one after the other, each a module with a ``main`` and its arguments."""
+waits: list[str] = []
+"""What the programs had to wait for."""
+
+
+def run_programs(*calls: Sequence[str]) -> list[str]:
+    """Runs programs one after the other, each a module with a ``main`` and its arguments.
+
+    Returns:
+        The operations that a GPU would have been waited for.
+    """
     paths = [str(Path(__file__).parents[1] / folder) for folder in ("", "submodules")]
     command = [sys.executable, __file__, json.dumps([list(map(str, call)) for call in calls])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def register() -> None:
@@ -76,6 +91,7 @@ class There(Tensor):
 
     def tolist(self) -> Any:
         """Copies the values to the CPU, as everywhere."""
+        waits.append("tolist")
         return self.here.tolist()
 
     def __reduce_ex__(self, protocol: int) -> Any:
@@ -116,6 +132,8 @@ def _run(function, args, kwargs):
         goes_there = isinstance(args[0], There)
     plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
     result = function(*plain_args, **plain_kwargs)
+    if _is_waited_for(function, args, kwargs, goes_there):
+        waits.append(str(function))
     if not goes_there:
         return result
     known = {id(tensor.here): tensor for tensor in there}  # what works in place returns its input
@@ -126,6 +144,19 @@ def _run(function, args, kwargs):
         return known[id(leaf)] if id(leaf) in known else There(leaf)
 
     return tree_map(moved, result)
+
+
+def _is_waited_for(function, args, kwargs, goes_there: bool) -> bool:
+    """Whether a GPU would have to be through with everything before."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if function in COPIES:
+        given = args[1] if function is aten.copy_.default else args[0]
+        is_asynchronous = kwargs.get("non_blocking") or any(arg is True for arg in args[2:])
+        return isinstance(given, There) != goes_there and not is_asynchronous
+    comes_from_there = any(isinstance(tensor, There) for tensor in tensors)
+    chosen = args[1] if function in TAKES_INDICES_OF_THE_CPU else ()
+    is_any_size = any(t is not None and t.dtype is torch.bool for t in chosen)
+    return comes_from_there and (not goes_there or is_any_size or function in HAVE_ANY_SIZE)
 
 
 def _plain(leaf: Any) -> Any:
@@ -139,3 +170,4 @@ if __name__ == "__main__":
     with Elsewhere():
         for module, *argv in json.loads(sys.argv[1]):
             importlib.import_module(module).main(argv)
+    sys.stdout.write(json.dumps(waits))

@@ -1,4 +1,4 @@
-"""The same function on many chunks at once, one core each, differentiable.
+"""The same function on many chunks at once, one of a CPU's cores each, differentiable.
 
 A chunk's tensors fit the cache, which makes single operations too small to be shared by all cores;
 so whole chunks are.
@@ -33,7 +33,7 @@ def map_chunks(
         chunks: At least one; as many tensors in each.
     """
     if not torch.is_grad_enabled():
-        return _map(functools.partial(function, shared), chunks)
+        return _map(functools.partial(function, shared), chunks, chunks[0][0].device)
     flat = [tensor for chunk in chunks for tensor in chunk]
     outputs = _Chunks.apply(function, len(shared), len(chunks), *shared, *flat)
     width = len(outputs) // len(chunks)
@@ -62,7 +62,7 @@ class _Chunks(torch.autograd.Function):
                 ]
                 return leaves, function(leaves[:num_shared], leaves[num_shared:])
 
-        ctx.graphs = _map(run, range(num_chunks))
+        ctx.graphs = _map(run, range(num_chunks), flat[0].device)
         ctx.num_shared = num_shared
         return tuple(output.detach() for _, outputs in ctx.graphs for output in outputs)
 
@@ -86,7 +86,7 @@ class _Chunks(torch.autograd.Function):
             found = iter(torch.autograd.grad(ends, wanted, toward, allow_unused=True))
             return [next(found) if leaf.requires_grad else None for leaf in leaves]
 
-        found = _map(run, range(len(graphs)))
+        found = _map(run, range(len(graphs)), grads[0].device)
         shared = []
         for column in zip(*(row[: ctx.num_shared] for row in found), strict=True):
             parts = [part for part in column if part is not None]
@@ -95,9 +95,12 @@ class _Chunks(torch.autograd.Function):
         return None, None, None, *shared, *own
 
 
-def _map(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """``function(item)`` for each item, in the caller's grad mode."""
-    if torch.get_num_threads() == 1 or len(items) == 1:
+def _map(function: Callable[[Any], Any], items: Sequence[Any], device: torch.device) -> list[Any]:
+    """``function(item)`` for each item, in the caller's grad mode.
+
+    Only a CPU's cores share them: a GPU takes them one after the other, on the caller's stream.
+    """
+    if torch.get_num_threads() == 1 or len(items) == 1 or device.type != "cpu":
         return [function(item) for item in items]
     mode = torch.is_grad_enabled()
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from .referring import ReferringField
 
 CHUNK = 4096
-"""Gaussians in a chunk: the tensors of a few sentences then fit the second-level cache."""
+"""Gaussians in a chunk on a CPU: the tensors of a few sentences then fit the second-level cache."""
+GPU_CHUNK = 2**18
+"""On a GPU, which waits for the next kernel's launch unless each has much to do."""
 NORM_EPS = torch.nn.LayerNorm(1).eps
 
 
@@ -45,7 +47,7 @@ class Interaction:
     """Gaussians and a few sentences that have met; see ``ReferringField.forward``."""
 
     responses: Tensor
-    """[B, N] logits, or [B, K] where ``visible`` chooses K of the N Gaussians."""
+    """[B, N] logits, or [B, K] where ``seen`` chooses K of the N Gaussians."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class Interaction:
         positions: Tensor,  # [N, 3]
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
-        visible: Tensor | None = None,  # [K]
+        seen: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
     ) -> None:
         """Lets them meet. Differentiable in the field's parameters, features and words."""
         self.field = field
@@ -64,12 +66,10 @@ class Interaction:
         self.mask = mask
         self.branches = Branches.of(field)
         asked, others = split(features, positions), []
-        if visible is not None:
-            is_other = torch.ones(len(features), dtype=torch.bool, device=features.device)
-            is_other[visible] = False
-            rows = is_other.nonzero()[:, 0]
-            asked = split(features[visible], positions[visible])
-            others = split(features[rows], positions[rows]) if len(rows) else []
+        if seen is not None:
+            asked, others = (
+                split(features[rows], positions[rows]) if len(rows) else [] for rows in seen
+            )
         chunks, self.word_positions = locate(field, self.branches, asked + others, words)
         reader = Reader.of(field, words, mask, self.word_positions)
         responses = map_chunks(respond, reader, chunks[: len(asked)])
@@ -125,7 +125,8 @@ def split(
     positions: Tensor,  # [N, 3]
 ) -> list[tuple[Tensor, Tensor]]:
     """Features and positions of each chunk."""
-    return list(zip(features.split(CHUNK), positions.split(CHUNK), strict=True))
+    size = CHUNK if features.device.type == "cpu" else GPU_CHUNK
+    return list(zip(features.split(size), positions.split(size), strict=True))
 
 
 def encode(

@@ -207,9 +207,10 @@ def _masks(
             for group in {owner[row] for row in target.sentences if row in owner}:
                 owned.setdefault(group, []).append(index)
         blend = blends(lesson.view)
-        labels = [lesson.masks(rows).float().mean(dim=0) for rows in owned.values()]
-        stacked = torch.stack(labels) if labels else torch.zeros(0, blend.height, blend.width)
-        yield Masks(list(owned), stacked.to(blend.weights.device), blend)
+        device = blend.weights.device
+        labels = [lesson.masks(rows, device).float().mean(dim=0) for rows in owned.values()]
+        nothing = torch.zeros(0, blend.height, blend.width, device=device)
+        yield Masks(list(owned), torch.stack(labels) if labels else nothing, blend)
 
 
 @torch.no_grad()

@@ -120,14 +120,14 @@ class ReferringField(nn.Module):
         positions: Tensor,  # [N, 3]
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
-        visible: Tensor | None = None,  # [K]
+        seen: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
     ) -> Interaction:
         """The responses to a few sentences, and means of ``forward`` over chosen Gaussians.
 
-        ``visible`` names Gaussians, each once: only they respond, in that order. All of them still
-        decide where the words are.
+        ``seen`` names some Gaussians, and all others: only the first respond, in that order. All of
+        them still decide where the words are.
         """
-        return Interaction(self, features, positions, words, mask, visible)
+        return Interaction(self, features, positions, words, mask, seen)
 
     @torch.no_grad()
     def respond(

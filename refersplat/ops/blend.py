@@ -7,6 +7,7 @@ transpose with the image's gradient.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,13 @@ class BlendMatrix:
             self.weights,
             self.count,
         )
+
+    @functools.cached_property
+    def seen(self) -> tuple[Tensor, Tensor]:  # [K], [N - K]
+        """The Gaussians that the view shows anything of, and all others, each in their order."""
+        is_seen = torch.zeros(self.count, dtype=torch.bool, device=self.weights.device)
+        is_seen[self.gaussians.long()] = True
+        return is_seen.nonzero()[:, 0], (~is_seen).nonzero()[:, 0]
 
     @property
     def entries(self) -> int:

@@ -6,6 +6,7 @@ import os
 
 import psutil
 import torch
+from torch import Tensor
 
 from .errors import InputError
 
@@ -27,6 +28,13 @@ def choose_device(name: str) -> torch.device:
         raise InputError(
             f"--device: {name!r} cannot be used ({reason}); leave it at auto"
         ) from error
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """``tensor`` on ``device``; nobody waits for the copy from the CPU to a GPU."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # torch keeps the memory until the copy is through
+    return tensor.to(device, non_blocking=True)
 
 
 def fix_order_of_sums(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from runs.device import send
 from runs.errors import InputError
 
 
@@ -39,11 +41,19 @@ class TextFeatures:
         """How many sentences there are."""
         return len(self.words)
 
-    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> TextFeatures:
+    def __getitem__(self, index: slice | Sequence[int]) -> TextFeatures:
         """Some of the sentences, padded to the longest of them."""
-        mask = self.mask[index]
-        length = int(mask.sum(dim=1).max()) if mask.numel() else 0
-        return TextFeatures(self.words[index][:, :length], mask[:, :length], self.embeddings[index])
+        every = range(len(self))
+        chosen = every[index] if isinstance(index, slice) else [every[row] for row in index]
+        length = max((self.lengths[row] for row in chosen), default=0)
+        rows = send(torch.tensor(chosen, dtype=torch.int64), self.words.device)
+        parts = (self.words[:, :length], self.mask[:, :length], self.embeddings)
+        return TextFeatures(*(part.index_select(0, rows) for part in parts))
+
+    @functools.cached_property
+    def lengths(self) -> list[int]:
+        """How many words each sentence has; a GPU is asked once."""
+        return self.mask.sum(dim=1).tolist()
 
     def to(self, device: torch.device | str) -> TextFeatures:
         """The same features on another device."""

@@ -64,9 +64,12 @@ def test_folded_matches_definition(field, rng, monkeypatch, count):
 def test_only_visible_gaussians_respond(field, rng):
     features, positions, text = case(rng, 50)
     words = field.embed_words(text)
-    visible = torch.tensor([3, 7, 48])
+    visible, others = (
+        torch.tensor([3, 7, 48]),
+        torch.tensor([i for i in range(50) if i not in (3, 7, 48)]),
+    )
     everyone = field.interact(features, positions, words, text.mask)
-    some = field.interact(features, positions, words, text.mask, visible)
+    some = field.interact(features, positions, words, text.mask, (visible, others))
     assert_close(some.responses, everyone.responses[:, visible], rtol=1e-12, atol=1e-12)
 
 
@@ -123,3 +126,13 @@ def test_published_names(field):
         for kind in ("weight", "bias")
     }
     assert names == branches | attention
+
+
+def test_only_a_cpu_gets_chunks_that_fit_its_cache():
+    cpu, gpu = (
+        folded.split(
+            torch.empty(100_000, 16, device=device), torch.empty(100_000, 3, device=device)
+        )
+        for device in ("cpu", "meta")
+    )
+    assert len(gpu) == 1 < 20 < len(cpu)

@@ -214,7 +214,7 @@ def test_views_aside_are_not_learned_from(keep, names):
 def test_masks_survive_packing():
     (first, *_) = supervise(scene(), 0).lessons
     truth = torch.stack([item.mask() for item in first.view.objects])
-    assert torch.equal(first.masks([2, 0]), truth[[2, 0]])
+    assert torch.equal(first.masks([2, 0], "cpu"), truth[[2, 0]])
 
 
 def test_every_view_comes_once_in_an_epoch(tmp_path):

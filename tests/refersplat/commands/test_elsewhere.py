@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -33,3 +34,18 @@ def test_everything_runs_where_the_device_is(balls, tmp_path, setting):
     here = json.loads((out / "results.json").read_text())
     for name in ("mIoU", "mIoU_amodal", "psnr"):
         assert there["metrics"][name] == pytest.approx(here["metrics"][name], abs=1e-4)
+
+
+@pytest.mark.parametrize("setting", ["default", "published"])
+def test_steps_of_the_referring_stage_wait_for_nothing(balls, tmp_path, setting):
+    few, many = (
+        elsewhere.run_programs(
+            ["refersplat.train", *("-s", balls, "-m", tmp_path / f"out{steps}"),
+             *("--device", elsewhere.NAME),
+             *("--train.setting", setting, "--text.encoder", "hash", "--iterations", "2"),
+             *("--train.iterations", steps, "--match.refine_steps", "2")],
+        )
+        for steps in (12, 24)  # all views come once in 12 steps
+    )  # fmt: skip
+    assert few, "nothing was ever waited for, not even the result"
+    assert Counter(many) == Counter(few)

@@ -1,10 +1,12 @@
 """The CUDA kernels of rendering, run on the CPU thread by thread."""
 
+import itertools
+
 import pytest
 import torch
 from torch.testing import assert_close
 
-from native.cuda import emulation
+from native.cuda import emulation, kernels
 from refersplat.ops import (
     blend_matrix,
     cuda_rasterize,
@@ -13,6 +15,7 @@ from refersplat.ops import (
     reference,
     spherical_harmonics,
 )
+from refersplat.ops.cuda_rasterize import TILE
 from tests.refersplat.splats import HEIGHT, WIDTH, camera, gaussians, splats
 from tests.refersplat.test_rasterize import NAMES, gradients, random_weights
 
@@ -90,6 +93,41 @@ def test_emulated_rasterizer_sees_wide_opaque_and_broken_gaussians(rng):
     for ours, theirs in zip(got[2:], want[2:], strict=True):
         assert_close(ours[:32], theirs, rtol=1e-9, atol=1e-9)
         assert (ours[32:] == 0).all()
+
+
+def test_emulated_tile_lists_are_those_of_brute_force(rng, emulated):
+    """Gaussians of a few tiles and of hundreds, whose warps go through them together."""
+    width, height, count = 333, 250, 100
+    *inputs, _ = splats(rng, count, 1, dtype=torch.float64)
+    means2d, conics, depths, opacities = inputs
+    means2d.mul_(torch.tensor([width / WIDTH, height / HEIGHT]))
+    conics[::9] *= 1e-4
+    conics[0] = torch.tensor([1e-6, 0, 1e-6])
+    gpu = kernels("refersplat", means2d)
+    lists = cuda_rasterize.tile_lists(gpu, *inputs, height, width)
+
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    across = -(-width // TILE)
+    tile_of_pixel = rows // TILE * across + columns // TILE
+    found, sizes = [], []
+    for i in range(count):
+        dx, dy = means2d[i, 0] - columns, means2d[i, 1] - rows
+        form = conics[i, 0] * dx**2 + 2 * conics[i, 1] * dx * dy + conics[i, 2] * dy**2
+        is_met = (opacities[i] * torch.exp(-form / 2) >= 1 / 255) & (depths[i] > 0.2)
+        found.append(set(tile_of_pixel[is_met].tolist()))
+        sizes.append(len(found[-1]))
+    assert max(sizes) == len(lists.starts) - 1 > 300
+    assert sum(1 <= size <= 16 for size in sizes) > 20
+    assert sum(size > 16 for size in sizes) > 5
+    extra = 0
+    for tile, (start, end) in enumerate(itertools.pairwise(lists.starts.tolist())):
+        listed = lists.gaussians[start:end].tolist()
+        assert (depths[listed].diff() >= 0).all()
+        wanted = {i for i in range(count) if tile in found[i]}
+        assert wanted <= set(listed)
+        extra += len(listed) - len(wanted)
+    # Ellipses may pass between the centres of a tile's pixels.
+    assert extra <= 0.02 * len(lists.gaussians)
 
 
 def test_emulated_backward_pass_finds_its_lists_or_makes_them(rng):

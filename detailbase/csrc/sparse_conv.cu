@@ -1,6 +1,6 @@
-// Convolution over the pairs of a kernel map: a block of threads for each block of outputs and
-// COLUMNS of their channels. No other block adds to them, so they are added to without atomics, in
-// a fixed order.
+// Convolution over the pairs of a kernel map: a block of threads for each block of outputs and a few
+// of their channels. No other block adds to them, so their sums stay in shared memory, and are added
+// up without atomics, in a fixed order. While a block multiplies, what it needs next is on its way.
 #include "mma.h"
 
 #ifndef REAL
@@ -15,147 +15,388 @@
 #else
 #define FEATURE REAL
 #endif
-#ifndef COLUMNS
-#define COLUMNS 64
+// Outputs of a block of the kernel map.
+#ifndef BLOCK
+#define BLOCK 256
+#endif
+// Rows and columns of a weight's gradient that a block makes: 32, or 64.
+#ifndef SIDE
+#define SIDE 64
 #endif
 
 namespace refer {
 
-constexpr int kThreads = 256;
-constexpr int kRows = 16 * kThreads / kWarp;         // pairs at once, 16 for each warp
-constexpr int kDepth = sizeof(REAL) == 8 ? 16 : 32;  // channels, or pairs, at once
-constexpr int kTiles = COLUMNS / 8;
-constexpr int kSide = 64;                            // of a weight's gradient, at once
-constexpr int kPadding = sizeof(REAL) == 8 ? 2 : 4;  // so that lanes read different banks
+using Word = Stored<PRECISION, REAL>::Word;
+using Words = Vector<Word>;
+using Numbers = Vector<FEATURE>;
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+constexpr int kEach = numbers_in_word(PRECISION);
+constexpr int kPadding = sizeof(Word) == 8 ? 2 : 8;  // words, so that lanes read different banks
 
 #ifdef HALF
-__device__ inline REAL number(FEATURE bits) {
+__device__ inline REAL to_number(FEATURE bits) {
   return PRECISION == kBfloat16 ? from_bfloat16(bits) : from_float16(bits);
 }
+__device__ inline FEATURE to_feature(REAL x) {
+  return FEATURE(PRECISION == kBfloat16 ? to_bfloat16(x) : to_float16(x));
+}
 #else
-__device__ inline REAL number(FEATURE x) { return x; }
+__device__ inline REAL to_number(FEATURE x) { return x; }
+__device__ inline FEATURE to_feature(REAL x) { return x; }
 #endif
 
-// out [splits, M', D]: relu(sums over the pairs + bias + residual), null for no bias or residual;
-// the kernel's offsets may be split, to keep a GPU busy with few outputs.
-extern "C" __global__ void __launch_bounds__(kThreads)
+__device__ inline Word to_word(FEATURE one, [[maybe_unused]] FEATURE next) {
+  if constexpr (kEach == 2) return Word(uint32_t(one) | uint32_t(next) << 16);
+  if constexpr (PRECISION == kTf32) return Word(to_tf32(float(one)));
+  return Word(one);
+}
+
+// A matrix [rows, channels] whose rows are loaded by vectors, where they begin at such.
+struct Rows {
+  const FEATURE* values;
+  int channels;
+  bool is_aligned;
+
+  __device__ Rows(const FEATURE* values, int channels) : values(values), channels(channels) {
+    is_aligned = channels % Numbers::kSize == 0 && reinterpret_cast<uint64_t>(values) % 16 == 0;
+  }
+
+  // The row's numbers from channel c on; zeros behind its end, and for row -1.
+  __device__ Numbers load(int32_t row, int c) const {
+    Numbers found = {};
+    if (row < 0) return found;
+    const FEATURE* const from = values + int64_t(row) * channels;
+    if (is_aligned) return c < channels ? load_vector(from + c) : found;
+#pragma unroll
+    for (int j = 0; j < Numbers::kSize; ++j) {
+      if (c + j < channels) found.x[j] = from[c + j];
+    }
+    return found;
+  }
+};
+
+// Goes through the pairs of the groups behind `group`, every `step`-th before `last`, a few pairs at
+// once.
+struct Chunks {
+  const int64_t* starts;
+  int64_t group, step, last;
+  int64_t first, end;
+
+  __device__ Chunks(const int64_t* starts, int64_t group, int64_t step, int64_t last)
+      : starts(starts), group(group), step(step), last(last), first(0), end(0) {}
+  __device__ bool is_there() const { return group < last; }
+  __device__ int count(int size) const { return end - first < size ? int(end - first) : size; }
+  __device__ void next(int size) {
+    first += size;
+    while (first >= end) {
+      group += step;
+      if (group >= last) return;
+      first = starts[group], end = starts[group + 1];
+    }
+  }
+};
+
+// What is added to the sums of an output, if anything, and what happens to them then.
+struct Epilogue {
+  const FEATURE *bias, *residual;
+  bool relu;
+
+  __device__ FEATURE operator()(REAL sum, int64_t place, int64_t channel) const {
+    if (bias) sum += to_number(bias[channel]);
+    if (residual) sum += to_number(residual[place]);
+    return to_feature(relu && sum < 0 ? REAL(0) : sum);
+  }
+};
+
+constexpr int kColumns = sizeof(REAL) == 8 ? 16 : 32;  // channels of the outputs
+constexpr int kRows = 16 * kWarps;                     // pairs at once, 16 for each warp
+constexpr int kDepth = 64 / sizeof(Word);              // words of each pair's features at once
+
+// Where a sum of the block stands: lanes whose rows follow each other meet different banks.
+__device__ inline int place_of_sum(int row, int column) {
+  return row * kColumns + (column ^ (row & 3) * (kColumns / 4));
+}
+
+// out [M', D]: relu(sums over the pairs + bias + residual), null for no bias or residual. Or, to keep
+// a GPU busy with few outputs, the kernel's offsets are split, and the sums over the pairs of each
+// split go to parts [splits, M', D].
+extern "C" __global__ void __launch_bounds__(kThreads, 3)
     convolve(const FEATURE* features, const FEATURE* weight, const int32_t* inputs,
              const int32_t* outputs, const int64_t* starts, int64_t volume, int64_t is_mirrored,
-             int64_t block, int64_t splits, int64_t num_outputs, int64_t in_channels,
-             int64_t out_channels, const FEATURE* bias, const FEATURE* residual, int64_t relu,
-             REAL* out) {
-  __shared__ REAL gathered[kRows][kDepth + kPadding];
-  __shared__ REAL matrix[kDepth][COLUMNS + 2 * kPadding];
-  __shared__ int32_t rows[kRows];
-  const int thread = int(threadIdx.x), warp_row = warp_of_thread() * 16;
-  const int64_t first_column = int64_t(blockIdx.y) * COLUMNS;
-  const int64_t own_block = int64_t(blockIdx.x) / splits, split = int64_t(blockIdx.x) % splits;
-  const int64_t first_output = own_block * block;
-  const int64_t last_output = min(first_output + block, num_outputs);
-  const int columns = int(min(int64_t(COLUMNS), out_channels - first_column));
-  const int64_t owned = (last_output - first_output) * COLUMNS;
-  const auto place = [&](int64_t i) {
-    return (first_output + i / COLUMNS) * out_channels + first_column + i % COLUMNS;
+             int64_t splits, int64_t num_outputs, int64_t in_width, int64_t out_width,
+             const FEATURE* bias, const FEATURE* residual, int64_t relu, REAL* parts,
+             FEATURE* out) {
+  constexpr int kVectors = kDepth * kEach / Numbers::kSize;  // of a pair's features
+  constexpr int kLoads = kRows * kVectors / kThreads;
+  constexpr int kWeights = kDepth * kColumns;
+  constexpr int kWeightLoads = (kWeights + kThreads - 1) / kThreads;
+  struct alignas(16) Staged {
+    Word left[kRows][kDepth + Words::kSize];
+    Word right[kDepth][kColumns + kPadding];
   };
-  out += split * num_outputs * out_channels;
-  for (int64_t i = thread; i < owned; i += kThreads) {
-    if (i % COLUMNS < columns) out[place(i)] = 0;
-  }
-  __syncthreads();
-  for (int64_t v = volume * split / splits; v < volume * (split + 1) / splits; ++v) {
-    const int64_t group = own_block * volume + v, end = starts[group + 1];
-    const FEATURE* const from =
-        weight + (is_mirrored ? volume - 1 - v : v) * in_channels * out_channels + first_column;
-    for (int64_t first = starts[group]; first < end; first += kRows) {
-      const int count = int(min(int64_t(kRows), end - first));
-      if (thread < count) rows[thread] = inputs[first + thread];
-      REAL sums[kTiles][4] = {};
-      for (int64_t c = 0; c < in_channels; c += kDepth) {
-        const int depth = int(min(int64_t(kDepth), in_channels - c));
-        __syncthreads();
-        for (int i = thread; i < kRows * kDepth; i += kThreads) {
-          const int row = i / kDepth, k = i % kDepth;
-          const bool is_there = row < count && k < depth;
-          gathered[row][k] = is_there ? number(features[rows[row] * in_channels + c + k]) : REAL(0);
-        }
-        for (int i = thread; i < kDepth * COLUMNS; i += kThreads) {
-          const int k = i / COLUMNS, column = i % COLUMNS;
-          const bool is_there = k < depth && column < columns;
-          matrix[k][column] = is_there ? number(from[(c + k) * out_channels + column]) : REAL(0);
-        }
-        __syncthreads();
-        if (warp_row >= count) continue;
-        const Operand<REAL> a{gathered[warp_row], kDepth + kPadding, 1};
-        const Operand<REAL> b{matrix[0], COLUMNS + 2 * kPadding, 1};
-        multiply<PRECISION, kTiles>(a, b, kDepth, sums);
-      }
-      for (int half = 0; half < 2; ++half) {
-        const int row = warp_row + lane_of_thread() / 4 + 8 * half;
-        if (row >= count) continue;
-        REAL* const to = out + outputs[first + row] * out_channels + first_column;
+  struct alignas(16) Sums {
+    REAL values[BLOCK * kColumns];
+  };
+  __shared__ Staged staged;
+  __shared__ Sums all;
+  const int thread = int(threadIdx.x), warp_row = warp_of_thread() * 16;
+  const int in_channels = int(in_width), out_channels = int(out_width);
+  const int first_column = int(blockIdx.y) * kColumns;
+  const int columns = min(kColumns, out_channels - first_column);
+  const int64_t own_block = int64_t(blockIdx.x) / splits, split = int64_t(blockIdx.x) % splits;
+  const int64_t first_output = own_block * BLOCK, first_group = own_block * volume;
+  const Rows rows(features, in_channels);
+
+  Chunks ahead(starts, first_group + volume * split / splits - 1, 1,
+               first_group + volume * (split + 1) / splits);
+  int64_t first = 0;  // of the pairs that are fetched
+  int count = 0, offset = 0;
+  int32_t looked_up[kLoads], chosen[kLoads];
+  const auto look_up = [&] {
+    ahead.next(kRows);
 #pragma unroll
-        for (int i = 0; i < 2 * kTiles; ++i) {
-          const int column = i / 2 * 8 + lane_of_thread() % 4 * 2 + i % 2;
-          if (column < columns) to[column] += sums[i / 2][2 * half + i % 2];
-        }
+    for (int i = 0; i < kLoads; ++i) {
+      const int row = (thread + i * kThreads) / kVectors;
+      const bool is_pair = ahead.is_there() && row < ahead.count(kRows);
+      looked_up[i] = is_pair ? inputs[ahead.first + row] : -1;
+    }
+  };
+  const auto take = [&] {
+    first = ahead.first, count = ahead.count(kRows), offset = int(ahead.group - first_group);
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) chosen[i] = looked_up[i];
+    look_up();
+  };
+
+  Numbers lefts[kLoads];
+  FEATURE rights[kWeightLoads][kEach];
+  const auto fetch = [&](int c) {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int part = (thread + i * kThreads) % kVectors;
+      lefts[i] = rows.load(chosen[i], c + part * Numbers::kSize);
+    }
+    const int64_t matrix = is_mirrored ? volume - 1 - offset : offset;
+    const FEATURE* const from = weight + matrix * in_channels * out_channels + first_column;
+#pragma unroll
+    for (int i = 0; i < kWeightLoads; ++i) {
+      const int k = (thread + i * kThreads) / kColumns, column = (thread + i * kThreads) % kColumns;
+#pragma unroll
+      for (int each = 0; each < kEach; ++each) {
+        const int channel = c + k * kEach + each;
+        const bool is_there = k < kDepth && channel < in_channels && column < columns;
+        rights[i][each] = is_there ? from[int64_t(channel) * out_channels + column] : FEATURE(0);
+      }
+    }
+  };
+  const auto stage = [&] {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int row = (thread + i * kThreads) / kVectors, part = (thread + i * kThreads) % kVectors;
+      Words words;
+#pragma unroll
+      for (int j = 0; j < Words::kSize; ++j) {
+        words.x[j] = to_word(lefts[i].x[j * kEach], lefts[i].x[j * kEach + kEach - 1]);
+      }
+      store_vector(&staged.left[row][part * Words::kSize], words);
+    }
+#pragma unroll
+    for (int i = 0; i < kWeightLoads; ++i) {
+      const int k = (thread + i * kThreads) / kColumns, column = (thread + i * kThreads) % kColumns;
+      if (k < kDepth) staged.right[k][column] = to_word(rights[i][0], rights[i][kEach - 1]);
+    }
+  };
+
+  for (int i = thread; i < BLOCK * kColumns; i += kThreads) all.values[i] = 0;
+  using Own = Product<PRECISION, kColumns, REAL>;
+  Own product;
+  int to[2] = {};
+  look_up();
+  bool goes_on = ahead.is_there() && in_channels > 0;
+  int c = 0;
+  if (goes_on) {
+    take();
+    fetch(0);
+  }
+  while (goes_on) {
+    __syncthreads();
+    stage();
+    __syncthreads();
+    const bool is_idle = warp_row >= count;
+    if (c == 0) {
+      product.clear();
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = warp_row + Own::row(half);
+        to[half] = row < count ? int(outputs[first + row] - first_output) : -1;
+      }
+    }
+    c += kDepth * kEach;
+    const bool is_through = c >= in_channels;
+    if (is_through) {
+      c = 0;
+      goes_on = ahead.is_there();
+      if (goes_on) take();
+    }
+    if (goes_on) fetch(c);
+    if (is_idle) continue;
+    product.template add<false>(staged.left[warp_row], kDepth + Words::kSize, staged.right[0],
+                                kColumns + kPadding, kDepth);
+    if (!is_through) continue;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (to[half] < 0) continue;
+#pragma unroll
+      for (int j = 0; j < Own::kOwn; ++j) {
+        all.values[place_of_sum(to[half], Own::column(j))] += product.sums[half][j];
       }
     }
   }
   __syncthreads();
-  for (int64_t i = thread; i < owned; i += kThreads) {
-    if (i % COLUMNS >= columns) continue;
-    REAL sum = out[place(i)];
-    if (bias) sum += number(bias[first_column + i % COLUMNS]);
-    if (residual) sum += number(residual[place(i)]);
-    out[place(i)] = relu && sum < 0 ? REAL(0) : sum;
+  const Epilogue epilogue{bias, residual, relu != 0};
+  for (int i = thread; i < BLOCK * kColumns; i += kThreads) {
+    const int row = i / kColumns, column = i % kColumns;
+    if (first_output + row >= num_outputs || column >= columns) continue;
+    const int channel = first_column + column;
+    const int64_t place = (first_output + row) * out_channels + channel;
+    const REAL sum = all.values[place_of_sum(row, column)];
+    if (splits > 1) {
+      parts[split * num_outputs * out_channels + place] = sum;
+    } else {
+      out[place] = epilogue(sum, place, channel);
+    }
   }
+}
+
+// out [size], of rows of `channels` numbers: relu(sum of parts [splits, size] + bias + residual).
+extern "C" __global__ void join_parts(const REAL* parts, int64_t splits, int64_t size,
+                                      int64_t channels, const FEATURE* bias,
+                                      const FEATURE* residual, int64_t relu, FEATURE* out) {
+  const int64_t i = global_thread();
+  if (i >= size) return;
+  REAL sum = 0;
+  for (int64_t split = 0; split < splits; ++split) sum += parts[split * size + i];
+  out[i] = Epilogue{bias, residual, relu != 0}(sum, i, i % channels);
 }
 
 // parts [splits, V, C, D]: the gradient of the weight from each part of the blocks of outputs.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     weight_gradient(const FEATURE* features, const FEATURE* grad, const int32_t* inputs,
                     const int32_t* outputs, const int64_t* starts, int64_t volume,
-                    int64_t is_mirrored, int64_t num_blocks, int64_t splits, int64_t in_channels,
-                    int64_t out_channels, REAL* parts) {
-  __shared__ REAL left[kDepth][kSide + 2 * kPadding], right[kDepth][kSide + 2 * kPadding];
-  constexpr int kWarpTiles = kSide / 16;  // two warps share 16 rows
-  const int thread = int(threadIdx.x);
-  const int warp_row = warp_of_thread() % 4 * 16, warp_column = warp_of_thread() / 4 * (kSide / 2);
+                    int64_t is_mirrored, int64_t num_blocks, int64_t splits, int64_t in_width,
+                    int64_t out_width, REAL* parts) {
+  constexpr int kWidth = 32;                      // columns of a warp
+  constexpr int kBelow = SIDE / 16, kBeside = SIDE / kWidth;
+  constexpr int kShares = kWarps / (kBelow * kBeside);  // warps with the same places share the pairs
+  constexpr int kWords = 8192 / (SIDE * int(sizeof(Word)));  // at once
+  constexpr int kPairs = kWords * kEach, kShare = kWords / kShares;
+  constexpr int kVectors = SIDE / Numbers::kSize;
+  constexpr int kLoads = kWords * kVectors / kThreads;
+  struct alignas(16) Staged {
+    Word left[kWords][SIDE + kPadding], right[kWords][SIDE + kPadding];
+  };
+  static_assert(sizeof(Staged) >= SIDE * SIDE * sizeof(REAL) || kShares == 1, "holds the sums");
+  __shared__ Staged staged;
+  const int thread = int(threadIdx.x), warp = warp_of_thread();
+  const int warp_row = warp % kBelow * 16, warp_column = warp / kBelow % kBeside * kWidth;
+  const int share = warp / (kBelow * kBeside);
   const int64_t v = int64_t(blockIdx.x) % volume, split = int64_t(blockIdx.x) / volume;
-  const int64_t across = (out_channels + kSide - 1) / kSide;
-  const int64_t first_row = int64_t(blockIdx.y) / across * kSide;
-  const int64_t first_column = int64_t(blockIdx.y) % across * kSide;
-  REAL sums[kWarpTiles][4] = {};
-  for (int64_t b = num_blocks * split / splits; b < num_blocks * (split + 1) / splits; ++b) {
-    const int64_t end = starts[b * volume + v + 1];
-    for (int64_t first = starts[b * volume + v]; first < end; first += kDepth) {
-      __syncthreads();
-      for (int i = thread; i < kDepth * kSide; i += kThreads) {
-        const int64_t pair = first + i / kSide;
-        const int64_t row = first_row + i % kSide, column = first_column + i % kSide;
-        const bool is_pair = pair < end;
-        left[i / kSide][i % kSide] = is_pair && row < in_channels
-                                         ? number(features[inputs[pair] * in_channels + row])
-                                         : REAL(0);
-        right[i / kSide][i % kSide] = is_pair && column < out_channels
-                                          ? number(grad[outputs[pair] * out_channels + column])
-                                          : REAL(0);
+  const int in_channels = int(in_width), out_channels = int(out_width);
+  const int across = (out_channels + SIDE - 1) / SIDE;
+  const int first_row = int(blockIdx.y) / across * SIDE;
+  const int first_column = int(blockIdx.y) % across * SIDE;
+  const Rows features_of(features, in_channels), grad_of(grad, out_channels);
+
+  Chunks ahead(starts, (num_blocks * split / splits - 1) * volume + v, volume,
+               num_blocks * (split + 1) / splits * volume);
+  int32_t from[kLoads][kEach], to[kLoads][kEach];
+  const auto look_up = [&] {
+    ahead.next(kPairs);
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+#pragma unroll
+      for (int each = 0; each < kEach; ++each) {
+        const int pair = (thread + i * kThreads) / kVectors * kEach + each;
+        const bool is_pair = ahead.is_there() && pair < ahead.count(kPairs);
+        from[i][each] = is_pair ? inputs[ahead.first + pair] : -1;
+        to[i][each] = is_pair ? outputs[ahead.first + pair] : -1;
       }
-      __syncthreads();
-      const Operand<REAL> a{left[0] + warp_row, 1, kSide + 2 * kPadding};
-      const Operand<REAL> c{right[0] + warp_column, kSide + 2 * kPadding, 1};
-      multiply<PRECISION, kWarpTiles>(a, c, kDepth, sums);
     }
+  };
+  Numbers lefts[kLoads][kEach], rights[kLoads][kEach];
+  const auto fetch = [&] {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int part = (thread + i * kThreads) % kVectors * Numbers::kSize;
+#pragma unroll
+      for (int each = 0; each < kEach; ++each) {
+        lefts[i][each] = features_of.load(from[i][each], first_row + part);
+        rights[i][each] = grad_of.load(to[i][each], first_column + part);
+      }
+    }
+  };
+  const auto stage = [&] {
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int word = (thread + i * kThreads) / kVectors;
+      const int part = (thread + i * kThreads) % kVectors * Numbers::kSize;
+#pragma unroll
+      for (int j = 0; j < Numbers::kSize; j += Words::kSize) {
+        Words left, right;
+#pragma unroll
+        for (int m = 0; m < Words::kSize; ++m) {
+          left.x[m] = to_word(lefts[i][0].x[j + m], lefts[i][kEach - 1].x[j + m]);
+          right.x[m] = to_word(rights[i][0].x[j + m], rights[i][kEach - 1].x[j + m]);
+        }
+        store_vector(&staged.left[word][part + j], left);
+        store_vector(&staged.right[word][part + j], right);
+      }
+    }
+  };
+
+  using Own = Product<PRECISION, kWidth, REAL>;
+  Own product;
+  product.clear();
+  look_up();
+  bool goes_on = ahead.is_there();
+  if (goes_on) fetch();
+  while (goes_on) {
+    __syncthreads();
+    stage();
+    __syncthreads();
+    const int count = ahead.count(kPairs);
+    look_up();
+    goes_on = ahead.is_there();
+    if (goes_on) fetch();
+    if (share * kShare * kEach >= count) continue;
+    product.template add<true>(&staged.left[share * kShare][warp_row], SIDE + kPadding,
+                               &staged.right[share * kShare][warp_column], SIDE + kPadding, kShare);
   }
+
   const int64_t matrix = split * volume + (is_mirrored ? volume - 1 - v : v);
-  for (int i = 0; i < 4 * kWarpTiles; ++i) {
-    const int64_t row = first_row + warp_row + lane_of_thread() / 4 + i % 4 / 2 * 8;
-    const int64_t column =
-        first_column + warp_column + i / 4 * 8 + lane_of_thread() % 4 * 2 + i % 2;
-    if (row < in_channels && column < out_channels) {
-      parts[(matrix * in_channels + row) * out_channels + column] = sums[i / 4][i % 4];
+  const auto write = [&](int row, int column, REAL sum) {
+    if (first_row + row >= in_channels || first_column + column >= out_channels) return;
+    parts[(matrix * in_channels + first_row + row) * out_channels + first_column + column] = sum;
+  };
+  REAL* const all = reinterpret_cast<REAL*>(&staged);
+  for (int turn = 0; turn < kShares; ++turn) {
+    __syncthreads();
+    if (share != turn) continue;
+    for (int i = 0; i < 2 * Own::kOwn; ++i) {
+      const int half = i / Own::kOwn, j = i % Own::kOwn;
+      const int row = warp_row + Own::row(half), column = warp_column + Own::column(j);
+      if (kShares == 1) {
+        write(row, column, product.sums[half][j]);
+      } else {
+        REAL& sum = all[row * SIDE + column];
+        sum = turn == 0 ? product.sums[half][j] : sum + product.sums[half][j];
+      }
     }
   }
+  if (kShares == 1) return;
+  __syncthreads();
+  for (int i = thread; i < SIDE * SIDE; i += kThreads) write(i / SIDE, i % SIDE, all[i]);
 }
 
 }  // namespace refer

@@ -8,7 +8,7 @@ from torch import Tensor
 from native.cuda import Kernels, blocks_for
 
 THREADS = 256
-SIDE = 64
+SIDES = (32, 64)
 """Channels that a block takes of a weight's gradient, both ways."""
 ENOUGH_BLOCKS = 512
 """As many keep a large GPU busy; what has fewer is made in parts, which are then added up."""
@@ -52,22 +52,35 @@ def sparse_conv(
     features, weight, bias, residual = (
         None if t is None else t.detach().contiguous() for t in (features, weight, bias, residual)
     )
-    columns = 32 if out_channels <= 32 else 64
+    columns = 16 if features.dtype == torch.float64 else 32
     blocks, tiles = blocks_for(num_outputs, block), blocks_for(out_channels, columns)
     splits = min(volume, blocks_for(ENOUGH_BLOCKS, blocks * tiles))
-    parts = features.new_empty(splits, *size, dtype=dtype)
+    out = features.new_empty(size)
+    parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
+    defines = _defines(features.dtype)
     given = (features, weight, inputs, outputs, starts)
-    numbers = (volume, is_mirrored, block, splits, num_outputs, in_channels, out_channels)
-    epilogue = (bias, residual, relu) if splits == 1 else (None, None, False)
-    grid, defines = (blocks * splits, tiles), {"COLUMNS": columns, **_defines(features.dtype)}
-    arguments = (*given, *numbers, *epilogue, parts)
-    gpu.launch("sparse_conv", "convolve", grid, THREADS, *arguments, **defines)
-    if splits == 1:
-        return parts[0].to(features.dtype)
-    out = parts.sum(dim=0)
-    out = out if bias is None else out + bias
-    out = out if residual is None else out + residual
-    return (out.relu() if relu else out).to(features.dtype)
+    numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
+    arguments = (*given, *numbers, bias, residual, relu, parts, out)
+    grid = (blocks * splits, tiles)
+    gpu.launch("sparse_conv", "convolve", grid, THREADS, *arguments, BLOCK=block, **defines)
+    if parts is not None:
+        _join(gpu, parts, out, bias, residual, relu)
+    return out
+
+
+def _join(
+    gpu: Kernels,
+    parts: Tensor,
+    out: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    relu: bool = False,
+) -> None:
+    """Out = relu(sum of the parts + bias + residual)."""
+    numbers = (len(parts), out.numel(), out.shape[-1])
+    arguments = (parts, *numbers, bias, residual, relu, out)
+    blocks, defines = blocks_for(out.numel(), THREADS), _defines(out.dtype)
+    gpu.launch("sparse_conv", "join_parts", blocks, THREADS, *arguments, **defines)
 
 
 def weight_gradient(
@@ -77,7 +90,8 @@ def weight_gradient(
     inputs, outputs, starts, is_mirrored = pairs
     in_channels, out_channels = features.shape[1], grad.shape[1]
     num_blocks = (len(starts) - 1) // volume
-    tiles = blocks_for(in_channels, SIDE) * blocks_for(out_channels, SIDE)
+    side = SIDES[max(in_channels, out_channels) > SIDES[0]]
+    tiles = blocks_for(in_channels, side) * blocks_for(out_channels, side)
     size, dtype = (volume, in_channels, out_channels), _sums_dtype(features.dtype)
     if not tiles or not num_blocks:
         return features.new_zeros(size)
@@ -85,6 +99,10 @@ def weight_gradient(
     parts = features.new_empty(splits, *size, dtype=dtype)
     given = (features.detach().contiguous(), grad.detach().contiguous(), inputs, outputs, starts)
     numbers = (volume, is_mirrored, num_blocks, splits, in_channels, out_channels)
-    grid, defines = (volume * splits, tiles), _defines(features.dtype)
+    grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(features.dtype)}
     gpu.launch("sparse_conv", "weight_gradient", grid, THREADS, *given, *numbers, parts, **defines)
-    return parts.sum(dim=0).to(features.dtype)
+    if splits == 1:
+        return parts[0].to(features.dtype)
+    out = features.new_empty(size)
+    _join(gpu, parts, out)
+    return out

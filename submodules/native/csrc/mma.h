@@ -38,16 +38,12 @@ inline float from_float16(uint32_t bits) {
   memcpy(&half, &low, 2);
   return float(half);
 }
-inline uint32_t pack_bfloat16(float low, float high) {
-  return to_bfloat16(low) | to_bfloat16(high) << 16;
-}
-inline uint32_t pack_float16(float low, float high) {
-  return to_float16(low) | to_float16(high) << 16;
-}
 
-// d += a b as PTX defines it: a lane's registers hold these places of a [16, K] and b [K, 8].
+// Adds a b to the sums as PTX defines it: a lane's registers hold these places of a [16, K] and
+// b [K, 8]; its sums are of two rows and two columns.
 template <Precision kPrecision>
-void multiply_fragments(const uint32_t a[4], const uint32_t b[2], float d[4]) {
+void multiply_fragments(const uint32_t a[4], const uint32_t b[2], float* upper_row,
+                        float* lower_row) {
   constexpr int kDepth = kPrecision == kTf32 ? 8 : 16, kEach = kDepth / 8;
   uint64_t registers[3][kWarp];
   const uint32_t own[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
@@ -66,8 +62,9 @@ void multiply_fragments(const uint32_t a[4], const uint32_t b[2], float d[4]) {
     const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
     for (int k = 0; k < kDepth; ++k) {
       const int upper = k / (kDepth / 2), quad = k % (kDepth / 2) / kEach, part = k % kEach;
-      d[i] += value(2 * upper + row / 8, row % 8 * 4 + quad, part) *
-              value(4 + upper, column * 4 + quad, part);
+      (i < 2 ? upper_row : lower_row)[i % 2] +=
+          value(2 * upper + row / 8, row % 8 * 4 + quad, part) *
+          value(4 + upper, column * 4 + quad, part);
     }
   }
 }
@@ -79,14 +76,14 @@ __device__ inline uint32_t to_tf32(float x) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
   return bits;
 }
-__device__ inline uint32_t pack_bfloat16(float low, float high) {
-  uint32_t bits;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+__device__ inline uint32_t to_bfloat16(float x) {
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
 }
-__device__ inline uint32_t pack_float16(float low, float high) {
-  uint32_t bits;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+__device__ inline uint32_t to_float16(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
   return bits;
 }
 __device__ inline float from_bfloat16(uint32_t bits) { return __uint_as_float(bits << 16); }
@@ -98,11 +95,12 @@ __device__ inline float from_float16(uint32_t bits) {
 
 #define REFER_MMA(shape)                                                                           \
   asm("mma.sync.aligned." shape " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                             \
+      : "+f"(upper_row[0]), "+f"(upper_row[1]), "+f"(lower_row[0]), "+f"(lower_row[1])             \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 
 template <Precision kPrecision>
-__device__ void multiply_fragments(const uint32_t a[4], const uint32_t b[2], float d[4]) {
+__device__ void multiply_fragments(const uint32_t a[4], const uint32_t b[2], float* upper_row,
+                                   float* lower_row) {
   if constexpr (kPrecision == kTf32) {
     REFER_MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
   } else if constexpr (kPrecision == kBfloat16) {
@@ -114,60 +112,107 @@ __device__ void multiply_fragments(const uint32_t a[4], const uint32_t b[2], flo
 
 #endif
 
-// A matrix in shared memory.
+// What is multiplied, as it lies in shared memory: numbers, or words of 32 bits with one number in
+// tf32 or two of 16 bits that follow each other in depth.
+template <Precision kPrecision, typename T>
+struct Stored {
+  using Word = uint32_t;
+};
 template <typename T>
-struct Operand {
-  const T* values;
-  int row_stride, column_stride;
-  __device__ T operator()(int row, int column) const {
-    return values[row * row_stride + column * column_stride];
-  }
+struct Stored<kPlain, T> {
+  using Word = T;
+};
+__host__ __device__ constexpr int numbers_in_word(Precision precision) {
+  return precision == kBfloat16 || precision == kFloat16 ? 2 : 1;
+}
+
+// Sixteen bytes, which are loaded and stored at once.
+template <typename T>
+struct alignas(16) Vector {
+  static constexpr int kSize = 16 / sizeof(T);
+  T x[kSize];
 };
 
-// Adds a [16, depth] times b [depth, 8 kTiles] to the warp's sums. Of tile n a lane has rows
-// lane / 4 (numbers 0 and 1) and lane / 4 + 8 (2 and 3), columns 8 n + lane % 4 * 2 and the next.
-// depth is a multiple of 16. Called by whole warps.
-template <Precision kPrecision, int kTiles, typename T>
-__device__ void multiply(const Operand<T>& a, const Operand<T>& b, int depth, T sums[kTiles][4]) {
-  const int row = lane_of_thread() / 4, quad = lane_of_thread() % 4;
-  if constexpr (kPrecision == kPlain) {
-    for (int k = 0; k < depth; ++k) {
-      const T upper = a(row, k), lower = a(row + 8, k);
+template <typename T>
+__device__ Vector<T> load_vector(const T* from) {
+  return *reinterpret_cast<const Vector<T>*>(from);
+}
+template <typename T>
+__device__ void store_vector(T* to, const Vector<T>& vector) {
+  *reinterpret_cast<Vector<T>*>(to) = vector;
+}
+
+// A warp's product of 16 rows with kColumns columns. A lane has rows lane / 4 and lane / 4 + 8, and
+// of each a quarter of the columns.
+template <Precision kPrecision, int kColumns, typename T>
+struct Product {
+  using Word = typename Stored<kPrecision, T>::Word;
+  static constexpr int kOwn = kColumns / 4;
+
+  T sums[2][kOwn];
+
+  __device__ void clear() {
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        const T left = b(k, 8 * n + 2 * quad), right = b(k, 8 * n + 2 * quad + 1);
-        sums[n][0] += upper * left, sums[n][1] += upper * right;
-        sums[n][2] += lower * left, sums[n][3] += lower * right;
+    for (int j = 0; j < kOwn; ++j) sums[0][j] = sums[1][j] = 0;
+  }
+
+  static __device__ int row(int half) { return lane_of_thread() / 4 + 8 * half; }
+  static __device__ int column(int j) {
+    const int quad = lane_of_thread() % 4;
+    return kPrecision == kPlain ? quad * kOwn + j : j / 2 * 8 + 2 * quad + j % 2;
+  }
+
+  // Adds a [16, depth] times b [depth, kColumns], depth in words and a multiple of 8. a lies row by
+  // row, or kTransposed its columns lie one by one; b lies row by row. What lies together begins at
+  // whole vectors.
+  template <bool kTransposed>
+  __device__ void add(const Word* a, int a_stride, const Word* b, int b_stride, int depth) {
+    const int quad = lane_of_thread() % 4;
+    if constexpr (kPrecision == kPlain) {
+      constexpr int kSize = Vector<T>::kSize;
+#pragma unroll 2
+      for (int k = 0; k < depth; k += kSize) {
+        T left[2][kSize];
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if constexpr (kTransposed) {
+#pragma unroll
+            for (int i = 0; i < kSize; ++i) left[half][i] = a[(k + i) * a_stride + row(half)];
+          } else {
+            const Vector<T> part = load_vector(a + row(half) * a_stride + k);
+#pragma unroll
+            for (int i = 0; i < kSize; ++i) left[half][i] = part.x[i];
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < kSize; ++i) {
+#pragma unroll
+          for (int j = 0; j < kOwn; j += kSize) {
+            const Vector<T> right = load_vector(b + (k + i) * b_stride + quad * kOwn + j);
+#pragma unroll
+            for (int m = 0; m < kSize; ++m) {
+              sums[0][j + m] += left[0][i] * right.x[m];
+              sums[1][j + m] += left[1][i] * right.x[m];
+            }
+          }
+        }
       }
-    }
-  } else if constexpr (kPrecision == kTf32) {
-    for (int k = quad; k < depth; k += 8) {
-      const uint32_t left[4] = {to_tf32(a(row, k)), to_tf32(a(row + 8, k)), to_tf32(a(row, k + 4)),
-                                to_tf32(a(row + 8, k + 4))};
+    } else {
+      const auto left = [&](int half, int k) {
+        return kTransposed ? a[k * a_stride + row(half)] : a[row(half) * a_stride + k];
+      };
+#pragma unroll 2
+      for (int k = quad; k < depth; k += 8) {
+        const uint32_t lefts[4] = {left(0, k), left(1, k), left(0, k + 4), left(1, k + 4)};
 #pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        const int column = 8 * n + row;
-        const uint32_t right[2] = {to_tf32(b(k, column)), to_tf32(b(k + 4, column))};
-        multiply_fragments<kPrecision>(left, right, sums[n]);
-      }
-    }
-  } else {
-    const auto pack = [](float low, float high) {
-      return kPrecision == kBfloat16 ? pack_bfloat16(low, high) : pack_float16(low, high);
-    };
-    for (int k = 2 * quad; k < depth; k += 16) {
-      const uint32_t left[4] = {
-          pack(a(row, k), a(row, k + 1)), pack(a(row + 8, k), a(row + 8, k + 1)),
-          pack(a(row, k + 8), a(row, k + 9)), pack(a(row + 8, k + 8), a(row + 8, k + 9))};
-#pragma unroll
-      for (int n = 0; n < kTiles; ++n) {
-        const int column = 8 * n + row;
-        const uint32_t right[2] = {pack(b(k, column), b(k + 1, column)),
-                                   pack(b(k + 8, column), b(k + 9, column))};
-        multiply_fragments<kPrecision>(left, right, sums[n]);
+        for (int n = 0; n < kColumns / 8; ++n) {
+          const Word* const right = b + k * b_stride + 8 * n + lane_of_thread() / 4;
+          const uint32_t rights[2] = {right[0], right[4 * b_stride]};
+          multiply_fragments<kPrecision>(lefts, rights, sums[0] + 2 * n, sums[1] + 2 * n);
+        }
       }
     }
   }
-}
+};
 
 }  // namespace refer

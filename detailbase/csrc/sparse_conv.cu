@@ -120,10 +120,12 @@ __device__ inline int place_of_sum(int row, int column) {
 
 // out [M', D]: relu(sums over the pairs + bias + residual), null for no bias or residual. Or, to keep
 // a GPU busy with few outputs, the kernel's offsets are split, and the sums over the pairs of each
-// split go to parts [splits, M', D].
+// split go to parts [splits, M', D]. weight [V, C, D] may lie in any order; the steps of its
+// dimensions are given, of which that of C or D should be 1.
 extern "C" __global__ void __launch_bounds__(kThreads, 3)
-    convolve(const FEATURE* features, const FEATURE* weight, const int32_t* inputs,
-             const int32_t* outputs, const int64_t* starts, int64_t volume, int64_t is_mirrored,
+    convolve(const FEATURE* features, const FEATURE* weight, int64_t offset_step, int64_t in_step,
+             int64_t out_step, const int32_t* inputs, const int32_t* outputs,
+             const int64_t* starts, int64_t volume, int64_t is_mirrored,
              int64_t splits, int64_t num_outputs, int64_t in_width, int64_t out_width,
              const FEATURE* bias, const FEATURE* residual, int64_t relu, REAL* parts,
              FEATURE* out) {
@@ -169,6 +171,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
     look_up();
   };
 
+  // Threads that follow each other take numbers that do.
+  const auto find_weight = [&](int i, int& k, int& column) {
+    const int place = thread + i * kThreads;
+    k = in_step == 1 ? place % kDepth : place / kColumns;
+    column = in_step == 1 ? place / kDepth : place % kColumns;
+  };
   Numbers lefts[kLoads];
   FEATURE rights[kWeightLoads][kEach];
   const auto fetch = [&](int c) {
@@ -177,16 +185,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
       const int part = (thread + i * kThreads) % kVectors;
       lefts[i] = rows.load(chosen[i], c + part * Numbers::kSize);
     }
-    const int64_t matrix = is_mirrored ? volume - 1 - offset : offset;
-    const FEATURE* const from = weight + matrix * in_channels * out_channels + first_column;
+    const FEATURE* const from = weight + (is_mirrored ? volume - 1 - offset : offset) * offset_step;
 #pragma unroll
     for (int i = 0; i < kWeightLoads; ++i) {
-      const int k = (thread + i * kThreads) / kColumns, column = (thread + i * kThreads) % kColumns;
+      int k, column;
+      find_weight(i, k, column);
 #pragma unroll
       for (int each = 0; each < kEach; ++each) {
         const int channel = c + k * kEach + each;
-        const bool is_there = k < kDepth && channel < in_channels && column < columns;
-        rights[i][each] = is_there ? from[int64_t(channel) * out_channels + column] : FEATURE(0);
+        const bool is_there = k < kDepth && column < columns && channel < in_channels;
+        rights[i][each] =
+            is_there ? from[channel * in_step + (first_column + column) * out_step] : FEATURE(0);
       }
     }
   };
@@ -203,8 +212,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
     }
 #pragma unroll
     for (int i = 0; i < kWeightLoads; ++i) {
-      const int k = (thread + i * kThreads) / kColumns, column = (thread + i * kThreads) % kColumns;
-      if (k < kDepth) staged.right[k][column] = to_word(rights[i][0], rights[i][kEach - 1]);
+      int k, column;
+      find_weight(i, k, column);
+      if (k < kDepth && column < kColumns) staged.right[k][column] = to_word(rights[i][0], rights[i][kEach - 1]);
     }
   };
 

@@ -49,16 +49,17 @@ def sparse_conv(
     size, dtype = (num_outputs, out_channels), _sums_dtype(features.dtype)
     if not num_outputs or not out_channels:
         return features.new_empty(size)
-    features, weight, bias, residual = (
-        None if t is None else t.detach().contiguous() for t in (features, weight, bias, residual)
+    features, bias, residual = (
+        None if t is None else t.detach().contiguous() for t in (features, bias, residual)
     )
+    weight, steps = _dense(weight.detach())
     columns = 16 if features.dtype == torch.float64 else 32
     blocks, tiles = blocks_for(num_outputs, block), blocks_for(out_channels, columns)
     splits = min(volume, blocks_for(ENOUGH_BLOCKS, blocks * tiles))
     out = features.new_empty(size)
     parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
     defines = _defines(features.dtype)
-    given = (features, weight, inputs, outputs, starts)
+    given = (features, weight, *steps, inputs, outputs, starts)
     numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
     arguments = (*given, *numbers, bias, residual, relu, parts, out)
     grid = (blocks * splits, tiles)
@@ -66,6 +67,17 @@ def sparse_conv(
     if parts is not None:
         _join(gpu, parts, out, bias, residual, relu)
     return out
+
+
+def _dense(weight: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    """The numbers as they lie in memory, without gaps, and how far those of each dimension lie
+    apart. A permuted weight, as a U-Net's, is not copied for it.
+    """
+    order = sorted(range(weight.ndim), key=weight.stride, reverse=True)
+    if weight.permute(order).is_contiguous():
+        return weight.permute(order), weight.stride()
+    weight = weight.contiguous()
+    return weight, weight.stride()
 
 
 def _join(

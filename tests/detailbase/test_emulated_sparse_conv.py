@@ -109,3 +109,18 @@ def test_emulated_outputs_over_several_blocks_do_not_mix(rng, monkeypatch, enoug
     want = results(by_definition, kernel_map, leaves, toward, relu=True)
     for ours, theirs in zip(got, want, strict=True):
         assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1), (1, 2, 0)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_emulated_convolution_takes_weights_in_any_order(rng, dtype, order):
+    kernel_map = make_map(rng, 100, "down")
+    features, weight, *_ = make_leaves(rng, kernel_map, 12, 40, dtype)
+    laid = weight.permute(order).contiguous().permute([order.index(i) for i in range(3)])
+    gaps = torch.stack([weight, weight], dim=-1)[..., 0]
+    assert laid.stride() != gaps.stride()
+    assert torch.equal(laid, weight)
+    with emulation():
+        one, *others = (sparse_conv(features, w, kernel_map) for w in (weight, laid, gaps))
+    for other in others:
+        assert torch.equal(one, other)

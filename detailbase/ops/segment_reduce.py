@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from native import as_array, check_shape, load, num_threads
+from native import as_array, check_shape, load, num_threads, operator
 from native.cuda import kernels
 
 
@@ -56,7 +56,7 @@ def segment_reduce(
     return total / torch.bincount(segments, minlength=count).clamp(min=1)[:, None]
 
 
-@torch.library.custom_op("detailbase::segment_sum", mutates_args=())
+@operator("detailbase::segment_sum")
 def _segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
     if gpu := kernels("detailbase", values):
         return cuda_voxels.segment_sum(gpu, values, segments, count)
@@ -85,7 +85,7 @@ def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
 _segment_sum.register_autograd(_sum_backward, setup_context=_keep_segments)
 
 
-@torch.library.custom_op("detailbase::segment_max", mutates_args=())
+@operator("detailbase::segment_max")
 def _segment_max(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if gpu := kernels("detailbase", values):
         return cuda_voxels.segment_max(gpu, values, segments, count)

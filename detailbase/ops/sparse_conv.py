@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detailbase.ops import cuda_conv, reference
 from detailbase.ops.kernel_map import BLOCK, KernelMap
-from native import as_array, check_same, check_shape, load, num_threads
+from native import as_array, check_same, check_shape, load, num_threads, operator
 from native.cuda import kernels
 
 
@@ -75,7 +75,7 @@ def rounds_products() -> bool:
     return torch.get_float32_matmul_precision() == "medium"
 
 
-@torch.library.custom_op("detailbase::sparse_conv", mutates_args=())
+@operator("detailbase::sparse_conv")
 def _sparse_conv(
     features: Tensor,
     weight: Tensor,
@@ -128,7 +128,7 @@ def _(features: Tensor, weight: Tensor, *args: Any) -> Tensor:
     return features.new_empty(num_outputs, weight.shape[2])
 
 
-@torch.library.custom_op("detailbase::sparse_conv_weight_grad", mutates_args=())
+@operator("detailbase::sparse_conv_weight_grad")
 def _weight_grad(
     features: Tensor,
     grad: Tensor,

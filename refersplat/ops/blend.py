@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, in_precision_of, load, num_threads
+from native import as_array, check_same, check_shape, in_precision_of, load, num_threads, operator
 from native.cuda import kernels
 from refersplat.ops import cuda_blend, reference
 from refersplat.ops.rasterize import check_splats
@@ -142,7 +142,7 @@ def blend_matrix(
     return BlendMatrix(height, width, len(means2d), *parts)
 
 
-@torch.library.custom_op("refersplat::blend", mutates_args=())
+@operator("refersplat::blend")
 def _product(
     values: Tensor,
     tile_groups: Tensor,
@@ -173,7 +173,7 @@ def _(values: Tensor, *rest: Any) -> Tensor:
     return values.new_empty(values.shape[1], *rest[-2:])
 
 
-@torch.library.custom_op("refersplat::blend_backward", mutates_args=())
+@operator("refersplat::blend_backward")
 def _transposed_product(
     grad: Tensor,
     tile_groups: Tensor,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, is_compiled, load, num_threads
+from native import as_array, check_same, check_shape, is_compiled, load, num_threads, operator
 from native.cuda import kernels
 from refersplat.cameras import Camera
 from refersplat.ops import cuda_project, reference
@@ -95,7 +95,7 @@ def spherical_harmonics(
     return op(means, sh, camera_position.to(means), degree)
 
 
-@torch.library.custom_op("refersplat::project", mutates_args=())
+@operator("refersplat::project")
 def _project(
     means: Tensor,
     quats: Tensor,
@@ -135,7 +135,7 @@ def _(
     return means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count), radii
 
 
-@torch.library.custom_op("refersplat::project_backward", mutates_args=())
+@operator("refersplat::project_backward")
 def _project_backward(
     means: Tensor,
     quats: Tensor,
@@ -185,7 +185,7 @@ def _project_gradients(ctx: Any, *grads: Tensor) -> tuple:
 _project.register_autograd(_project_gradients, setup_context=_keep_projection)
 
 
-@torch.library.custom_op("refersplat::spherical_harmonics", mutates_args=())
+@operator("refersplat::spherical_harmonics")
 def _shade(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
     if gpu := kernels("refersplat", means):
         return cuda_project.shade(gpu, means, sh, position, degree)
@@ -201,7 +201,7 @@ def _(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
     return means.new_empty(means.shape[0], 3)
 
 
-@torch.library.custom_op("refersplat::spherical_harmonics_backward", mutates_args=())
+@operator("refersplat::spherical_harmonics_backward")
 def _shade_backward(
     means: Tensor, sh: Tensor, position: Tensor, degree: int, colors: Tensor, grad_colors: Tensor
 ) -> tuple[Tensor, Tensor]:

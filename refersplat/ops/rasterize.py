@@ -15,6 +15,7 @@ from native import (
     is_compiled,
     load,
     num_threads,
+    operator,
 )
 from native.cuda import kernels
 from refersplat.ops import cuda_rasterize, reference
@@ -77,7 +78,7 @@ def check_splats(
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
 
 
-@torch.library.custom_op("refersplat::rasterize", mutates_args=())
+@operator("refersplat::rasterize")
 def _rasterize(
     means2d: Tensor,
     conics: Tensor,
@@ -115,7 +116,7 @@ def _(
     return values.new_empty(values.shape[1], height, width), values.new_empty(height, width)
 
 
-@torch.library.custom_op("refersplat::rasterize_backward", mutates_args=())
+@operator("refersplat::rasterize_backward")
 def _rasterize_backward(
     means2d: Tensor,
     conics: Tensor,

@@ -15,6 +15,7 @@ from native import (
     is_compiled,
     load,
     num_threads,
+    operator,
     outside_autocast,
 )
 
@@ -68,7 +69,7 @@ def _blur(maps: Tensor) -> Tensor:  # [C, H, W] -> [C, H, W]
     return F.conv2d(across, window.transpose(2, 3), padding=(half, 0), groups=len(maps))[0]
 
 
-@torch.library.custom_op("refersplat::ssim", mutates_args=())
+@operator("refersplat::ssim")
 def _ssim(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """The similarity, and its derivative by ``image`` where it is asked for, else no numbers."""
     gradient = image.new_empty(image.shape if with_gradient else 0)

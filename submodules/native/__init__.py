@@ -2,6 +2,7 @@
 
 from native.checks import as_array, check_same, check_shape, in_precision_of, outside_autocast
 from native.loader import backend, is_compiled, load, num_threads
+from native.operators import operator
 
 __all__ = [
     "as_array",
@@ -12,5 +13,6 @@ __all__ = [
     "is_compiled",
     "load",
     "num_threads",
+    "operator",
     "outside_autocast",
 ]

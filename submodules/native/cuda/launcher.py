@@ -71,14 +71,14 @@ class CompiledKernels:
         **defines: str | int,
     ) -> None:
         """See :class:`Kernels`."""
-        from cuda.core import LaunchConfig, launch
+        from cuda.core import launch
 
         values = [address(argument, self.device) for argument in arguments]
         with torch.cuda.device(self.device):
             self._enter_thread()
             function = self._function(file, kernel, tuple(sorted(defines.items())))
             stream = _stream(self.device, torch.cuda.current_stream().cuda_stream)
-            launch(stream, LaunchConfig(grid=blocks, block=threads), function, *values)
+            launch(stream, _launch_config(blocks, threads), function, *values)
 
     def _enter_thread(self) -> None:
         """Makes the GPU's context current in a thread, as autograd's, that torch has not."""
@@ -104,6 +104,14 @@ class CompiledKernels:
                 load = ObjectCode.from_ptx if is_ptx else ObjectCode.from_cubin
                 self.found[file, defines] = load(code, name=file)
             return self.found[file, defines]
+
+
+@functools.lru_cache(maxsize=1024)
+def _launch_config(blocks: int | tuple[int, int], threads: int) -> object:
+    """How many threads are launched, checked once."""
+    from cuda.core import LaunchConfig
+
+    return LaunchConfig(grid=blocks, block=threads)
 
 
 @functools.lru_cache(maxsize=64)

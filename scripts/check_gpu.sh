@@ -33,6 +33,7 @@ if command -v compute-sanitizer > /dev/null; then
       "${REFER3D_PYTHON:-python}" -m pytest -q -p no:cacheprovider \
       tests/refersplat/test_project.py tests/refersplat/test_rasterize.py \
       tests/refersplat/test_blend.py tests/refersplat/test_adam.py tests/refersplat/test_knn.py \
+      tests/refersplat/test_ssim.py \
       tests/detailbase/test_voxelize.py tests/detailbase/test_kernel_map.py \
       tests/detailbase/test_sparse_conv.py tests/detailbase/test_segment_reduce.py \
       -k "cuda and reference"

@@ -1,6 +1,7 @@
-// Convolution over the pairs of a kernel map: a block of threads for each block of outputs and a few
-// of their channels. No other block adds to them, so their sums stay in shared memory, and are added
-// up without atomics, in a fixed order. While a block multiplies, what it needs next is on its way.
+// Convolution over the pairs of a kernel map: a block of threads for each block of outputs and a
+// few of their channels. No other block adds to them, so their sums stay in shared memory, and are
+// added up without atomics, in a fixed order. While a block multiplies, what it needs next is on
+// its way.
 #include "mma.h"
 
 #ifndef REAL
@@ -76,8 +77,8 @@ struct Rows {
   }
 };
 
-// Goes through the pairs of the groups behind `group`, every `step`-th before `last`, a few pairs at
-// once.
+// Goes through the pairs of the groups behind `group`, every `step`-th before `last`, a few pairs
+// at once.
 struct Chunks {
   const int64_t* starts;
   int64_t group, step, last;
@@ -118,17 +119,16 @@ __device__ inline int place_of_sum(int row, int column) {
   return row * kColumns + (column ^ (row & 3) * (kColumns / 4));
 }
 
-// out [M', D]: relu(sums over the pairs + bias + residual), null for no bias or residual. Or, to keep
-// a GPU busy with few outputs, the kernel's offsets are split, and the sums over the pairs of each
-// split go to parts [splits, M', D]. weight [V, C, D] may lie in any order; the steps of its
+// out [M', D]: relu(sums over the pairs + bias + residual), null for no bias or residual. Or, to
+// keep a GPU busy with few outputs, the kernel's offsets are split, and the sums over the pairs of
+// each split go to parts [splits, M', D]. weight [V, C, D] may lie in any order; the steps of its
 // dimensions are given, of which that of C or D should be 1.
 extern "C" __global__ void __launch_bounds__(kThreads, 3)
     convolve(const FEATURE* features, const FEATURE* weight, int64_t offset_step, int64_t in_step,
-             int64_t out_step, const int32_t* inputs, const int32_t* outputs,
-             const int64_t* starts, int64_t volume, int64_t is_mirrored,
-             int64_t splits, int64_t num_outputs, int64_t in_width, int64_t out_width,
-             const FEATURE* bias, const FEATURE* residual, int64_t relu, REAL* parts,
-             FEATURE* out) {
+             int64_t out_step, const int32_t* inputs, const int32_t* outputs, const int64_t* starts,
+             int64_t volume, int64_t is_mirrored, int64_t splits, int64_t num_outputs,
+             int64_t in_width, int64_t out_width, const FEATURE* bias, const FEATURE* residual,
+             int64_t relu, REAL* parts, FEATURE* out) {
   constexpr int kVectors = kDepth * kEach / Numbers::kSize;  // of a pair's features
   constexpr int kLoads = kRows * kVectors / kThreads;
   constexpr int kWeights = kDepth * kColumns;
@@ -214,7 +214,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
     for (int i = 0; i < kWeightLoads; ++i) {
       int k, column;
       find_weight(i, k, column);
-      if (k < kDepth && column < kColumns) staged.right[k][column] = to_word(rights[i][0], rights[i][kEach - 1]);
+      if (k < kDepth && column < kColumns)
+        staged.right[k][column] = to_word(rights[i][0], rights[i][kEach - 1]);
     }
   };
 
@@ -296,9 +297,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
                     const int32_t* outputs, const int64_t* starts, int64_t volume,
                     int64_t is_mirrored, int64_t num_blocks, int64_t splits, int64_t in_width,
                     int64_t out_width, REAL* parts) {
-  constexpr int kWidth = 32;                      // columns of a warp
+  constexpr int kWidth = 32;  // columns of a warp
   constexpr int kBelow = SIDE / 16, kBeside = SIDE / kWidth;
-  constexpr int kShares = kWarps / (kBelow * kBeside);  // warps with the same places share the pairs
+  constexpr int kShares =
+      kWarps / (kBelow * kBeside);  // warps with the same places share the pairs
   constexpr int kWords = 8192 / (SIDE * int(sizeof(Word)));  // at once
   constexpr int kPairs = kWords * kEach, kShare = kWords / kShares;
   constexpr int kVectors = SIDE / Numbers::kSize;

@@ -3,31 +3,25 @@
 // blurs those derivatives (the window is its own transpose) and gathers them into the gradient.
 #include "ssim.h"
 
+#include <algorithm>
 #include <array>
-#include <cmath>
 #include <vector>
 
 #include "parallel.h"
+#include "similarity.h"
 
 namespace refer {
 namespace {
 
-constexpr int kHalf = 5;
+constexpr int kHalf = kHalfWindow;
 constexpr int64_t kStrip = 16;
-constexpr double kSigma = 1.5, kC1 = 0.01 * 0.01, kC2 = 0.03 * 0.03;
 
 // Half of the window, the centre first.
 template <typename T>
 std::array<T, kHalf + 1> window() {
-  std::array<double, kHalf + 1> weights;
-  double total = 0;
-  for (int i = 0; i <= kHalf; ++i) {
-    weights[i] = std::exp(-i * i / (2 * kSigma * kSigma));
-    total += i == 0 ? weights[i] : 2 * weights[i];
-  }
-  std::array<T, kHalf + 1> normalised;
-  for (int i = 0; i <= kHalf; ++i) normalised[i] = static_cast<T>(weights[i] / total);
-  return normalised;
+  std::array<T, kHalf + 1> weights;
+  for (int i = 0; i <= kHalf; ++i) weights[i] = static_cast<T>(window_weight(i));
+  return weights;
 }
 
 // Blurs rows first..first+count of `maps` maps. `fill(map, row, to)` writes a row's W values; rows
@@ -95,24 +89,15 @@ double similarity(const StripBlur<T>& blur, int64_t i, int64_t width, T* by_mean
                   T* by_product) {
   const T *mean_x = blur.row(i, 0), *mean_y = blur.row(i, 1);
   const T *square_x = blur.row(i, 2), *square_y = blur.row(i, 3), *product = blur.row(i, 4);
-  const T c1 = kC1, c2 = kC2;
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t x = 0; x < width; ++x) {
-    const T mx = mean_x[x], my = mean_y[x];
-    const T luminance_top = 2 * mx * my + c1, luminance_bottom = mx * mx + my * my + c1;
-    const T contrast_top = 2 * (product[x] - mx * my) + c2;
-    const T contrast_bottom = square_x[x] - mx * mx + square_y[x] - my * my + c2;
-    const T inverse = 1 / (luminance_bottom * contrast_bottom);
-    const T value = luminance_top * contrast_top * inverse;
-    const T product_slope = 2 * luminance_top * inverse;
-    const T square_slope = -value * luminance_bottom * inverse;
-    sum += value;
+    const Similarity<T> found(mean_x[x], mean_y[x], square_x[x], square_y[x], product[x]);
+    sum += found.value;
     if (by_mean) {
-      by_product[x] = product_slope;
-      by_square[x] = square_slope;
-      by_mean[x] = 2 * my * contrast_top * inverse - 2 * mx * value * contrast_bottom * inverse -
-                   my * product_slope - 2 * mx * square_slope;
+      by_mean[x] = found.by_mean;
+      by_square[x] = found.by_square;
+      by_product[x] = found.by_product;
     }
   }
   return sum;

@@ -18,6 +18,8 @@ from native import (
     operator,
     outside_autocast,
 )
+from native.cuda import kernels
+from refersplat.ops import cuda_ssim
 
 WINDOW = 11
 """Side of the Gaussian window in pixels."""
@@ -42,7 +44,7 @@ def ssim(
     check_same("target", target, "image", image)
     if not image.numel():
         raise ValueError(f"image must have pixels, got shape {list(image.shape)}")
-    if image.device.type != "cpu" or not is_compiled("refersplat", image):
+    if not is_compiled("refersplat", image):
         return ssim_reference(image, target.detach())
     is_learned = image.requires_grad and torch.is_grad_enabled()
     similarity, _ = _ssim(image, target.detach(), is_learned)
@@ -72,6 +74,8 @@ def _blur(maps: Tensor) -> Tensor:  # [C, H, W] -> [C, H, W]
 @operator("refersplat::ssim")
 def _ssim(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """The similarity, and its derivative by ``image`` where it is asked for, else no numbers."""
+    if gpu := kernels("refersplat", image):
+        return cuda_ssim.ssim(gpu, image, target, with_gradient)
     gradient = image.new_empty(image.shape if with_gradient else 0)
     arrays = (as_array(image), as_array(target))
     similarity = load("refersplat").ssim(*arrays, num_threads(), gradient.numpy())

@@ -48,7 +48,7 @@ __device__ inline int count_rows(const Rows& rows, int i) {
 extern "C" __global__ void __launch_bounds__(kThreads)
     count_weights(const REAL* records, const int32_t* gaussians, const int64_t* starts,
                   int64_t width, int64_t height, int64_t* counts, REAL* transmittance) {
-  __shared__ Batch batch;
+  __shared__ Batch<Record> batch;
   __shared__ Rows rows;
   const Pixel pixel{int(width), int(height)};
   Blending state;
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     write_weights(const REAL* records, const int32_t* gaussians, const int64_t* starts,
                   int64_t width, int64_t height, const int64_t* firsts, int32_t* group_gaussians,
                   int32_t* group_rows, int32_t* row_words, REAL* weights) {
-  __shared__ Batch batch;
+  __shared__ Batch<Record> batch;
   __shared__ Rows rows;
   const Pixel pixel{int(width), int(height)};
   Blending state;
@@ -165,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   const int x = pixel.x - pixel.x0, y = pixel.y - pixel.y0;
   REAL sums[CHANNELS] = {};
   walk_groups(matrix, rows, [&](int64_t first, int count, int64_t weight) {
-    load_values(shared_values, values, gaussians + first, count, channels);
+    load_values(shared_values, CHANNELS, values, gaussians + first, count, channels);
     __syncthreads();
     for (int base = 0; base < count; base += kWarp) {
       // Each half of the warp has a row of its own to go through.

@@ -24,13 +24,14 @@ struct Channels {
   }
 };
 
-// values [count, CHANNELS] of some Gaussians; zero where there are none.
-__device__ inline void load_values(REAL* to, const REAL* values, const int32_t* gaussians,
+// values [count, CHANNELS] of some Gaussians, whose rows lie `step` apart; zero where there are
+// none.
+__device__ inline void load_values(REAL* to, int step, const REAL* values, const int32_t* gaussians,
                                    int count, const Channels& channels) {
   for (int i = int(threadIdx.x); i < count * CHANNELS; i += int(blockDim.x)) {
     const int k = i % CHANNELS;
     const int64_t from = int64_t(gaussians[i / CHANNELS]) * channels.all + channels.first + k;
-    to[i] = k < channels.count ? values[from] : REAL(0);
+    to[i / CHANNELS * step + k] = k < channels.count ? values[from] : REAL(0);
   }
 }
 

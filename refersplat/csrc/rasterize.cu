@@ -4,15 +4,23 @@
 
 namespace refer {
 
+// As many blocks fit a multiprocessor at once, forward and backward.
+constexpr int kBlocks = sizeof(REAL) == 8 ? 1 : CHANNELS <= 8 ? 5 : CHANNELS <= 16 ? 4 : 3;
+constexpr int kBlocksBack = kBlocks == 3 ? 2 : kBlocks;
 constexpr int kMoments = 6;  // sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2: see finish
 constexpr int kPaddedMoments = padded(kMoments);
 
+// A Gaussian with its values, so that both have one address.
+struct Valued : Record {
+  REAL values[CHANNELS];
+};
+constexpr int kStep = sizeof(Valued) / sizeof(REAL);
+
 // image is [C, H, W], transmittance [H, W].
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
     blend(const REAL* records, const int32_t* gaussians, const int64_t* starts, const REAL* values,
           int64_t num_channels, int64_t width, int64_t height, REAL* image, REAL* transmittance) {
-  __shared__ Batch batch;
-  __shared__ REAL shared_values[kBatch * CHANNELS];
+  __shared__ Batch<Valued> batch;
   const Channels channels(num_channels);
   const Pixel pixel{int(width), int(height)};
   bool is_finished = !pixel.is_inside;
@@ -20,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   walk(
       batch, records, gaussians, starts, pixel, is_finished,
       [&](int64_t first, int count) {
-        load_values(shared_values, values, gaussians + first, count, channels);
+        load_values(batch.records[0].values, kStep, values, gaussians + first, count, channels);
       },
       [&](int i) {
         const Touch touch(batch.records[i], pixel);
@@ -29,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         is_finished = !(after >= REAL(kMinTransmittance));
         if (is_finished) return;
         const REAL weight = open * touch.alpha;
-        const REAL* const value = shared_values + i * CHANNELS;
+        const REAL* const value = batch.records[i].values;
 #pragma unroll
         for (int k = 0; k < CHANNELS; ++k) sums[k] += weight * value[k];
         open = after;
@@ -48,14 +56,13 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 // each pair of a Gaussian and a tile has rows of its own, [parts, P, 6] and [parts, P, CHANNELS].
 // `image` and `transmittance` are what blend gave: the loss's share of what lies behind a Gaussian
 // is the whole less what has gone by.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
     blend_backward(const REAL* records, const int32_t* gaussians, const int64_t* starts,
                    const REAL* values, int64_t num_channels, int64_t width, int64_t height,
                    const REAL* image, const REAL* transmittance, const REAL* grad_image,
                    const REAL* grad_transmittance, [[maybe_unused]] int64_t patch, REAL* moments,
                    REAL* grad_values) {
-  __shared__ Batch batch;
-  __shared__ REAL shared_values[kBatch * CHANNELS];
+  __shared__ Batch<Valued> batch;
   const Channels channels(num_channels);
   const Pixel pixel{int(width), int(height)};
   bool is_finished = !pixel.is_inside;
@@ -80,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 #ifdef ORDERED
         first_row = int64_t(blockIdx.y) * starts[gridDim.x] + first;
 #endif
-        load_values(shared_values, values, gaussians + first, count, channels);
+        load_values(batch.records[0].values, kStep, values, gaussians + first, count, channels);
       },
       [&](int i) {
         const Touch touch(batch.records[i], pixel);
@@ -92,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         }
         if (!__any_sync(kAllLanes, counts)) return;
         const REAL weight = counts ? open * touch.alpha : REAL(0);
-        const REAL* const value = shared_values + i * CHANNELS;
+        const REAL* const value = batch.records[i].values;
         REAL products[kPaddedChannels] = {}, shade = 0;
 #pragma unroll
         for (int k = 0; k < CHANNELS; ++k) {
@@ -103,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
         if (counts) {
           behind -= weight * shade;
           // What lies behind is dimmed by 1 - alpha: d behind / d alpha = -behind / (1 - alpha).
-          const REAL grad_alpha = open * shade - behind / (1 - touch.alpha);
+          const REAL grad_alpha = open * shade - quick_ratio(behind, 1 - touch.alpha);
           if (touch.alpha < REAL(kMaxAlpha)) g = grad_alpha * touch.alpha;
           open = after;
         }

@@ -9,7 +9,9 @@
 
 namespace refer {
 
-struct alignas(16) Record : Ellipse<REAL> {};
+struct alignas(16) Record : Ellipse<REAL> {
+  REAL unused;  // else what derives from a record may begin here
+};
 
 constexpr int kRecordSize = 8;
 static_assert(sizeof(Record) == kRecordSize * sizeof(REAL), "records are rows of a tensor");

@@ -1,5 +1,6 @@
-// A tile's Gaussians, batch by batch, as the warps of a block go through them. A warp has a patch
-// of the tile's 16 x 16 pixels, and skips the Gaussians that reach none of them.
+// A tile's Gaussians, batch by batch, as the warps of a block go through them: their records, or
+// what is made of these and more. A warp has a patch of the tile's 16 x 16 pixels, and skips the
+// Gaussians that reach none of them.
 #pragma once
 
 #include "device.h"
@@ -16,8 +17,9 @@ constexpr int kBatch = 128;  // Gaussians
 constexpr int kPatchWidth = PATCH_WIDTH, kPatchHeight = kWarp / PATCH_WIDTH;
 constexpr int kPatches = kThreads / kWarp, kPatchesAcross = kTile / kPatchWidth;
 
+template <typename Entry>
 struct Batch {
-  Record records[kBatch];
+  Entry records[kBatch];  // see to_exponent
   int32_t gaussians[kBatch];
   uint8_t reached[kBatch];  // a bit for each patch
 };
@@ -39,20 +41,28 @@ struct Pixel {
   }
 };
 
-// Where a Gaussian meets a pixel.
+// The record with a form that is the exponent of 2 as it stands, instead of twice that of 1 / e.
+__device__ inline Record to_exponent(Record record) {
+  const REAL scale = REAL(-1.4426950408889634);  // log2(e)
+  record.xx *= scale / 2, record.xy *= scale, record.yy *= scale / 2;
+  return record;
+}
+
+// Where a Gaussian of a batch meets a pixel.
 struct Touch {
   REAL dx, dy, alpha;  // alpha is 0 below 1/255
 
   __device__ Touch(const Record& r, const Pixel& p) : dx(r.u - p.x), dy(r.v - p.y) {
-    const REAL power = REAL(-0.5) * (r.xx * dx * dx + r.yy * dy * dy) - r.xy * dx * dy;
-    const REAL full = r.opacity * quick_exp(power);
+    const REAL power = dx * (r.xx * dx + r.xy * dy) + r.yy * dy * dy;
+    const REAL full = r.opacity * quick_exp2(power);
     const REAL limited = full > REAL(kMaxAlpha) ? REAL(kMaxAlpha) : full;
     alpha = limited >= REAL(kMinAlpha) ? limited : REAL(0);  // also where it is not a number
   }
 };
 
-__device__ inline void load_batch(Batch& batch, const Record* records, const int32_t* gaussians,
-                                  int count, const Pixel& pixel) {
+template <typename Entry>
+__device__ void load_batch(Batch<Entry>& batch, const Record* records, const int32_t* gaussians,
+                           int count, const Pixel& pixel) {
   const int i = static_cast<int>(threadIdx.x);
   if (i >= count) return;
   const Record record = records[gaussians[i]];
@@ -64,14 +74,15 @@ __device__ inline void load_batch(Batch& batch, const Record* records, const int
         int(reaches_box(record, left, top, left + (kPatchWidth - 1), top + (kPatchHeight - 1)))
         << patch;
   }
-  batch.records[i] = record;
+  static_cast<Record&>(batch.records[i]) = to_exponent(record);
   batch.gaussians[i] = gaussians[i];
   batch.reached[i] = static_cast<uint8_t>(reached);
 }
 
 // Calls visit(i), in whole warps, for the batch's Gaussians that reach the warp's patch.
-template <typename Visit>
-__device__ void visit_batch(const Batch& batch, int count, const bool& is_finished, Visit visit) {
+template <typename Entry, typename Visit>
+__device__ void visit_batch(const Batch<Entry>& batch, int count, const bool& is_finished,
+                            Visit visit) {
   for (int base = 0; base < count; base += kWarp) {
     if (__all_sync(kAllLanes, is_finished)) return;
     const int i = base + lane_of_thread();
@@ -84,8 +95,8 @@ __device__ void visit_batch(const Batch& batch, int count, const bool& is_finish
 // Walks through the tile's Gaussians, nearest first, until the pixels of all threads are finished.
 // `load(first, count)` brings what else a batch needs; `visit(i)` is called by whole warps with
 // rows of the batch; `leave(count)` when the warp is through with it.
-template <typename Load, typename Visit, typename Leave>
-__device__ void walk(Batch& batch, const REAL* records, const int32_t* gaussians,
+template <typename Entry, typename Load, typename Visit, typename Leave>
+__device__ void walk(Batch<Entry>& batch, const REAL* records, const int32_t* gaussians,
                      const int64_t* starts, const Pixel& pixel, const bool& is_finished, Load load,
                      Visit visit, Leave leave) {
   const int64_t end = starts[blockIdx.x + 1];

@@ -26,9 +26,21 @@ __device__ inline int64_t global_thread() {
 __device__ inline int lane_of_thread() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp_of_thread() { return static_cast<int>(threadIdx.x) / kWarp; }
 
-// exp(x), for floats in two instructions: within a few units in the last place where x is small.
-__device__ inline float quick_exp(float x) { return __expf(x); }
-__device__ inline double quick_exp(double x) { return exp(x); }
+// 2^x and x / y: for floats in one or two instructions, within two units in the last place, and 0
+// instead of what is no normal number.
+#ifdef REFER_EMULATED
+inline float quick_exp2(float x) { return exp2(x); }
+inline float quick_ratio(float x, float y) { return x / y; }
+#else
+__device__ inline float quick_exp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+__device__ inline float quick_ratio(float x, float y) { return __fdividef(x, y); }
+#endif
+__device__ inline double quick_exp2(double x) { return exp2(x); }
+__device__ inline double quick_ratio(double x, double y) { return x / y; }
 
 // The sum of the warp's values, in all lanes.
 template <typename T>

@@ -329,7 +329,6 @@ T atomicCAS(T* to, T expected, T value) {
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(unsigned(x)); }
-inline float __expf(float x) { return expf(x); }
 template <typename T>
 T __ldg(const T* from) {
   return *from;
@@ -337,6 +336,7 @@ T __ldg(const T* from) {
 using std::abs;
 using std::ceil;
 using std::exp;
+using std::exp2;
 using std::floor;
 using std::fmax;
 using std::fmin;

@@ -20,6 +20,7 @@
 #ifndef BLOCK
 #define BLOCK 256
 #endif
+// ALIGNED says that rows of features, and of gradients, begin at whole vectors.
 // Rows and columns of a weight's gradient that a block makes: 32, or 64.
 #ifndef SIDE
 #define SIDE 64
@@ -53,27 +54,30 @@ __device__ inline Word to_word(FEATURE one, [[maybe_unused]] FEATURE next) {
   return Word(one);
 }
 
-// A matrix [rows, channels] whose rows are loaded by vectors, where they begin at such.
+// A matrix [rows, channels].
 struct Rows {
   const FEATURE* values;
   int channels;
-  bool is_aligned;
 
-  __device__ Rows(const FEATURE* values, int channels) : values(values), channels(channels) {
-    is_aligned = channels % Numbers::kSize == 0 && reinterpret_cast<uint64_t>(values) % 16 == 0;
+  // Where the row's channel c is; null for row -1.
+  __device__ const FEATURE* find(int32_t row, int c) const {
+    return row < 0 ? nullptr : values + int64_t(row) * channels + c;
   }
 
-  // The row's numbers from channel c on; zeros behind its end, and for row -1.
-  __device__ Numbers load(int32_t row, int c) const {
+  // The numbers there, which are channel c and those behind it; zeros behind the last, and for
+  // null.
+  __device__ Numbers load(const FEATURE* from, int c) const {
     Numbers found = {};
-    if (row < 0) return found;
-    const FEATURE* const from = values + int64_t(row) * channels;
-    if (is_aligned) return c < channels ? load_vector(from + c) : found;
+    if (!from) return found;
+#ifdef ALIGNED
+    return c < channels ? load_vector(from) : found;
+#else
 #pragma unroll
     for (int j = 0; j < Numbers::kSize; ++j) {
-      if (c + j < channels) found.x[j] = from[c + j];
+      if (c + j < channels) found.x[j] = from[j];
     }
     return found;
+#endif
   }
 };
 
@@ -123,7 +127,7 @@ __device__ inline int place_of_sum(int row, int column) {
 // keep a GPU busy with few outputs, the kernel's offsets are split, and the sums over the pairs of
 // each split go to parts [splits, M', D]. weight [V, C, D] may lie in any order; the steps of its
 // dimensions are given, of which that of C or D should be 1.
-extern "C" __global__ void __launch_bounds__(kThreads, 3)
+extern "C" __global__ void __launch_bounds__(kThreads, 2)
     convolve(const FEATURE* features, const FEATURE* weight, int64_t offset_step, int64_t in_step,
              int64_t out_step, const int32_t* inputs, const int32_t* outputs, const int64_t* starts,
              int64_t volume, int64_t is_mirrored, int64_t splits, int64_t num_outputs,
@@ -148,13 +152,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
   const int columns = min(kColumns, out_channels - first_column);
   const int64_t own_block = int64_t(blockIdx.x) / splits, split = int64_t(blockIdx.x) % splits;
   const int64_t first_output = own_block * BLOCK, first_group = own_block * volume;
-  const Rows rows(features, in_channels);
+  const Rows rows{features, in_channels};
 
   Chunks ahead(starts, first_group + volume * split / splits - 1, 1,
                first_group + volume * (split + 1) / splits);
   int64_t first = 0;  // of the pairs that are fetched
-  int count = 0, offset = 0;
-  int32_t looked_up[kLoads], chosen[kLoads];
+  int count = 0;
+  int32_t looked_up[kLoads];
+  const FEATURE *lefts_at[kLoads], *rights_at[kWeightLoads];
+  // Threads that follow each other take weights that do.
+  const auto find_weight = [&](int i, int& k, int& column) {
+    const int place = thread + i * kThreads;
+    k = in_step == 1 ? place % kDepth : place / kColumns;
+    column = in_step == 1 ? place / kDepth : place % kColumns;
+  };
   const auto look_up = [&] {
     ahead.next(kRows);
 #pragma unroll
@@ -165,37 +176,40 @@ extern "C" __global__ void __launch_bounds__(kThreads, 3)
     }
   };
   const auto take = [&] {
-    first = ahead.first, count = ahead.count(kRows), offset = int(ahead.group - first_group);
+    first = ahead.first, count = ahead.count(kRows);
+    const int64_t offset = ahead.group - first_group;
+    const int64_t matrix = (is_mirrored ? volume - 1 - offset : offset) * offset_step;
 #pragma unroll
-    for (int i = 0; i < kLoads; ++i) chosen[i] = looked_up[i];
+    for (int i = 0; i < kLoads; ++i) {
+      const int part = (thread + i * kThreads) % kVectors;
+      lefts_at[i] = rows.find(looked_up[i], part * Numbers::kSize);
+    }
+#pragma unroll
+    for (int i = 0; i < kWeightLoads; ++i) {
+      int k, column;
+      find_weight(i, k, column);
+      rights_at[i] = weight + matrix + k * kEach * in_step + (first_column + column) * out_step;
+    }
     look_up();
   };
 
-  // Threads that follow each other take numbers that do.
-  const auto find_weight = [&](int i, int& k, int& column) {
-    const int place = thread + i * kThreads;
-    k = in_step == 1 ? place % kDepth : place / kColumns;
-    column = in_step == 1 ? place / kDepth : place % kColumns;
-  };
   Numbers lefts[kLoads];
   FEATURE rights[kWeightLoads][kEach];
   const auto fetch = [&](int c) {
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
       const int part = (thread + i * kThreads) % kVectors;
-      lefts[i] = rows.load(chosen[i], c + part * Numbers::kSize);
+      lefts[i] = rows.load(lefts_at[i] ? lefts_at[i] + c : nullptr, c + part * Numbers::kSize);
     }
-    const FEATURE* const from = weight + (is_mirrored ? volume - 1 - offset : offset) * offset_step;
 #pragma unroll
     for (int i = 0; i < kWeightLoads; ++i) {
       int k, column;
       find_weight(i, k, column);
+      const FEATURE* const from = rights_at[i] + c * in_step;
 #pragma unroll
       for (int each = 0; each < kEach; ++each) {
-        const int channel = c + k * kEach + each;
-        const bool is_there = k < kDepth && column < columns && channel < in_channels;
-        rights[i][each] =
-            is_there ? from[channel * in_step + (first_column + column) * out_step] : FEATURE(0);
+        const bool is_there = k < kDepth && column < columns && c + k * kEach + each < in_channels;
+        rights[i][each] = is_there ? from[each * in_step] : FEATURE(0);
       }
     }
   };
@@ -318,7 +332,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
   const int across = (out_channels + SIDE - 1) / SIDE;
   const int first_row = int(blockIdx.y) / across * SIDE;
   const int first_column = int(blockIdx.y) % across * SIDE;
-  const Rows features_of(features, in_channels), grad_of(grad, out_channels);
+  const Rows features_of{features, in_channels}, grad_of{grad, out_channels};
 
   Chunks ahead(starts, (num_blocks * split / splits - 1) * volume + v, volume,
                num_blocks * (split + 1) / splits * volume);
@@ -343,8 +357,9 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
       const int part = (thread + i * kThreads) % kVectors * Numbers::kSize;
 #pragma unroll
       for (int each = 0; each < kEach; ++each) {
-        lefts[i][each] = features_of.load(from[i][each], first_row + part);
-        rights[i][each] = grad_of.load(to[i][each], first_column + part);
+        const int row = first_row + part, column = first_column + part;
+        lefts[i][each] = features_of.load(features_of.find(from[i][each], row), row);
+        rights[i][each] = grad_of.load(grad_of.find(to[i][each], column), column);
       }
     }
   };

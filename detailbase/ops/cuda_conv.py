@@ -19,13 +19,17 @@ Pairs = tuple[Tensor, Tensor, Tensor, bool]
 """inputs [P], outputs [P], starts [blocks * V + 1], is_mirrored."""
 
 
-def _defines(dtype: torch.dtype) -> dict[str, str | int]:
+def _defines(*rows: Tensor) -> dict[str, str | int]:
+    """What a kernel that reads such rows is compiled with."""
+    is_aligned = all(t.shape[-1] * t.itemsize % 16 == 0 == t.data_ptr() % 16 for t in rows)
+    defines = {"ALIGNED": 1} if is_aligned else {}
+    dtype = rows[0].dtype
     if dtype in HALVES:
-        return {"PRECISION": HALVES[dtype], "HALF": 1}
+        return defines | {"PRECISION": HALVES[dtype], "HALF": 1}
     if dtype == torch.float64:
-        return {"REAL": "double"}
+        return defines | {"REAL": "double"}
     is_exact = torch.get_float32_matmul_precision() == "highest"
-    return {} if is_exact else {"PRECISION": "kTf32"}
+    return defines if is_exact else defines | {"PRECISION": "kTf32"}
 
 
 def _sums_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -58,7 +62,7 @@ def sparse_conv(
     splits = min(volume, blocks_for(ENOUGH_BLOCKS, blocks * tiles))
     out = features.new_empty(size)
     parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
-    defines = _defines(features.dtype)
+    defines = _defines(features)
     given = (features, weight, *steps, inputs, outputs, starts)
     numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
     arguments = (*given, *numbers, bias, residual, relu, parts, out)
@@ -91,7 +95,7 @@ def _join(
     """Out = relu(sum of the parts + bias + residual)."""
     numbers = (len(parts), out.numel(), out.shape[-1])
     arguments = (parts, *numbers, bias, residual, relu, out)
-    blocks, defines = blocks_for(out.numel(), THREADS), _defines(out.dtype)
+    blocks, defines = blocks_for(out.numel(), THREADS), _defines(out)
     gpu.launch("sparse_conv", "join_parts", blocks, THREADS, *arguments, **defines)
 
 
@@ -109,10 +113,11 @@ def weight_gradient(
         return features.new_zeros(size)
     splits = min(num_blocks, blocks_for(ENOUGH_BLOCKS, volume * tiles))
     parts = features.new_empty(splits, *size, dtype=dtype)
-    given = (features.detach().contiguous(), grad.detach().contiguous(), inputs, outputs, starts)
+    features, grad = features.detach().contiguous(), grad.detach().contiguous()
     numbers = (volume, is_mirrored, num_blocks, splits, in_channels, out_channels)
-    grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(features.dtype)}
-    gpu.launch("sparse_conv", "weight_gradient", grid, THREADS, *given, *numbers, parts, **defines)
+    arguments = (features, grad, inputs, outputs, starts, *numbers, parts)
+    grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(features, grad)}
+    gpu.launch("sparse_conv", "weight_gradient", grid, THREADS, *arguments, **defines)
     if splits == 1:
         return parts[0].to(features.dtype)
     out = features.new_empty(size)

@@ -21,10 +21,10 @@ VARIANTS = [
     ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
     ("refersplat", "knn", {"NEIGHBOURS": 0}),
     ("detailbase", "voxels", {"INT": "int"}),
-    ("detailbase", "sparse_conv", {"SIDE": 32}),
+    ("detailbase", "sparse_conv", {"SIDE": 32, "ALIGNED": 1}),
     ("detailbase", "sparse_conv", {"SIDE": 32, "REAL": "double"}),
     ("detailbase", "sparse_conv", {"PRECISION": "kTf32"}),
-    ("detailbase", "sparse_conv", {"PRECISION": "kBfloat16", "HALF": 1}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kBfloat16", "HALF": 1, "ALIGNED": 1}),
     ("detailbase", "sparse_conv", {"PRECISION": "kFloat16", "HALF": 1}),
     *((*file, {"REAL": "double"}) for file in FILES),
 ]

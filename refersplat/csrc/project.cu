@@ -2,6 +2,10 @@
 #ifndef REAL
 #define REAL float
 #endif
+// Of the harmonics, compiled in so that a Gaussian's stay in registers.
+#ifndef DEGREE
+#define DEGREE 3
+#endif
 #include "device.h"
 #include "splat.h"
 
@@ -46,24 +50,23 @@ extern "C" __global__ void project_all_backward(const REAL* means, const REAL* q
 }
 
 extern "C" __global__ void shade_all(const REAL* means, const REAL* sh, const REAL* position,
-                                     int64_t degree, int64_t coefficients, int64_t count,
-                                     REAL* colors) {
+                                     int64_t coefficients, int64_t count, REAL* colors) {
   const int64_t i = global_thread();
   if (i >= count) return;
-  shade(int(degree), means + 3 * i, position, sh + 3 * coefficients * i, colors + 3 * i);
+  shade(DEGREE, means + 3 * i, position, sh + 3 * coefficients * i, colors + 3 * i);
 }
 
 extern "C" __global__ void shade_all_backward(const REAL* means, const REAL* sh,
-                                              const REAL* position, int64_t degree,
-                                              int64_t coefficients, int64_t count,
-                                              const REAL* colors, const REAL* grad_colors,
-                                              REAL* grad_means, REAL* grad_sh) {
+                                              const REAL* position, int64_t coefficients,
+                                              int64_t count, const REAL* colors,
+                                              const REAL* grad_colors, REAL* grad_means,
+                                              REAL* grad_sh) {
   const int64_t i = global_thread();
   if (i >= count) return;
   REAL* const gradient = grad_sh + 3 * coefficients * i;
-  shade_backward(int(degree), means + 3 * i, position, sh + 3 * coefficients * i, colors + 3 * i,
+  shade_backward(DEGREE, means + 3 * i, position, sh + 3 * coefficients * i, colors + 3 * i,
                  grad_colors + 3 * i, grad_means + 3 * i, gradient);
-  for (int64_t k = 3 * (degree + 1) * (degree + 1); k < 3 * coefficients; ++k) gradient[k] = 0;
+  for (int64_t k = 3 * (DEGREE + 1) * (DEGREE + 1); k < 3 * coefficients; ++k) gradient[k] = 0;
 }
 
 }  // namespace refer

@@ -11,10 +11,17 @@ from native.cuda.launcher import REALS
 THREADS = 128
 
 
-def _run(gpu: Kernels, kernel: str, count: int, like: Tensor, *arguments: Tensor | float) -> None:
+def _run(
+    gpu: Kernels,
+    kernel: str,
+    count: int,
+    like: Tensor,
+    *arguments: Tensor | float,
+    **defines: int,
+) -> None:
     if count:
-        blocks = blocks_for(count, THREADS)
-        gpu.launch("project", kernel, blocks, THREADS, *arguments, REAL=REALS[like.dtype])
+        blocks, real = blocks_for(count, THREADS), REALS[like.dtype]
+        gpu.launch("project", kernel, blocks, THREADS, *arguments, REAL=real, **defines)
 
 
 def project(
@@ -63,8 +70,8 @@ def shade(gpu: Kernels, means: Tensor, sh: Tensor, position: Tensor, degree: int
     """Colours [N, 3] of spherical harmonics."""
     inputs = [t.detach().contiguous() for t in (means, sh, position)]
     colors = means.new_empty(len(means), 3)
-    numbers = (degree, sh.shape[1], len(means))
-    _run(gpu, "shade_all", len(means), means, *inputs, *numbers, colors)
+    numbers = (sh.shape[1], len(means))
+    _run(gpu, "shade_all", len(means), means, *inputs, *numbers, colors, DEGREE=degree)
     return colors
 
 
@@ -80,7 +87,8 @@ def shade_backward(
     """Gradients of means and harmonics."""
     inputs = [t.detach().contiguous() for t in (means, sh, position)]
     outputs = (torch.empty_like(inputs[0]), torch.empty_like(inputs[1]))
-    numbers = (degree, sh.shape[1], len(means))
+    numbers = (sh.shape[1], len(means))
     given = (colors.detach().contiguous(), grad_colors.contiguous())
-    _run(gpu, "shade_all_backward", len(means), means, *inputs, *numbers, *given, *outputs)
+    arguments = (*inputs, *numbers, *given, *outputs)
+    _run(gpu, "shade_all_backward", len(means), means, *arguments, DEGREE=degree)
     return outputs

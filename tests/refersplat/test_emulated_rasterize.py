@@ -27,23 +27,25 @@ def emulated(request):
         yield
 
 
-def projected(op_project, op_shade, inputs, weights):
+def projected(op_project, op_shade, inputs, weights, degree):
     """Everything that comes of Gaussians, and the gradients."""
     means, quats, scales, sh = (t.detach().requires_grad_() for t in inputs)
     view = camera(dtype=means.dtype)
-    outputs = (*op_project(means, quats, scales, view), op_shade(means, sh, view.position, 2))
+    outputs = (*op_project(means, quats, scales, view), op_shade(means, sh, view.position, degree))
     loss = sum((w * t).sum() for w, t in zip(weights, (*outputs[:3], outputs[4]), strict=True))
     return *outputs, *torch.autograd.grad(loss, (means, quats, scales, sh))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_emulated_projection_is_that_of_the_cpu(rng, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "degree"), [(torch.float32, 3), *((torch.float64, degree) for degree in range(4))]
+)
+def test_emulated_projection_is_that_of_the_cpu(rng, dtype, degree):
     means, quats, scales, _, sh = gaussians(rng, 300, dtype=dtype)
     weights = [torch.randn(300, *n, generator=rng, dtype=dtype) for n in [(2,), (3,), (), (3,)]]
     inputs = (means, quats, scales, sh)
-    want = projected(project, spherical_harmonics, inputs, weights)
+    want = projected(project, spherical_harmonics, inputs, weights, degree)
     with emulation():
-        got = projected(project, spherical_harmonics, inputs, weights)
+        got = projected(project, spherical_harmonics, inputs, weights, degree)
     for ours, theirs in zip(got, want, strict=True):
         # The same arithmetic but for float functions of float numbers; measured worst 2e-6.
         tolerance = (1e-5 if dtype == torch.float32 else 1e-13) * float(theirs.detach().abs().max())

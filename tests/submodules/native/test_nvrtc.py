@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from native.cuda import compiler
-from native.cuda.source import sources
+from native.cuda.resources import Resources, read_resources
+from native.cuda.source import kernel_names, sources
 
 ARCHITECTURES = ["sm_80", "sm_90", "sm_100", "sm_120"]
 PACKAGES = ["refersplat", "detailbase"]
@@ -19,6 +20,7 @@ VARIANTS = [
     ("refersplat", "blend", {"CHANNELS": 32}),
     ("refersplat", "blend", {"ORDERED": 1}),
     ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
+    *(("refersplat", "project", {"DEGREE": degree}) for degree in (0, 1, 2)),
     ("refersplat", "knn", {"NEIGHBOURS": 0}),
     ("detailbase", "voxels", {"INT": "int"}),
     ("detailbase", "sparse_conv", {"SIDE": 32, "ALIGNED": 1}),
@@ -44,6 +46,48 @@ def test_compiles_by_nvrtc_without_a_word(package, stem, arch):
 def test_specialised_compiles_by_nvrtc_without_a_word(package, stem, defines):
     _, said = compiler.compile_kernels(FILES[package, stem], "sm_90", defines)
     assert not said
+
+
+SPILLED = 16
+"""Bytes; more is read and written in a loop."""
+
+
+@pytest.mark.parametrize("case", [*((*file, {}) for file in FILES), *VARIANTS], ids=str)
+def test_threads_keep_what_they_work_with_in_registers_by_nvrtc(case):
+    package, stem, defines = case
+    code, _ = compiler.compile_kernels(FILES[package, stem], "sm_90", defines)
+    found = read_resources(code)
+    assert set(found) == set(kernel_names(FILES[package, stem]))
+    for name, takes in found.items():
+        assert 8 <= takes.registers <= 255
+        assert takes.local <= SPILLED or name == "search", name  # whose way through a tree waits
+        assert takes.shared <= 48 * 1024
+
+
+def test_resources_of_a_kernel_are_read_from_its_code(tmp_path):
+    source = tmp_path / "known.cu"
+    source.write_text(
+        'extern "C" __global__ void shares(float* to) {\n'
+        "  __shared__ float all[300];\n"
+        "  all[threadIdx.x] = to[threadIdx.x];\n  __syncthreads();\n"
+        "  to[threadIdx.x] = all[299 - threadIdx.x];\n}\n"
+        'extern "C" __global__ void walks(int* to, int n) {\n'
+        "  int own[40];\n  for (int i = 0; i < n; ++i) own[to[i]] = i;\n"
+        "  for (int i = 0; i < n; ++i) to[i] = own[(i * 7) % 40];\n}\n"
+    )
+    code, _ = compiler.compile_kernels(source, "sm_90", {})
+    found = read_resources(code)
+    assert set(found) == {"shares", "walks"}
+    assert (found["shares"].shared, found["walks"].shared) == (1200 + 1024, 0)
+    assert (found["shares"].local, found["walks"].local) == (0, 160)
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "threads", "blocks"),
+    [(32, 0, 256, 8), (33, 0, 256, 6), (255, 0, 1024, 0), (16, 48 * 1024, 128, 4), (8, 0, 32, 32)],
+)
+def test_blocks_that_fit_a_multiprocessor(registers, shared, threads, blocks):
+    assert Resources(registers, 0, shared).blocks(threads) == blocks
 
 
 def test_a_warning_of_nvrtc_is_heard(tmp_path):

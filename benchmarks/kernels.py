@@ -1,0 +1,52 @@
+"""What each CUDA kernel takes of a multiprocessor: python benchmarks/kernels.py [--arch sm_90].
+
+Registers, local memory, shared memory and occupancy say how much a kernel can hide of the memory's
+delays. They are read from the code that NVRTC makes; no GPU is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from native.cuda.compiler import compile_kernels
+from native.cuda.resources import read_resources
+from native.cuda.source import sources
+
+VARIANTS: dict[tuple[str, str], list[dict[str, str | int]]] = {
+    ("refersplat", "project"): [{"DEGREE": degree} for degree in range(4)],
+    ("refersplat", "rasterize"): [{"CHANNELS": width} for width in (1, 3, 4, 8, 16, 32)],
+    ("refersplat", "blend"): [{"CHANNELS": width} for width in (1, 8, 16)],
+    ("detailbase", "sparse_conv"): [
+        {"ALIGNED": 1, "SIDE": side, **precision}
+        for side in (32, 64)
+        for precision in ({}, {"PRECISION": "kTf32"}, {"PRECISION": "kBfloat16", "HALF": 1})
+    ],
+}
+"""What files are compiled with, beside their defaults."""
+THREADS = {"project": 128}
+"""Threads of a block, where they are not 256."""
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default="sm_90")
+    arch = parser.parse_args().arch
+    print("| kernel | compiled with | registers | local | shared | blocks | occupancy |")
+    print("|---|---|---|---|---|---|---|")
+    for package in ("refersplat", "detailbase"):
+        for file, path in sources(package).items():
+            threads = THREADS.get(file, 256)
+            for defines in VARIANTS.get((package, file), [{}]):
+                code, _ = compile_kernels(path, arch, defines)
+                options = " ".join(f"{name}={value}" for name, value in defines.items())
+                for kernel, takes in sorted(read_resources(code).items()):
+                    blocks = takes.blocks(threads)
+                    cells = (takes.registers, takes.local, takes.shared, blocks)
+                    numbers = " | ".join(map(str, cells))
+                    share = blocks * threads / 2048
+                    print(f"| {file}: {kernel} | {options} | {numbers} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
+from runs.device import send
 
+UNKNOWN = -100
+"""A class that no loss counts."""
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0
 """Of a superpoint inside; that of those outside is 1."""
@@ -58,9 +61,10 @@ def loss(
     logits = pad_sequence([answer.T for answer in answers], batch_first=True)  # [P, S, R]
     logits = _unshortened(logits)
     target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
-    sizes = torch.tensor([len(one) for one in targets], device=logits.device)[:, None]
+    sizes = send(torch.tensor([len(one) for one in targets]), logits.device)[:, None]
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
-    scores = _unshortened(predictions.scores[:, sentences, queries].T)  # [P, R]
+    of_sentence, of_query = send(torch.tensor([sentences, queries]), logits.device)
+    scores = _unshortened(predictions.scores[:, of_sentence, of_query].T)  # [P, R]
 
     cross_entropy, dice = mask_losses(logits, target, is_real, balance)
     score = score_loss(scores, overlap((logits >= 0) & is_real, target > 0))
@@ -74,7 +78,8 @@ def class_loss(
 ) -> Tensor:  # []
     """Cross-entropy of superpoints' classes; 0 where none is known."""
     known = classes >= 0
-    error = F.cross_entropy(_unshortened(logits[known]), classes[known], reduction="sum")
+    targets = classes.where(known, UNKNOWN)
+    error = F.cross_entropy(_unshortened(logits), targets, reduction="sum", ignore_index=UNKNOWN)
     return error / known.sum().clamp(min=1)
 
 

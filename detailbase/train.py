@@ -147,12 +147,12 @@ def learn_from(
         known = object_loss(predictions.objects, batch.objects, options.balance)
         total = total + options.object_weight * known
     losses = losses._replace(total=total)
+    (losses.total / options.accumulate).backward()  # first, so that a GPU has something to do
     if not math.isfinite(losses.total.item()):
         raise InputError(
             f"--train.lr: the loss is {losses.total.item()} in batch {training.batch + 1} of epoch "
             f"{training.epoch + 1}; lower the learning rate, or set --train.clip"
         )
-    (losses.total / options.accumulate).backward()
     return losses
 
 

@@ -19,6 +19,7 @@ from detailbase.data.clouds import SUFFIX, Cloud, load_cloud
 from detailbase.data.references import Phrase, Reference
 from detailbase.data.targets import Shares, majority
 from detailbase.ops import segment_reduce, voxelize
+from runs.device import send
 from runs.errors import InputError
 
 
@@ -83,7 +84,7 @@ class Batch:
         """The batch on another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **{name: value.to(device) for name, value in tensors.items()})
+        return replace(self, **{name: send(value, device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from detailbase.model.norm import BatchNorm
 from detailbase.model.objects import Asked, Objects
 from detailbase.model.unet import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
+from runs.device import send
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,14 @@ class DetailBase(SparseUNet):
         for scene, (start, end) in enumerate(itertools.pairwise(starts)):
             asked = [row for row, other in enumerate(scene_of_sentence) if other == scene]
             if asked:
-                answer = self.decoder(embedded[start:end], words[asked], mask[asked])
+                rows = send(torch.tensor(asked), words.device)
+                own_words, own_mask = words.index_select(0, rows), mask.index_select(0, rows)
+                answer = self.decoder(embedded[start:end], own_words, own_mask)
                 masks.update(zip(asked, answer.masks.unbind(dim=1), strict=True))
                 scores.update(zip(asked, answer.scores.unbind(dim=1), strict=True))
-        rows = range(len(words))
         return Predictions(
-            tuple(masks[row] for row in rows),
-            torch.stack([scores[row] for row in rows], dim=1),
+            tuple(masks[row] for row in range(len(words))),
+            torch.stack([scores[row] for row in range(len(words))], dim=1),
             self.classify(embedded) if hasattr(self, "classify") else None,
             objects,
         )

@@ -52,7 +52,7 @@ def spatial_shape(voxels: Tensor) -> list[int]:  # [M, 4]
 
     It matters at its end, where :func:`~detailbase.ops.strided_map` leaves out a plane.
     """
-    return [max(128, int(last) + 1) for last in voxels[:, 1:].amax(dim=0)]
+    return [max(128, last + 1) for last in voxels[:, 1:].amax(dim=0).tolist()]
 
 
 class SparseConv(nn.Module):

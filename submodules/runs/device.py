@@ -32,7 +32,8 @@ def choose_device(name: str) -> torch.device:
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     """``tensor`` on ``device``; nobody waits for the copy from the CPU to a GPU."""
-    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+    is_sent = torch.device(device).type == "cuda" and tensor.device.type == "cpu"
+    if is_sent and not torch.compiler.is_compiling():  # a graph has no such operation
         tensor = tensor.pin_memory()  # torch keeps the memory until the copy is through
     return tensor.to(device, non_blocking=True)
 

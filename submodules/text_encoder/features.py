@@ -57,7 +57,8 @@ class TextFeatures:
 
     def to(self, device: torch.device | str) -> TextFeatures:
         """The same features on another device."""
-        return TextFeatures(self.words.to(device), self.mask.to(device), self.embeddings.to(device))
+        parts = (self.words, self.mask, self.embeddings)
+        return TextFeatures(*(send(part, device) for part in parts))
 
     @classmethod
     def collate(cls, words: Sequence[Tensor], embeddings: Sequence[Tensor]) -> TextFeatures:

@@ -1,4 +1,5 @@
-// Voxels' keys, and which voxels lie around each: one thread for each key or pair.
+// Voxels' keys, and tables of which voxels meet under each offset of a kernel: one thread for each
+// key or place of a table, whose pairs are then written one behind the other.
 #include "device.h"
 #include "morton.h"
 
@@ -7,6 +8,8 @@
 #endif
 
 namespace refer {
+
+constexpr int kThreads = 256;
 
 // A voxel's key: Morton's, scene by scene, as a number with a sign that is ordered as without.
 __device__ inline int64_t voxel_key(int64_t scene, int64_t x, int64_t y, int64_t z,
@@ -60,6 +63,66 @@ extern "C" __global__ void find_neighbours(const INT* voxels, int64_t count, int
   const int64_t key = voxel_key(at[0] - first_scene, x, y, z, axis_bits);
   const int64_t found = find(sorted, count, key);
   if (found >= 0) rows[i] = int32_t(order[found]);
+}
+
+// Voxels [M, 4] by the order of their keys: whether each belongs to a voxel of twice the size that
+// the grid of half_x, half_y, half_z has, and whether it is the first that does. marks [2, M].
+extern "C" __global__ void mark_coarse(const INT* voxels, int64_t count, const int64_t* sorted,
+                                       const int64_t* order, int64_t half_x, int64_t half_y,
+                                       int64_t half_z, int64_t* marks) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  const INT* const at = voxels + 4 * order[i];
+  const bool is_kept = at[1] >> 1 < half_x && at[2] >> 1 < half_y && at[3] >> 1 < half_z;
+  const bool is_first = i == 0 || sorted[i] >> 3 != sorted[i - 1] >> 3;
+  marks[i] = is_kept;
+  marks[count + i] = is_kept && is_first;
+}
+
+// sums [2, M] of the marks up to each. coarse [M', 4]; the tables down [blocks', 8, block] and up
+// [blocks, 8, block] hold -1 before.
+extern "C" __global__ void fill_coarse(const INT* voxels, int64_t count, const int64_t* sorted,
+                                       const int64_t* order, const int64_t* sums, int64_t block,
+                                       INT* coarse, int32_t* down, int32_t* up) {
+  const int64_t i = global_thread();
+  if (i >= count) return;
+  const auto is_marked = [&](const int64_t* sum) { return sum[i] != (i == 0 ? 0 : sum[i - 1]); };
+  if (!is_marked(sums)) return;
+  const int64_t row = order[i], parent = sums[count + i] - 1, offset = sorted[i] & 7;
+  down[(parent / block * 8 + offset) * block + parent % block] = int32_t(row);
+  up[(row / block * 8 + offset) * block + row % block] = int32_t(parent);
+  if (!is_marked(sums + count)) return;
+  const INT* const at = voxels + 4 * row;
+  INT* const to = coarse + 4 * parent;
+  to[0] = at[0], to[1] = at[1] >> 1, to[2] = at[2] >> 1, to[3] = at[3] >> 1;
+}
+
+// Writes the pairs of a table [groups, block], where it is not -1, from each group's start on. A
+// block of threads for each group, of which there are `volume` for a block of outputs.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    write_pairs(const int32_t* table, const int64_t* starts, int64_t volume, int64_t block,
+                int32_t* inputs, int32_t* outputs) {
+  __shared__ int totals[kThreads / kWarp];
+  const int64_t group = blockIdx.x;
+  int64_t next = starts[group];
+  for (int64_t first = 0; first < block; first += kThreads) {
+    const int64_t i = first + threadIdx.x;
+    const int32_t row = i < block ? table[group * block + i] : -1;
+    const unsigned pairs = __ballot_sync(kAllLanes, row >= 0);
+    if (lane_of_thread() == 0) totals[warp_of_thread()] = __popc(pairs);
+    __syncthreads();
+    int before = __popc(pairs & ((1u << lane_of_thread()) - 1)), all = 0;
+    for (int warp = 0; warp < kThreads / kWarp; ++warp) {
+      before += warp < warp_of_thread() ? totals[warp] : 0;
+      all += totals[warp];
+    }
+    if (row >= 0) {
+      inputs[next + before] = row;
+      outputs[next + before] = int32_t(group / volume * block + i);
+    }
+    next += all;
+    __syncthreads();  // totals may be used again
+  }
 }
 
 }  // namespace refer

@@ -17,6 +17,10 @@ THREADS = 256
 INTEGERS = {torch.int32: "int", torch.int64: "int64_t"}
 
 
+Pairs = tuple[Tensor, Tensor, Tensor]
+"""inputs [P], outputs [P], starts [blocks * V + 1]."""
+
+
 class Frame(NamedTuple):
     """From where places are counted: see ``voxels.h``."""
 
@@ -69,41 +73,76 @@ def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tenso
     return rows[order[is_first]], point_to_voxel
 
 
-def _sorted_keys(gpu: Kernels, voxels: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
-    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0, stable=True)
-    if len(twins := (keys[1:] == keys[:-1]).nonzero()):
-        one, other = order[int(twins[0]) :][:2].tolist()
-        raise ValueError(f"voxels must be distinct, rows {one} and {other} are the same")
-    return keys, order
-
-
-def submanifold_map(gpu: Kernels, voxels: Tensor, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs (inputs, outputs, starts) of a 3 x 3 x 3 kernel around each of M > 0 voxels."""
+def submanifold_map(gpu: Kernels, voxels: Tensor, block: int) -> Pairs:
+    """Pairs of a 3 x 3 x 3 kernel around each of M > 0 voxels."""
     voxels, count = voxels.contiguous(), len(voxels)
     frame = frame_of(voxels[:, 1:], voxels[:, 0])
-    keys, order = _sorted_keys(gpu, voxels, frame)
-    blocks = blocks_for(count, block)
-    rows = torch.empty(blocks, 27, block, dtype=torch.int32, device=voxels.device)
-    size = rows.numel()
-    arguments = (voxels, count, *frame, keys, order, block, size, rows)
-    integer = INTEGERS[voxels.dtype]
+    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0, stable=True)
+    table = _table(count, 27, block, voxels.device)
+    size, integer = table.numel(), INTEGERS[voxels.dtype]
+    arguments = (voxels, count, *frame, keys, order, block, size, table)
     grid = blocks_for(size, THREADS)
     gpu.launch("voxels", "find_neighbours", grid, THREADS, *arguments, INT=integer)
-    is_pair = rows >= 0
-    pairs = is_pair.flatten().nonzero()[:, 0]
-    outputs = pairs // (27 * block) * block + pairs % block
-    starts = F.pad(is_pair.sum(dim=2).flatten().cumsum(dim=0), (1, 0))
-    return rows.flatten()[pairs], outputs.int(), starts
+    starts = _starts(table)
+    (size,) = _read_sizes(keys, order, starts[-1:])
+    return _pairs(gpu, table, starts, size)
 
 
 def strided_map(
     gpu: Kernels, voxels: Tensor, shape: Sequence[int], block: int
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Voxels of twice the size, and the pairs down to and up from them, of M > 0 voxels."""
-    _sorted_keys(gpu, voxels, frame_of(voxels[:, 1:], voxels[:, 0]))
-    return reference.strided_map_of_distinct(
-        voxels, shape, block, lambda coords, batch: voxelize(gpu, coords, batch)
-    )
+) -> tuple[Tensor, Pairs, Pairs]:
+    """Voxels of twice the size, and the pairs down to and up from them, of M > 0 voxels.
+
+    Their keys are those of the voxels without the last three bits, which are the kernel's offset.
+    """
+    voxels, count, integer = voxels.contiguous(), len(voxels), INTEGERS[voxels.dtype]
+    frame = frame_of(voxels[:, 1:], voxels[:, 0])
+    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0, stable=True)
+    grid = blocks_for(count, THREADS)
+    marks = torch.empty(2, count, dtype=torch.int64, device=voxels.device)
+    halves = (size // 2 for size in shape)
+    arguments = (voxels, count, keys, order, *halves, marks)
+    gpu.launch("voxels", "mark_coarse", grid, THREADS, *arguments, INT=integer)
+    sums = marks.cumsum(dim=1)
+    kept, parents = _read_sizes(keys, order, sums[:, -1])
+    coarse = voxels.new_empty(parents, 4)
+    down, up = (_table(size, 8, block, voxels.device).fill_(-1) for size in (parents, count))
+    arguments = (voxels, count, keys, order, sums, block, coarse, down, up)
+    gpu.launch("voxels", "fill_coarse", grid, THREADS, *arguments, INT=integer)
+    return coarse, *(_pairs(gpu, table, _starts(table), kept) for table in (down, up))
+
+
+def _table(outputs: int, volume: int, block: int, device: torch.device) -> Tensor:
+    """For each block of outputs, [V, block] rows of inputs, -1 for none."""
+    size = (blocks_for(outputs, block), volume, block)
+    return torch.empty(size, dtype=torch.int32, device=device)
+
+
+def _starts(table: Tensor) -> Tensor:
+    return F.pad((table >= 0).sum(dim=2).flatten().cumsum(dim=0), (1, 0))
+
+
+def _read_sizes(keys: Tensor, order: Tensor, sizes: Tensor) -> list[int]:
+    """Waits for the GPU, once for the sizes and for whether all keys are distinct.
+
+    Raises:
+        ValueError: Two voxels are the same.
+    """
+    is_twin = keys[1:] == keys[:-1]
+    *read, twins = torch.cat([sizes, is_twin.sum()[None]]).tolist()
+    if twins:
+        one, other = order[int(is_twin.nonzero()[0]) :][:2].tolist()
+        raise ValueError(f"voxels must be distinct, rows {one} and {other} are the same")
+    return read
+
+
+def _pairs(gpu: Kernels, table: Tensor, starts: Tensor, size: int) -> Pairs:
+    blocks, volume, block = table.shape
+    inputs, outputs = table.new_empty(2, size)
+    if blocks:
+        arguments = (table, starts, volume, block, inputs, outputs)
+        gpu.launch("voxels", "write_pairs", blocks * volume, THREADS, *arguments)
+    return inputs, outputs, starts
 
 
 def segment_order(segments: Tensor, count: int) -> tuple[Tensor, Tensor]:

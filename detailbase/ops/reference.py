@@ -5,7 +5,7 @@ Runs on any device and in any float dtype; gradients are autograd's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -149,16 +149,6 @@ def strided_map(
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Voxels of twice the size, and the pairs of a 2 x 2 x 2 kernel down to and up from them."""
     _check_distinct(torch.unique(voxels, dim=0, return_inverse=True)[1])
-    return strided_map_of_distinct(voxels, shape, block, voxelize)
-
-
-def strided_map_of_distinct(
-    voxels: Tensor,  # [M, 4]
-    shape: Sequence[int],
-    block: int,
-    voxelize: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """``strided_map`` of what is known to be distinct, by whichever ``voxelize``."""
     count = len(voxels)
     parents = voxels[:, 1:] >> 1
     rows = (parents < torch.tensor(shape, device=voxels.device) // 2).all(dim=1).nonzero()[:, 0]

@@ -66,6 +66,15 @@ def test_emulated_maps_do_not_reach_around_the_grid():
     assert got.num_pairs == 3
 
 
+def test_emulated_maps_of_a_grid_too_small_for_any_coarse_voxel(rng):
+    voxels = voxelize(*cloud(rng, 30, low=0, high=9))[0]
+    want_coarse, want = strided_map(voxels, (9, 1, 9))
+    with emulation():
+        coarse, got = strided_map(voxels, (9, 1, 9))
+    assert len(coarse) == len(want_coarse) == 0
+    same_map(got, want)
+
+
 def test_emulated_maps_refuse_voxels_that_occur_twice():
     voxels = torch.tensor([[0, 1, 2, 3], [0, 0, 0, 0], [0, 1, 2, 3]])
     with emulation():

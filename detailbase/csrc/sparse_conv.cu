@@ -30,7 +30,18 @@ namespace refer {
 
 using Word = Stored<PRECISION, REAL>::Word;
 using Words = Vector<Word>;
-using Numbers = Vector<FEATURE>;
+// Of a row, as they are loaded. Halves stay as they come: to take them apart would wait for them.
+#if defined(HALF) && defined(ALIGNED)
+struct alignas(16) Numbers {
+  static constexpr int kSize = 8;
+  uint32_t words[4];
+  __device__ uint16_t operator[](int j) const { return uint16_t(words[j / 2] >> (16 * (j % 2))); }
+};
+#else
+struct Numbers : Vector<FEATURE> {
+  __device__ FEATURE operator[](int j) const { return this->x[j]; }
+};
+#endif
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 constexpr int kEach = numbers_in_word(PRECISION);
@@ -70,7 +81,7 @@ struct Rows {
     Numbers found = {};
     if (!from) return found;
 #ifdef ALIGNED
-    return c < channels ? load_vector(from) : found;
+    return c < channels ? *reinterpret_cast<const Numbers*>(from) : found;
 #else
 #pragma unroll
     for (int j = 0; j < Numbers::kSize; ++j) {
@@ -118,6 +129,10 @@ constexpr int kColumns = sizeof(REAL) == 8 ? 16 : 32;  // channels of the output
 constexpr int kRows = 16 * kWarps;                     // pairs at once, 16 for each warp
 constexpr int kDepth = 64 / sizeof(Word);              // words of each pair's features at once
 
+struct alignas(2 * sizeof(REAL)) Two {
+  REAL x[2];
+};
+
 // Where a sum of the block stands: lanes whose rows follow each other meet different banks.
 __device__ inline int place_of_sum(int row, int column) {
   return row * kColumns + (column ^ (row & 3) * (kColumns / 4));
@@ -160,11 +175,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
   int count = 0;
   int32_t looked_up[kLoads];
   const FEATURE *lefts_at[kLoads], *rights_at[kWeightLoads];
-  // Threads that follow each other take weights that do.
+  // Threads that follow each other take weights that do; where these follow each other in depth,
+  // eight at once, which as words of a column meet fewer banks.
   const auto find_weight = [&](int i, int& k, int& column) {
     const int place = thread + i * kThreads;
-    k = in_step == 1 ? place % kDepth : place / kColumns;
-    column = in_step == 1 ? place / kDepth : place % kColumns;
+    k = in_step == 1 ? place % 8 + place / (8 * kColumns) * 8 : place / kColumns;
+    column = in_step == 1 ? place / 8 % kColumns : place % kColumns;
   };
   const auto look_up = [&] {
     ahead.next(kRows);
@@ -175,6 +191,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
       looked_up[i] = is_pair ? inputs[ahead.first + row] : -1;
     }
   };
+  // Begins with the pairs that were looked up. Those behind them are to be looked up once the first
+  // features of these are on their way, which would wait otherwise.
   const auto take = [&] {
     first = ahead.first, count = ahead.count(kRows);
     const int64_t offset = ahead.group - first_group;
@@ -190,7 +208,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
       find_weight(i, k, column);
       rights_at[i] = weight + matrix + k * kEach * in_step + (first_column + column) * out_step;
     }
-    look_up();
   };
 
   Numbers lefts[kLoads];
@@ -220,7 +237,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
       Words words;
 #pragma unroll
       for (int j = 0; j < Words::kSize; ++j) {
-        words.x[j] = to_word(lefts[i].x[j * kEach], lefts[i].x[j * kEach + kEach - 1]);
+        words.x[j] = to_word(lefts[i][j * kEach], lefts[i][j * kEach + kEach - 1]);
       }
       store_vector(&staged.left[row][part * Words::kSize], words);
     }
@@ -236,13 +253,14 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
   for (int i = thread; i < BLOCK * kColumns; i += kThreads) all.values[i] = 0;
   using Own = Product<PRECISION, kColumns, REAL>;
   Own product;
-  int to[2] = {};
+  int32_t to[2] = {};
   look_up();
   bool goes_on = ahead.is_there() && in_channels > 0;
   int c = 0;
   if (goes_on) {
     take();
     fetch(0);
+    look_up();
   }
   while (goes_on) {
     __syncthreads();
@@ -254,7 +272,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = warp_row + Own::row(half);
-        to[half] = row < count ? int(outputs[first + row] - first_output) : -1;
+        to[half] = row < count ? outputs[first + row] : -1;
       }
     }
     c += kDepth * kEach;
@@ -264,7 +282,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
       goes_on = ahead.is_there();
       if (goes_on) take();
     }
-    if (goes_on) fetch(c);
+    if (goes_on) {
+      fetch(c);
+      if (is_through) look_up();
+    }
     if (is_idle) continue;
     product.template add<false>(staged.left[warp_row], kDepth + Words::kSize, staged.right[0],
                                 kColumns + kPadding, kDepth);
@@ -272,10 +293,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (to[half] < 0) continue;
+      // All are read before any is written: the compiler does not know that their places differ.
+      const int row = to[half] - int(first_output);
+      Two sums[Own::kOwn / 2];
+      const auto place = [&](int j) {
+        return reinterpret_cast<Two*>(&all.values[place_of_sum(row, Own::column(2 * j))]);
+      };
 #pragma unroll
-      for (int j = 0; j < Own::kOwn; ++j) {
-        all.values[place_of_sum(to[half], Own::column(j))] += product.sums[half][j];
+      for (int j = 0; j < Own::kOwn / 2; ++j) {
+        sums[j] = *place(j);
+        sums[j].x[0] += product.sums[half][2 * j];
+        sums[j].x[1] += product.sums[half][2 * j + 1];
       }
+#pragma unroll
+      for (int j = 0; j < Own::kOwn / 2; ++j) *place(j) = sums[j];
     }
   }
   __syncthreads();
@@ -373,8 +404,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
         Words left, right;
 #pragma unroll
         for (int m = 0; m < Words::kSize; ++m) {
-          left.x[m] = to_word(lefts[i][0].x[j + m], lefts[i][kEach - 1].x[j + m]);
-          right.x[m] = to_word(rights[i][0].x[j + m], rights[i][kEach - 1].x[j + m]);
+          left.x[m] = to_word(lefts[i][0][j + m], lefts[i][kEach - 1][j + m]);
+          right.x[m] = to_word(rights[i][0][j + m], rights[i][kEach - 1][j + m]);
         }
         store_vector(&staged.left[word][part + j], left);
         store_vector(&staged.right[word][part + j], right);
@@ -387,15 +418,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
   product.clear();
   look_up();
   bool goes_on = ahead.is_there();
-  if (goes_on) fetch();
+  int next_count = 0;
+  const auto fetch_and_look_up = [&] {  // in this order: see take
+    next_count = ahead.count(kPairs);
+    fetch();
+    look_up();
+  };
+  if (goes_on) fetch_and_look_up();
   while (goes_on) {
     __syncthreads();
     stage();
     __syncthreads();
-    const int count = ahead.count(kPairs);
-    look_up();
+    const int count = next_count;
     goes_on = ahead.is_there();
-    if (goes_on) fetch();
+    if (goes_on) fetch_and_look_up();
     if (share * kShare * kEach >= count) continue;
     product.template add<true>(&staged.left[share * kShare][warp_row], SIDE + kPadding,
                                &staged.right[share * kShare][warp_column], SIDE + kPadding, kShare);

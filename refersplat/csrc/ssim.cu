@@ -11,6 +11,7 @@ namespace refer {
 
 constexpr int kSide = 16, kThreads = kSide * kSide;
 constexpr int kAround = kSide + 2 * kHalfWindow;
+constexpr int kStride = 48;  // of a row, so that the two rows of a warp meet different banks
 
 // The thread's pixel of a channel, and its tile's first.
 struct Place {
@@ -31,12 +32,21 @@ struct Place {
 
 // Fills `around` with the tile and what lies about it, zeros outside the image. Called by the
 // block.
-__device__ inline void load_around(REAL (*around)[kAround], const REAL* from, const Place& place) {
-  for (int i = int(threadIdx.x); i < kAround * kAround; i += kThreads) {
+__device__ inline void load_around(REAL (*around)[kStride], const REAL* from, const Place& place) {
+  constexpr int kTurns = (kAround * kAround + kThreads - 1) / kThreads;
+  REAL values[kTurns];  // all on their way before the first is needed
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const int i = int(threadIdx.x) + turn * kThreads;
     const int x = place.x0 + i % kAround - kHalfWindow, y = place.y0 + i / kAround - kHalfWindow;
     const bool is_there = x >= 0 && y >= 0 && x < place.width && y < place.height;
-    around[i / kAround][i % kAround] =
-        is_there ? from[place.channel + int64_t(y) * place.width + x] : REAL(0);
+    const REAL value = from[place.channel + (is_there ? int64_t(y) * place.width + x : 0)];
+    values[turn] = is_there ? value : REAL(0);
+  }
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const int i = int(threadIdx.x) + turn * kThreads;
+    if (i < kAround * kAround) around[i / kAround][i % kAround] = values[turn];
   }
 }
 
@@ -55,7 +65,7 @@ __device__ REAL weigh(Value value) {
 extern "C" __global__ void __launch_bounds__(kThreads)
     similarity(const REAL* image, const REAL* target, int64_t size, int64_t height, int64_t width,
                REAL* slopes, double* sums) {
-  __shared__ REAL images[2][kAround][kAround];
+  __shared__ REAL images[2][kAround][kStride];
   __shared__ REAL across[5][kAround][kSide];
   __shared__ double totals[kThreads / kWarp];
   const Place place(width, height);
@@ -99,7 +109,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 extern "C" __global__ void __launch_bounds__(kThreads)
     similarity_gradient(const REAL* image, const REAL* target, const REAL* slopes, int64_t size,
                         int64_t height, int64_t width, REAL* gradient) {
-  __shared__ REAL maps[3][kAround][kAround];
+  __shared__ REAL maps[3][kAround][kStride];
   __shared__ REAL across[3][kAround][kSide];
   const Place place(width, height);
   for (int map = 0; map < 3; ++map) load_around(maps[map], slopes + map * size, place);

@@ -35,7 +35,8 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     is_sent = torch.device(device).type == "cuda" and tensor.device.type == "cpu"
     if is_sent and not torch.compiler.is_compiling():  # a graph has no such operation
         tensor = tensor.pin_memory()  # torch keeps the memory until the copy is through
-    return tensor.to(device, non_blocking=True)
+    # What comes back from a GPU is waited for: else it would be read before it is there.
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def fix_order_of_sums(wanted: bool) -> None:

@@ -202,7 +202,8 @@ struct Product {
         return kTransposed ? a[k * a_stride + row(half)] : a[row(half) * a_stride + k];
       };
 #pragma unroll 2
-      for (int k = quad; k < depth; k += 8) {
+      for (int first = 0; first < depth; first += 8) {  // as often in all lanes
+        const int k = first + quad;
         const uint32_t lefts[4] = {left(0, k), left(1, k), left(0, k + 4), left(1, k + 4)};
 #pragma unroll
         for (int n = 0; n < kColumns / 8; ++n) {

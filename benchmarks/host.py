@@ -189,7 +189,8 @@ def main() -> None:
             step()
             result["host"].append({"what": what, "ms": ms, "kernels": gpu.launched})
     for row in result["host"]:
-        print("  ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+        cells = (f"{v:.3f} {k}" if isinstance(v, float) else f"{v} {k}" for k, v in row.items())
+        print("  ".join(cells).replace(" what", ""))
     save(args.json, result)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,16 +66,18 @@ def _check_learned_with(config: Config, learned: Any, path: Path) -> None:
                 )
 
 
-def running_mean(keep: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
-    """Moves means towards new values; the first steps keep less, so that little of the beginning
-    remains even of a short training.
+def running_mean(network: nn.Module, keep: float) -> AveragedModel:
+    """A mean that moves towards the network's values; its first steps keep less, so that little of
+    the beginning remains even of a short training.
     """
+    average = AveragedModel(network, use_buffers=True)
 
-    def move(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        count = int(count)
+    def move(means: list[Tensor], values: list[Tensor], _: Tensor | int) -> None:
+        count = int(average.n_averaged)  # on the CPU; what is handed over is a GPU's copy
         get_ema_multi_avg_fn(min(keep, (1 + count) / (10 + count)))(means, values, count)
 
-    return move
+    average.multi_avg_fn = move
+    return average
 
 
 @dataclass
@@ -124,10 +125,7 @@ class Training:
             groups, lr=options.lr, weight_decay=options.weight_decay, fused=True
         )
         drops = [round(share * options.epochs) for share in options.lr_drops]
-        average = None
-        if options.average:
-            moving = running_mean(options.average)
-            average = AveragedModel(network, multi_avg_fn=moving, use_buffers=True)
+        average = running_mean(network, options.average) if options.average else None
         return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5), average)
 
     @property

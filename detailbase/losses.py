@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from detailbase.data.clouds import NONE
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
 from runs.device import send
 
-UNKNOWN = -100
-"""A class that no loss counts."""
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0
 """Of a superpoint inside; that of those outside is 1."""
@@ -66,7 +65,7 @@ def loss(
     of_sentence, of_query = send(torch.tensor([sentences, queries]), logits.device)
     scores = _unshortened(predictions.scores[:, of_sentence, of_query].T)  # [P, R]
 
-    cross_entropy, dice = mask_losses(logits, target, is_real, balance)
+    cross_entropy, dice = (x.mean(dim=0) for x in mask_losses(logits, target, is_real, balance))
     score = score_loss(scores, overlap((logits >= 0) & is_real, target > 0))
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     return Losses(total, cross_entropy, dice, score)
@@ -74,12 +73,12 @@ def loss(
 
 def class_loss(
     logits: Tensor,  # [S, classes]
-    classes: Tensor,  # [S], negative where a superpoint has none
+    classes: Tensor,  # [S], ``NONE`` where a superpoint has none
 ) -> Tensor:  # []
     """Cross-entropy of superpoints' classes; 0 where none is known."""
     known = classes >= 0
-    targets = classes.where(known, UNKNOWN)
-    error = F.cross_entropy(_unshortened(logits), targets, reduction="sum", ignore_index=UNKNOWN)
+    logits = _unshortened(logits).where(known[:, None], 0)
+    error = F.cross_entropy(logits, classes, reduction="sum", ignore_index=NONE)
     return error / known.sum().clamp(min=1)
 
 
@@ -96,12 +95,12 @@ def object_loss(
     owners = objects.split([scene.logits.shape[1] for scene in asked])
     for (rows, logits), owner in zip(asked, owners, strict=True):
         known = owner >= 0
-        is_asking = known[rows]
-        if is_asking.any():
-            target = (owner[rows][is_asking, None] == owner[known]).float()[..., None]  # [A, S, 1]
-            answered = _unshortened(logits[is_asking][:, known])[..., None]
-            cross_entropy, dice = mask_losses(answered, target, target >= 0, balance)
-            total = total + (cross_entropy + dice).sum()
+        target = ((owner[rows, None] == owner) & known)[..., None].float()  # [A, S, 1]
+        is_real = known[None, :, None].expand_as(target)
+        answered = _unshortened(logits)[..., None]
+        cross_entropy, dice = mask_losses(answered, target, is_real, balance)  # [A, 1] each
+        is_asking = known[rows, None]
+        total = total + ((cross_entropy + dice) * is_asking).sum() / is_asking.sum().clamp(min=1)
     return total / len(asked)
 
 
@@ -110,16 +109,16 @@ def mask_losses(
     target: Tensor,  # [P, S, 1]
     is_real: Tensor,  # [P, S, 1] bool
     balance: float,
-) -> tuple[Tensor, Tensor]:  # [R], [R]
-    """Cross-entropy and Dice loss, means over P masks, each of as many superpoints as are real."""
-    sizes = is_real.sum(dim=1)
+) -> tuple[Tensor, Tensor]:  # [P, R], [P, R]
+    """Cross-entropy and Dice loss of each mask over as many superpoints as are real."""
+    sizes = is_real.sum(dim=1).clamp(min=1)
     inside = target.sum(dim=1, keepdim=True).clamp(min=1)
     more = ((sizes[..., None] - inside) / inside).clamp(0, LARGEST_WEIGHT)
     error = F.binary_cross_entropy_with_logits(
         logits, target.expand_as(logits), 1 + balance * more * target, reduction="none"
     )
-    cross_entropy = ((error * is_real).sum(dim=1) / sizes).mean(dim=0)
-    return cross_entropy, dice_loss(logits.sigmoid() * is_real, target).mean(dim=0)
+    cross_entropy = (error * is_real).sum(dim=1) / sizes
+    return cross_entropy, dice_loss(logits.sigmoid() * is_real, target)
 
 
 def dice_loss(

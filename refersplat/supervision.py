@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ from runs.device import free_memory, send
 from runs.errors import InputError
 
 log = logging.getLogger(__name__)
+
+
+@functools.cache
+def _eight_pixels(device: torch.device | str) -> Tensor:  # [256]
+    """The bits of every byte, as eight bytes that are looked up at once."""
+    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
+    return torch.from_numpy(bits.view(np.int64)[:, 0]).to(device)
 
 
 class Target(NamedTuple):
@@ -39,9 +47,9 @@ class Lesson(NamedTuple):
     def masks(self, chosen: Sequence[int], device: torch.device | str) -> Tensor:
         """The masks [B, H, W] of some targets, unpacked where they are needed."""
         packed = np.stack([self.targets[index].mask for index in chosen])
-        bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
-        pixels = send(torch.from_numpy(packed), device)[..., None] >> bits & 1
-        return pixels.flatten(start_dim=2)[..., : self.view.camera.width].bool()
+        bytes_ = send(torch.from_numpy(packed), device)
+        pixels = _eight_pixels(device)[bytes_.int()].view(torch.bool)  # [B, H, 8 ceil(W / 8)]
+        return pixels[..., : self.view.camera.width]
 
 
 @dataclass(frozen=True)

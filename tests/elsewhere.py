@@ -35,6 +35,8 @@ TAKES_INDICES_OF_THE_CPU = (
     *(aten.index.Tensor, aten._unsafe_index.Tensor),
     *(aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default),
 )
+ARE_READ = (aten._local_scalar_dense.default, aten.equal.default, aten.bincount.default)
+"""What they return, or its size, is a number of Python."""
 COPIES = (
     *(aten._to_copy.default, aten.copy_.default),
     *(aten.to.dtype_layout, aten.to.device, aten.to.other),
@@ -153,10 +155,12 @@ def _is_waited_for(function, args, kwargs, goes_there: bool) -> bool:
         given = args[1] if function is aten.copy_.default else args[0]
         is_asynchronous = kwargs.get("non_blocking") or any(arg is True for arg in args[2:])
         return isinstance(given, There) != goes_there and not is_asynchronous
-    comes_from_there = any(isinstance(tensor, There) for tensor in tensors)
-    chosen = args[1] if function in TAKES_INDICES_OF_THE_CPU else ()
-    is_any_size = any(t is not None and t.dtype is torch.bool for t in chosen)
-    return comes_from_there and (not goes_there or is_any_size or function in HAVE_ANY_SIZE)
+    if not any(isinstance(tensor, There) for tensor in tensors):
+        return False
+    chosen = [t for t in args[1] if t is not None] if function in TAKES_INDICES_OF_THE_CPU else []
+    is_any_size = any(t.dtype is torch.bool for t in chosen)
+    is_copied = any(not isinstance(t, There) for t in chosen)
+    return not goes_there or is_any_size or is_copied or function in (*HAVE_ANY_SIZE, *ARE_READ)
 
 
 def _plain(leaf: Any) -> Any:

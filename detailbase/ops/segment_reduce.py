@@ -53,7 +53,9 @@ def segment_reduce(
     total = _segment_sum(values, segments, count)
     if reduce == "sum":
         return total
-    return total / torch.bincount(segments, minlength=count).clamp(min=1)[:, None]
+    # Not bincount, which waits for a GPU to tell the largest.
+    rows = segments.new_zeros(count).scatter_add(0, segments, torch.ones_like(segments))
+    return total / rows.clamp(min=1)[:, None]
 
 
 @operator("detailbase::segment_sum")

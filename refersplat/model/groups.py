@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refersplat.gaussians import Gaussians
+from runs.device import send
 
 from .facts import Facts, find_facts
 
@@ -93,7 +94,7 @@ class Votes(NamedTuple):
 class Masks(NamedTuple):
     """What one view shows of the objects."""
 
-    objects: list[int]
+    objects: Tensor
     """Rows of ``Sets``, those that have a mask here."""
     labels: Tensor
     """[objects, H, W] in 0..1, the mean where an object has several masks."""
@@ -210,7 +211,8 @@ def _masks(
         device = blend.weights.device
         labels = [lesson.masks(rows, device).float().mean(dim=0) for rows in owned.values()]
         nothing = torch.zeros(0, blend.height, blend.width, device=device)
-        yield Masks(list(owned), torch.stack(labels) if labels else nothing, blend)
+        objects = send(torch.tensor(list(owned), dtype=torch.int64), device)
+        yield Masks(objects, torch.stack(labels) if labels else nothing, blend)
 
 
 @torch.no_grad()

@@ -105,8 +105,9 @@ class BlendMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the matrix takes."""
-        return sum(t.nbytes for t in vars(self).values() if isinstance(t, Tensor))
+        """Memory that the matrix takes, with what ``seen`` adds to it."""
+        own = sum(t.nbytes for t in vars(self).values() if isinstance(t, Tensor))
+        return own + torch.int64.itemsize * self.count
 
 
 @torch.no_grad()

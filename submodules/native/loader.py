@@ -113,7 +113,7 @@ def is_compiled(package: str, like: Tensor) -> bool:
     """Whether ``package`` has compiled ops for tensors as ``like``.
 
     Where it has none, a differentiable op is its reference itself, of which PyTorch finds the
-    gradients: inside a custom op it could not.
+    gradients: inside an operator it could not.
     """
     return _is_compiled(package, like.device, like.dtype)
 

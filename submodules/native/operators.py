@@ -24,7 +24,7 @@ class Operator:
         """Registers ``function``, whose annotations say what it takes and returns."""
         self._name = name
         namespace, _, self._own_name = name.partition("::")
-        self._library = _library(namespace)
+        self._library = _new_library(name)
         schema = torch.library.infer_schema(function, mutates_args=())
         self._library.define(self._own_name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         # A graph's compiler must not look into what its operators do.
@@ -32,7 +32,7 @@ class Operator:
             self._own_name, torch.compiler.disable(function), "CompositeExplicitAutograd"
         )
         self._op = getattr(getattr(torch.ops, namespace), self._own_name).default
-        self._gradients: type[torch.autograd.Function] | None = None
+        self.register_autograd(self._refuse)
         self._library.impl(self._own_name, self._with_gradients, "Autograd")
 
     def __call__(self, *arguments: Any) -> Any:
@@ -47,31 +47,28 @@ class Operator:
         self,
         backward: Callable[..., Any],
         *,
-        setup_context: Callable[[Any, tuple, Any], None],
+        setup_context: Callable[[Any, tuple, Any], None] = lambda *_: None,
     ) -> None:
         """Makes it differentiable; twice, where ``backward`` calls no operator that is not."""
-        without_gradients, compute = self._without_gradients, backward
 
-        class Gradients(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *arguments: Any) -> Any:
-                result = without_gradients(*arguments)
-                setup_context(ctx, arguments, result)
-                return result
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            result = self._without_gradients(*arguments)
+            setup_context(ctx, arguments, result)
+            return result
 
-            backward = staticmethod(compute)
-
-        self._gradients = Gradients
+        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+        # Its name is what profiles and error messages show.
+        self._gradients = type(self._own_name, (torch.autograd.Function,), methods)
 
     def _with_gradients(self, *arguments: Any) -> Any:
         is_wanted = torch.is_grad_enabled() and any(
             isinstance(given, Tensor) and given.requires_grad for given in arguments
         )
-        if not is_wanted:
-            return self._without_gradients(*arguments)
-        if self._gradients is None:
-            raise NotImplementedError(f"{self._name} has no gradients; detach what it is given")
-        return self._gradients.apply(*arguments)
+        call = self._gradients.apply if is_wanted else self._without_gradients
+        return call(*arguments)
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NotImplementedError(f"{self._name} has no gradients")
 
     def _without_gradients(self, *arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -83,7 +80,13 @@ def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
     return functools.partial(Operator, name)
 
 
-@functools.cache
-def _library(namespace: str) -> torch.library.Library:
-    """What is registered lives as long as this."""
-    return torch.library.Library(namespace, "FRAGMENT")
+_libraries: dict[str, torch.library.Library] = {}
+"""By their operators' names; what is registered lives as long as they do."""
+
+
+def _new_library(name: str) -> torch.library.Library:
+    """An operator's. Where a module is loaded again, its operators are forgotten first."""
+    if name in _libraries:
+        _libraries.pop(name)._destroy()
+    _libraries[name] = torch.library.Library(name.partition("::")[0], "FRAGMENT")
+    return _libraries[name]

@@ -43,6 +43,8 @@ class TextFeatures:
 
     def __getitem__(self, index: slice | Sequence[int]) -> TextFeatures:
         """Some of the sentences, padded to the longest of them."""
+        if not isinstance(index, slice) and any(isinstance(row, bool) for row in index):
+            raise TypeError("sentences are chosen by their numbers, not by a mask")
         every = range(len(self))
         chosen = every[index] if isinstance(index, slice) else [every[row] for row in index]
         length = max((self.lengths[row] for row in chosen), default=0)

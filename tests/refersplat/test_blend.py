@@ -80,7 +80,19 @@ def test_says_what_it_holds(rng):
     )
     assert len(order) == int((geometry[2] > reference.NEAR).sum())
     assert matrix.entries == int((weights > 0).sum())
-    assert matrix.nbytes == sum(t.nbytes for t in vars(matrix).values() if torch.is_tensor(t))
+    own = [t for t in vars(matrix).values() if torch.is_tensor(t)]
+    before = matrix.nbytes
+    assert before == sum(t.nbytes for t in (*own, *matrix.seen)) == matrix.nbytes
+
+
+def test_knows_which_gaussians_it_shows(rng):
+    *geometry, _ = splats(rng, 50, 1)
+    matrix = blend_matrix(*geometry, HEIGHT, WIDTH)
+    seen, others = matrix.seen
+    shares = matrix.collect(torch.ones(1, HEIGHT, WIDTH))[:, 0]
+    assert torch.equal(seen, (shares > 0).nonzero()[:, 0])
+    assert torch.equal(others, (shares == 0).nonzero()[:, 0])
+    assert 0 < len(seen) < 50
 
 
 def test_refuses_values_that_do_not_fit(rng):

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import pytest
@@ -25,6 +26,7 @@ from runs.config import (
     save_yaml,
     to_mapping,
 )
+from runs.device import send
 from runs.errors import InputError
 from runs.files import load_state, save_state, write_whole
 from runs.progress import Progress
@@ -380,3 +382,18 @@ def test_a_bug_keeps_its_traceback():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_what_is_sent_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
+    """Nor is what comes back read before it is there."""
+    said = []
+
+    def stand_in(kind):
+        tensor = SimpleNamespace(device=torch.device(kind))
+        tensor.pin_memory = lambda: said.append("pinned") or tensor
+        tensor.to = lambda device, non_blocking: said.append((str(device), non_blocking)) or tensor
+        return tensor
+
+    for start, end in (("cpu", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:0", "cpu"), ("cpu", "cpu")):
+        send(stand_in(start), end)
+    assert said == ["pinned", ("cuda:0", True), ("cuda:0", True), ("cpu", False), ("cpu", False)]

@@ -129,7 +129,9 @@ def test_selection_is_padded_to_its_longest():
     part = features[[0, 2]]
     assert part.mask.tolist() == [[True, False], [True, True]]
     assert_close(part.sentence(), features.sentence()[[0, 2]])
-    assert len(features[torch.tensor([1])]) == 1
+    assert len(features[[-1]]) == len(features[2:]) == 1
+    with pytest.raises(TypeError, match="by their numbers"):
+        features[[True, False, True]]
 
 
 class Counting(HashTextEncoder):

@@ -69,18 +69,33 @@ def test_an_operand_may_be_absent(rng):
     assert torch.autograd.gradcheck(lambda x: times(x, None, 1.5)[0], x)
 
 
-def test_an_operator_without_gradients_says_so():
+def test_an_operator_without_gradients_says_so_when_they_are_asked_for():
     x = torch.ones(2, requires_grad=True)
+    half = halved(x)
+    assert torch.equal(half, torch.full((2,), 0.5))
     with pytest.raises(NotImplementedError, match="refer3d_tests::halved has no gradients"):
-        halved(x)
-    # Also where the gradients of gradients would be missed otherwise.
-    (grad,) = torch.autograd.grad(squared(x).sum(), x)
+        half.sum().backward()
+    # Also where gradients of gradients would be missed otherwise.
+    (grad,) = torch.autograd.grad(squared(x).sum(), x, create_graph=True)
     assert torch.equal(grad, 2 * x)
     with pytest.raises(NotImplementedError, match="refer3d_tests::halved has no gradients"):
-        torch.autograd.grad(squared(x).sum(), x, create_graph=True)
-    assert torch.equal(halved(x.detach()), torch.full((2,), 0.5))
-    with torch.no_grad():
-        assert torch.equal(halved(x), torch.full((2,), 0.5))
+        grad.sum().backward()
+
+
+def test_a_module_of_operators_may_be_loaded_again(rng):
+    before = operator("refer3d_tests::loaded")(add_one)
+    after = operator("refer3d_tests::loaded")(add_one)
+    x = torch.randn(3, generator=rng)
+    assert torch.equal(after(x), x + 1)
+    assert before is not after
+
+
+def add_one(x: Tensor) -> Tensor:
+    return x + 1
+
+
+def test_gradients_are_named_after_their_operator():
+    assert "times" in times(torch.ones(1, requires_grad=True), None, 1.0)[0].grad_fn.name()
 
 
 def test_pytorch_takes_it_for_an_operator(rng):

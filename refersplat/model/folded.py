@@ -42,6 +42,10 @@ class Chunk(NamedTuple):
     closeness: Tensor
     """[n] one over that length: p = B place + b closeness."""
 
+    def of_each(self, batch: int) -> Chunk:
+        """The same Gaussians, as many for each of B sentences: [B, E, n / B] and [B, 1, n / B]."""
+        return Chunk(*(x.view(-1, batch, x.shape[-1] // batch).transpose(0, 1) for x in self))
+
 
 class Interaction:
     """Gaussians and a few sentences that have met; see ``ReferringField.forward``."""
@@ -62,17 +66,15 @@ class Interaction:
         self.field = field
         self.features = features
         self.positions = positions
-        self.words = words
-        self.mask = mask
         self.branches = Branches.of(field)
         asked, others = split(features, positions), []
         if seen is not None:
             asked, others = (
                 split(features[rows], positions[rows]) if len(rows) else [] for rows in seen
             )
-        chunks, self.word_positions = locate(field, self.branches, asked + others, words)
-        reader = Reader.of(field, words, mask, self.word_positions)
-        responses = map_chunks(respond, reader, chunks[: len(asked)])
+        chunks, word_positions = locate(field, self.branches, asked + others, words)
+        self.reader = Reader.of(field, words, mask, word_positions)
+        responses = map_chunks(respond, self.reader, chunks[: len(asked)])
         self.responses = torch.cat([response for (response,) in responses], dim=1)
 
     def mean(
@@ -80,14 +82,10 @@ class Interaction:
         selected: Tensor,  # [B, K]
     ) -> Tensor:  # [B, D]
         """The mean of ``forward`` over the Gaussians selected for each sentence."""
-        means = []
-        for index, rows in enumerate(selected):
-            chunk = encode(self.branches, self.features[rows], self.positions[rows])
-            words, mask = self.words[index, None], self.mask[index, None]
-            reader = Reader.of(self.field, words, mask, self.word_positions[index, None])
-            norm = self.field.cross_attention.norm
-            means.append(reader.mean(chunk) * norm.weight + norm.bias)
-        return torch.cat(means)
+        rows = selected.flatten()
+        chunk = encode(self.branches, self.features[rows], self.positions[rows])
+        norm = self.field.cross_attention.norm
+        return self.reader.mean(chunk.of_each(len(selected))) * norm.weight + norm.bias
 
 
 class Branches(NamedTuple):
@@ -313,24 +311,39 @@ class Reader(NamedTuple):
         )
 
     def read(self, chunk: Chunk) -> tuple[Tensor, Tensor]:  # [B, L, n], [B, n]
-        """Attention to the words, and one over the deviation that LayerNorm divides by."""
+        """Attention to the words, and one over the deviation that LayerNorm divides by.
+
+        All sentences read all Gaussians of the chunk, or each its own.
+        """
         batch, length, width = self.values.shape
-        logits = torch.addmm(self.key_constant, self.key_feature, chunk.feature)
-        logits = torch.addmm(logits, self.key_place, chunk.place)
-        logits = logits + self.key_closeness * chunk.closeness
+        is_own = chunk.feature.dim() == 3
+
+        def meet(constant: Tensor, matrix: Tensor, x: Tensor) -> Tensor:
+            if not is_own:
+                return torch.addmm(constant, matrix, x)
+            return torch.baddbmm(
+                constant.view(batch, length, -1), matrix.view(batch, length, -1), x
+            )
+
+        logits = meet(self.key_constant, self.key_feature, chunk.feature)
+        logits = meet(logits, self.key_place, chunk.place)
+        key_closeness = self.key_closeness.view(batch, length, 1) if is_own else self.key_closeness
+        logits = logits + key_closeness * chunk.closeness
         attention = logits.view(batch, length, -1).softmax(dim=1)
-        cross = torch.addmm(self.value_constant, self.value_feature, chunk.feature)
+        cross = meet(self.value_constant, self.value_feature, chunk.feature)
         cross = torch.baddbmm(cross.view_as(attention), self.value_gram, attention)
-        square = chunk.square + (cross * attention).sum(dim=1)
+        square = chunk.square.view(-1, attention.shape[-1]) + (cross * attention).sum(dim=1)
         return attention, (square / width + NORM_EPS).rsqrt()
 
     def mean(self, chunk: Chunk) -> Tensor:  # [B, D]
-        """The mean of the Gaussians after reading, before the norm's own weight and bias."""
+        """The mean of each sentence's own Gaussians after reading, before the norm's own weight and
+        bias.
+        """
         attention, scale = self.read(chunk)
-        scale = scale / scale.shape[-1]  # [B, n]
-        feature = scale @ chunk.feature.T  # [B, E]
-        value = (attention @ scale[..., None]).mT @ self.values  # [B, 1, D]
-        constant = scale.sum(dim=1, keepdim=True) * self.centred_bias
+        scale = scale[..., None] / scale.shape[-1]  # [B, n, 1]
+        feature = (chunk.feature @ scale)[..., 0]  # [B, E]
+        value = (attention @ scale).mT @ self.values  # [B, 1, D]
+        constant = scale.sum(dim=1) * self.centred_bias
         return feature @ self.centred_weight.T + constant + value[:, 0]
 
 

@@ -19,11 +19,11 @@ import torch
 from machine import describe, save
 from referring import material
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from detailbase.model.unet import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
-from native.cuda import emulator
+from native.cuda import emulation, emulator
 from refersplat import train_rgb
 from refersplat.cameras import Camera
 from refersplat.config import Config, RgbConfig, TrainConfig
@@ -144,6 +144,25 @@ def unet(is_training: bool) -> Callable[[], object]:
     return step
 
 
+def map_operations() -> int:
+    """Of the kernel maps of the U-Net's levels, our kernels among them."""
+    axis = torch.arange(6)
+    places = torch.cartesian_prod(axis, axis, axis)
+    run, launched = emulator.EmulatedKernels.launch, []
+
+    def launch(*arguments: Any, **defines: Any) -> None:
+        launched.append(arguments[2])
+        with _disable_current_modes():  # what the emulation itself does is not asked of a GPU
+            run(*arguments, **defines)
+
+    with emulation(), mock.patch.object(emulator.EmulatedKernels, "launch", launch):
+        voxels = voxelize(places, torch.zeros(len(places), dtype=torch.int64))[0]
+        launched.clear()
+        with Operations() as operations:
+            build_levels(voxels, spatial_shape(voxels))
+    return operations.count + len(launched)
+
+
 def referring_operations(args: argparse.Namespace, sentences: int) -> int:
     """Of a step of the referring stage, in chunks as for a GPU."""
     with mock.patch.object(folded, "CHUNK", folded.GPU_CHUNK):
@@ -171,6 +190,8 @@ def main() -> None:
     for sentences in (1, 8):
         row = {"what": f"referring step, {sentences} sentence(s)"}
         result["host"].append(row | {"operations": referring_operations(args, sentences)})
+    row = {"what": "kernel maps of a batch", "operations": map_operations()}
+    result["host"].append(row)
     steps = {
         "project and rasterize, forward and backward": rendering(),
         "RGB step": rgb(),

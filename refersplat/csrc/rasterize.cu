@@ -1,4 +1,7 @@
 // Alpha blending: a block for each tile and each CHANNELS of the values, a thread for each pixel.
+#ifdef ORDERED  // fewer, of which each patch's sums are kept
+#define BATCH (sizeof(REAL) == 8 ? 16 : 32)
+#endif
 #include "channels.h"
 #include "walk.h"
 
@@ -52,22 +55,39 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
   }
 }
 
-// moments [N, 6] and grad_values [N, C] are added to. ORDERED, only one patch's pixels count, and
-// each pair of a Gaussian and a tile has rows of its own, [parts, P, 6] and [parts, P, CHANNELS].
-// `image` and `transmittance` are what blend gave: the loss's share of what lies behind a Gaussian
-// is the whole less what has gone by.
+#ifdef ORDERED
+// What each patch adds to the gradients of a batch.
+struct Shares {
+  REAL moments[kPatches][kBatch * kMoments];
+  REAL values[kPatches][kBatch * CHANNELS];
+};
+
+// Sums of the first `count` rows over the patches, one after the other.
+template <int kColumns>
+__device__ void add_patches(const REAL (*shares)[kBatch * kColumns], int count, REAL* to) {
+  for (int i = int(threadIdx.x); i < count * kColumns; i += kThreads) {
+    REAL sum = 0;
+    for (int patch = 0; patch < kPatches; ++patch) sum += shares[patch][i];
+    to[i] = sum;
+  }
+}
+#endif
+
+// moments [N, 6] and grad_values [N, C] are added to. ORDERED, each pair of a Gaussian and a tile
+// has rows of its own, [parts, P, 6] and [parts, P, CHANNELS], zeros before. `image` and
+// `transmittance` are what blend gave: the loss's share of what lies behind a Gaussian is the whole
+// less what has gone by.
 extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
     blend_backward(const REAL* records, const int32_t* gaussians, const int64_t* starts,
                    const REAL* values, int64_t num_channels, int64_t width, int64_t height,
                    const REAL* image, const REAL* transmittance, const REAL* grad_image,
-                   const REAL* grad_transmittance, [[maybe_unused]] int64_t patch, REAL* moments,
-                   REAL* grad_values) {
+                   const REAL* grad_transmittance, REAL* moments, REAL* grad_values) {
   __shared__ Batch<Valued> batch;
   const Channels channels(num_channels);
   const Pixel pixel{int(width), int(height)};
   bool is_finished = !pixel.is_inside;
 #ifdef ORDERED
-  is_finished = is_finished || warp_of_thread() != patch;
+  __shared__ Shares shares;
   int64_t first_row = 0;
 #endif
   REAL open = 1, behind = 0, grad[CHANNELS] = {};
@@ -86,6 +106,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
       [&](int64_t first, int count) {
 #ifdef ORDERED
         first_row = int64_t(blockIdx.y) * starts[gridDim.x] + first;
+        for (int i = lane_of_thread(); i < kBatch * kMoments; i += kWarp)
+          shares.moments[warp_of_thread()][i] = 0;
+        for (int i = lane_of_thread(); i < kBatch * CHANNELS; i += kWarp)
+          shares.values[warp_of_thread()][i] = 0;
 #endif
         load_values(batch.records[0].values, kStep, values, gaussians + first, count, channels);
       },
@@ -117,8 +141,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
         const REAL gx = g * touch.dx, gy = g * touch.dy;
         REAL sums[kPaddedMoments] = {g, gx, gy, gx * touch.dx, gx * touch.dy, gy * touch.dy};
 #ifdef ORDERED
-        REAL* const to_moments = moments + (first_row + i) * kMoments;
-        REAL* const to_values = grad_values + (first_row + i) * CHANNELS;
+        REAL* const to_moments = shares.moments[warp_of_thread()] + i * kMoments;
+        REAL* const to_values = shares.values[warp_of_thread()] + i * CHANNELS;
 #else
         const int64_t gaussian = batch.gaussians[i];
         REAL* const to_moments = moments + gaussian * kMoments;
@@ -127,7 +151,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
         add_to_row<kPaddedMoments>(sums, to_moments, kMoments);
         add_to_row<kPaddedChannels>(products, to_values, channels.count);
       },
-      Nothing());
+#ifdef ORDERED
+      [&](int count) {
+        __syncthreads();
+        add_patches<kMoments>(shares.moments, count, moments + first_row * kMoments);
+        add_patches<CHANNELS>(shares.values, count, grad_values + first_row * CHANNELS);
+      }
+#else
+      Nothing()
+#endif
+  );
 }
 
 // g is the loss's gradient in the exponent of alpha; its moments give the other gradients.

@@ -9,11 +9,15 @@
 #ifndef PATCH_WIDTH
 #define PATCH_WIDTH 8
 #endif
+// Gaussians that a block goes through at once.
+#ifndef BATCH
+#define BATCH 128
+#endif
 
 namespace refer {
 
 constexpr int kThreads = kTile * kTile;
-constexpr int kBatch = 128;  // Gaussians
+constexpr int kBatch = BATCH;
 constexpr int kPatchWidth = PATCH_WIDTH, kPatchHeight = kWarp / PATCH_WIDTH;
 constexpr int kPatches = kThreads / kWarp, kPatchesAcross = kTile / kPatchWidth;
 
@@ -53,7 +57,8 @@ struct Touch {
   REAL dx, dy, alpha;  // alpha is 0 below 1/255
 
   __device__ Touch(const Record& r, const Pixel& p) : dx(r.u - p.x), dy(r.v - p.y) {
-    const REAL power = dx * (r.xx * dx + r.xy * dy) + r.yy * dy * dy;
+    // Written out, so that every kernel rounds alike: one counts what another writes.
+    const REAL power = fma(dx, fma(r.xx, dx, r.xy * dy), r.yy * dy * dy);
     const REAL full = r.opacity * quick_exp2(power);
     const REAL limited = full > REAL(kMaxAlpha) ? REAL(kMaxAlpha) : full;
     alpha = limited >= REAL(kMinAlpha) ? limited : REAL(0);  // also where it is not a number

@@ -17,8 +17,6 @@ WIDTHS = (1, 3, 4, 8, 16, 32)
 """How many channels a block may take; more are spread over several."""
 RECORD = 8
 MOMENTS = 6
-PATCHES = 8
-"""Parts of a tile that are added one after another where the order must always be the same."""
 KEPT = 8
 """How many forward passes' lists wait for their backward passes."""
 
@@ -156,8 +154,8 @@ def rasterize_backward(
     parts, defines = split_channels(channels, means2d.dtype)
     grid = (len(lists.starts) - 1, parts)
 
-    def launch(patch: int, *outputs: Tensor, **ordered: int) -> None:
-        arguments = (*lists, *inputs, patch, *outputs)
+    def launch(*outputs: Tensor, **ordered: int) -> None:
+        arguments = (*lists, *inputs, *outputs)
         gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines, **ordered)
 
     moments, grad_values = means2d.new_zeros(count, MOMENTS), means2d.new_zeros(count, channels)
@@ -165,13 +163,12 @@ def rasterize_backward(
         pairs = len(lists.gaussians)
         rows = means2d.new_zeros(parts, pairs, MOMENTS)
         value_rows = means2d.new_zeros(parts, pairs, defines["CHANNELS"])
-        for patch in range(PATCHES):
-            launch(patch, rows, value_rows, ORDERED=1)
+        launch(rows, value_rows, ORDERED=1)
         gaussians = lists.gaussians.long()
         moments.index_add_(0, gaussians, rows.sum(dim=0))
         grad_values.index_add_(0, gaussians, joined_channels(value_rows, channels))
     else:
-        launch(0, moments, grad_values)
+        launch(moments, grad_values)
 
     grads = (means2d.new_empty(count, 2), means2d.new_empty(count, 3), means2d.new_empty(count))
     if count:

@@ -338,6 +338,7 @@ using std::ceil;
 using std::exp;
 using std::exp2;
 using std::floor;
+using std::fma;
 using std::fmax;
 using std::fmin;
 using std::log;

@@ -16,6 +16,8 @@ VARIANTS = [
     *(("refersplat", "rasterize", {"CHANNELS": width}) for width in (1, 4, 16, 32)),
     ("refersplat", "rasterize", {"CHANNELS": 32, "REAL": "double"}),
     ("refersplat", "rasterize", {"ORDERED": 1}),
+    ("refersplat", "rasterize", {"ORDERED": 1, "CHANNELS": 32}),
+    ("refersplat", "rasterize", {"ORDERED": 1, "CHANNELS": 32, "REAL": "double"}),
     ("refersplat", "blend", {"CHANNELS": 1}),
     ("refersplat", "blend", {"CHANNELS": 32}),
     ("refersplat", "blend", {"ORDERED": 1}),

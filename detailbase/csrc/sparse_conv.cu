@@ -21,6 +21,7 @@
 #define BLOCK 256
 #endif
 // ALIGNED says that rows of features, and of gradients, begin at whole vectors.
+
 // Rows and columns of a weight's gradient that a block makes: 32, or 64.
 #ifndef SIDE
 #define SIDE 64

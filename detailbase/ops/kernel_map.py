@@ -121,7 +121,7 @@ def strided_map(
             coarse voxel, and is left out, as spconv does it.
 
     Returns:
-        coarse: [M', 4], in the order of ``voxelize``.
+        coarse: [M', 4], in Morton's order.
         kernel_map: From ``voxels`` to ``coarse``.
 
     Raises:

@@ -81,7 +81,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
     blend_backward(const REAL* records, const int32_t* gaussians, const int64_t* starts,
                    const REAL* values, int64_t num_channels, int64_t width, int64_t height,
                    const REAL* image, const REAL* transmittance, const REAL* grad_image,
-                   const REAL* grad_transmittance, REAL* moments, REAL* grad_values) {
+                   const REAL* grad_transmittance, [[maybe_unused]] int64_t pairs, REAL* moments,
+                   REAL* grad_values) {
   __shared__ Batch<Valued> batch;
   const Channels channels(num_channels);
   const Pixel pixel{int(width), int(height)};
@@ -105,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
       batch, records, gaussians, starts, pixel, is_finished,
       [&](int64_t first, int count) {
 #ifdef ORDERED
-        first_row = int64_t(blockIdx.y) * starts[gridDim.x] + first;
+        first_row = int64_t(blockIdx.y) * pairs + first;
         for (int i = lane_of_thread(); i < kBatch * kMoments; i += kWarp)
           shares.moments[warp_of_thread()][i] = 0;
         for (int i = lane_of_thread(); i < kBatch * CHANNELS; i += kWarp)

@@ -155,7 +155,7 @@ def rasterize_backward(
     grid = (len(lists.starts) - 1, parts)
 
     def launch(*outputs: Tensor, **ordered: int) -> None:
-        arguments = (*lists, *inputs, *outputs)
+        arguments = (*lists, *inputs, len(lists.gaussians), *outputs)
         gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines, **ordered)
 
     moments, grad_values = means2d.new_zeros(count, MOMENTS), means2d.new_zeros(count, channels)

@@ -345,8 +345,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
                     int64_t out_width, REAL* parts) {
   constexpr int kWidth = 32;  // columns of a warp
   constexpr int kBelow = SIDE / 16, kBeside = SIDE / kWidth;
-  constexpr int kShares =
-      kWarps / (kBelow * kBeside);  // warps with the same places share the pairs
+  // Warps with the same places share the pairs.
+  constexpr int kShares = kWarps / (kBelow * kBeside);
   constexpr int kWords = 8192 / (SIDE * int(sizeof(Word)));  // at once
   constexpr int kPairs = kWords * kEach, kShare = kWords / kShares;
   constexpr int kVectors = SIDE / Numbers::kSize;

@@ -102,26 +102,19 @@ extern "C" __global__ void fill_coarse(const INT* voxels, int64_t count, const i
 extern "C" __global__ void __launch_bounds__(kThreads)
     write_pairs(const int32_t* table, const int64_t* starts, int64_t volume, int64_t block,
                 int32_t* inputs, int32_t* outputs) {
-  __shared__ int totals[kThreads / kWarp];
+  __shared__ int64_t totals[kThreads / kWarp];
   const int64_t group = blockIdx.x;
   int64_t next = starts[group];
   for (int64_t first = 0; first < block; first += kThreads) {
     const int64_t i = first + threadIdx.x;
     const int32_t row = i < block ? table[group * block + i] : -1;
-    const unsigned pairs = __ballot_sync(kAllLanes, row >= 0);
-    if (lane_of_thread() == 0) totals[warp_of_thread()] = __popc(pairs);
-    __syncthreads();
-    int before = __popc(pairs & ((1u << lane_of_thread()) - 1)), all = 0;
-    for (int warp = 0; warp < kThreads / kWarp; ++warp) {
-      before += warp < warp_of_thread() ? totals[warp] : 0;
-      all += totals[warp];
-    }
+    int64_t all;
+    const int64_t place = next + block_scan(row >= 0, totals, all);
     if (row >= 0) {
-      inputs[next + before] = row;
-      outputs[next + before] = int32_t(group / volume * block + i);
+      inputs[place] = row;
+      outputs[place] = int32_t(group / volume * block + i);
     }
     next += all;
-    __syncthreads();  // totals may be used again
   }
 }
 

@@ -62,12 +62,18 @@ def voxel_keys(gpu: Kernels, coords: Tensor, batch: Tensor, frame: Frame) -> Ten
     return keys
 
 
+def _sorted(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Frame, Tensor, Tensor]:
+    """The frame of N > 0 points, their keys in order, and whose they are."""
+    frame = frame_of(coords, batch)
+    return frame, *voxel_keys(gpu, coords, batch, frame).sort(dim=0, stable=True)
+
+
 def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct voxels [M, 4] in Morton's order, and each point's voxel [N]."""
     rows = torch.cat([batch[:, None], coords], dim=1)
     if not len(coords):
         return rows, torch.empty(0, dtype=torch.int64, device=coords.device)
-    keys, order = voxel_keys(gpu, coords, batch, frame_of(coords, batch)).sort(dim=0, stable=True)
+    _, keys, order = _sorted(gpu, coords, batch)
     is_first = F.pad(keys[1:] != keys[:-1], (1, 0), value=True)
     point_to_voxel = torch.empty_like(order).scatter_(0, order, is_first.cumsum(dim=0) - 1)
     return rows[order[is_first]], point_to_voxel
@@ -76,8 +82,7 @@ def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tenso
 def submanifold_map(gpu: Kernels, voxels: Tensor, block: int) -> Pairs:
     """Pairs of a 3 x 3 x 3 kernel around each of M > 0 voxels."""
     voxels, count = voxels.contiguous(), len(voxels)
-    frame = frame_of(voxels[:, 1:], voxels[:, 0])
-    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0, stable=True)
+    frame, keys, order = _sorted(gpu, voxels[:, 1:], voxels[:, 0])
     table = _table(count, 27, block, voxels.device)
     size, integer = table.numel(), INTEGERS[voxels.dtype]
     arguments = (voxels, count, *frame, keys, order, block, size, table)
@@ -96,8 +101,7 @@ def strided_map(
     Their keys are those of the voxels without the last three bits, which are the kernel's offset.
     """
     voxels, count, integer = voxels.contiguous(), len(voxels), INTEGERS[voxels.dtype]
-    frame = frame_of(voxels[:, 1:], voxels[:, 0])
-    keys, order = voxel_keys(gpu, voxels[:, 1:], voxels[:, 0], frame).sort(dim=0, stable=True)
+    _, keys, order = _sorted(gpu, voxels[:, 1:], voxels[:, 0])
     grid = blocks_for(count, THREADS)
     marks = torch.empty(2, count, dtype=torch.int64, device=voxels.device)
     halves = (size // 2 for size in shape)

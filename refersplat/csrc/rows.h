@@ -13,21 +13,6 @@ struct Rows {
   int64_t totals[kThreads / kWarp];
 };
 
-// Sums of the block's values before each thread, and of all of them.
-__device__ inline int64_t block_scan(int64_t value, int64_t* totals, int64_t& all) {
-  const int64_t inside = warp_scan(value);
-  if (lane_of_thread() == kWarp - 1) totals[warp_of_thread()] = inside;
-  __syncthreads();
-  int64_t before = 0;
-  all = 0;
-  for (int warp = 0; warp < kThreads / kWarp; ++warp) {
-    if (warp < warp_of_thread()) before += totals[warp];
-    all += totals[warp];
-  }
-  __syncthreads();  // totals may be used again
-  return before + inside - value;
-}
-
 // From the masks, the offsets. Called by the whole block; returns how many weights there are.
 __device__ inline int find_offsets(Rows& rows, int count) {
   const int i = static_cast<int>(threadIdx.x);

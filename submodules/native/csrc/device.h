@@ -61,6 +61,23 @@ __device__ T warp_scan(T value) {
   return value;
 }
 
+// Sums of the block's values before each thread, and of all of them. Called by the whole block,
+// which has as many warps as there are totals.
+template <int kWarps>
+__device__ int64_t block_scan(int64_t value, int64_t (&totals)[kWarps], int64_t& all) {
+  const int64_t inside = warp_scan(value);
+  if (lane_of_thread() == kWarp - 1) totals[warp_of_thread()] = inside;
+  __syncthreads();
+  int64_t before = 0;
+  all = 0;
+  for (int warp = 0; warp < kWarps; ++warp) {
+    if (warp < warp_of_thread()) before += totals[warp];
+    all += totals[warp];
+  }
+  __syncthreads();  // totals may be used again
+  return before + inside - value;
+}
+
 // How many numbers warp_sums takes for `count` of them.
 __host__ __device__ constexpr int padded(int count) {
   int size = 1;

@@ -47,6 +47,8 @@ def adam_step(
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous, since it is written in place")
     _adam(parameter, gradient, first, second, rates, step)
+    for tensor in (parameter, first, second):  # a graph that has kept one refuses to go back
+        torch.autograd.graph.increment_version(tensor)
 
 
 def adam_reference(
@@ -60,7 +62,7 @@ def adam_reference(
     parameter.sub_(sizes * first / (root + EPSILON))
 
 
-@torch.library.custom_op("refersplat::adam", mutates_args=("parameter", "first", "second"))
+@torch.compiler.disable  # what works in place on our own terms is no part of a graph
 def _adam(
     parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
 ) -> None:
@@ -94,10 +96,3 @@ def _adam_cuda(
     numbers = (len(rates), parameter.numel(), *BETAS, EPSILON, unbias, root)
     blocks, real = blocks_for(parameter.numel(), THREADS), REALS[parameter.dtype]
     gpu.launch("adam", "adam", blocks, THREADS, *tensors, *numbers, REAL=real)
-
-
-@_adam.register_fake
-def _(
-    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
-) -> None:
-    return None

@@ -62,10 +62,12 @@ def test_each_column_has_its_rate():
     assert_close(parameter, torch.tensor([-0.5, 0.0]).expand(100, 2))
 
 
-def test_operator_is_registered_correctly(rng, device):
-    torch.library.opcheck(
-        torch.ops.refersplat.adam.default, (*arguments(rng, (5, 3), device=device), 3)
-    )
+def test_gradients_of_what_has_moved_are_refused(rng, device):
+    parameter, gradient, first, second, rates = arguments(rng, (5, 3), device=device)
+    loss = parameter.requires_grad_().square().sum()
+    adam_step(parameter.detach(), gradient, first, second, rates, 3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
 
 
 def test_names_what_does_not_match(rng):

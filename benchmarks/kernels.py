@@ -23,7 +23,7 @@ VARIANTS: dict[tuple[str, str], list[dict[str, str | int]]] = {
     ],
 }
 """What files are compiled with, beside their defaults."""
-THREADS = {"project": 128, "knn": 128}
+THREADS = {"project": 128, "knn": 128, "segments": 512}
 """Threads of a block, where they are not 256."""
 
 

@@ -14,6 +14,8 @@ from native.cuda import Kernels, blocks_for
 from native.cuda.launcher import REALS
 
 THREADS = 256
+SEGMENT_THREADS, CHANNELS = 512, 32
+"""Threads of a segment's block, and how many channels it reduces."""
 INTEGERS = {torch.int32: "int", torch.int64: "int64_t"}
 
 
@@ -153,16 +155,21 @@ def segment_order(segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The rows segment by segment [N], and each segment's first [S + 1].
 
     Raises:
-        ValueError: If a segment does not exist.
+        ValueError: If a segment does not exist. On a GPU it is CUDA's error, as for PyTorch's own
+            indices: who asks which row it is waits for all that the GPU has been given.
     """
-    reference.check_segments(segments, count)
-    ordered, order = segments.sort(dim=0, stable=True)
-    bounds = torch.arange(count + 1, device=segments.device)
+    if segments.is_cuda:
+        exists = (segments >= 0) & (segments < count)
+        torch._assert_async(exists.all(), f"segments must lie in 0..{count - 1}")
+    else:
+        reference.check_segments(segments, count)
+    ordered, order = segments.int().sort(dim=0, stable=True)  # half the passes of 64 bits
+    bounds = torch.arange(count + 1, dtype=torch.int32, device=segments.device)
     return order, torch.searchsorted(ordered, bounds)
 
 
 def segment_sum(gpu: Kernels, values: Tensor, segments: Tensor, count: int) -> Tensor:
-    """The sum of each segment's rows, added in their order."""
+    """The sum of each segment's rows, added in an order that they alone decide."""
     order, starts = segment_order(segments, count)
     total = values.new_empty(count, values.shape[1])
     _reduce(gpu, "segment_sum", values, order, starts, total)
@@ -183,8 +190,8 @@ def segment_max(
 def _reduce(
     gpu: Kernels, kernel: str, values: Tensor, order: Tensor, starts: Tensor, *outputs: Tensor
 ) -> None:
-    size = outputs[0].numel()
-    if size:
-        arguments = (values.detach().contiguous(), order, starts, values.shape[1], size, *outputs)
-        blocks, real = blocks_for(size, THREADS), REALS[values.dtype]
-        gpu.launch("segments", kernel, blocks, THREADS, *arguments, REAL=real)
+    if outputs[0].numel():
+        count, channels = outputs[0].shape
+        arguments = (values.detach().contiguous(), order, starts, channels, *outputs)
+        grid, real = (count, blocks_for(channels, CHANNELS)), REALS[values.dtype]
+        gpu.launch("segments", kernel, grid, SEGMENT_THREADS, *arguments, REAL=real)

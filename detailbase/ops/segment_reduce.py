@@ -20,9 +20,9 @@ def segment_reduce(
 ) -> Tensor:  # [S, C]
     """Reduces the rows of each segment to one.
 
-    The rows may come in any order; they are added in theirs, so the result is the same on any
-    number of threads. Differentiable in the values; a maximum's gradient goes to the first row that
-    has it.
+    The rows may come in any order, which alone decides in which they are added: the result is the
+    same on any number of threads, and each time on a GPU. Differentiable in the values; a maximum's
+    gradient goes to the first row that has it.
 
     Args:
         values: Of any floating dtype; sums are kept in float32 at least.
@@ -31,7 +31,8 @@ def segment_reduce(
         reduce: What to keep; a segment without rows has 0.
 
     Raises:
-        ValueError: If a shape, dtype, device or segment does not fit.
+        ValueError: If a shape, dtype, device or segment does not fit; of a GPU's segments, CUDA
+            tells (``device-side assert``), as of PyTorch's own indices.
     """
     check_shape("values", values, (None, None))
     check_shape("segments", segments, (len(values),))

@@ -84,7 +84,9 @@ def test_emulated_maps_refuse_voxels_that_occur_twice():
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
-@pytest.mark.parametrize(("rows", "channels", "count"), [(500, 3, 40), (0, 3, 2), (9, 0, 2)])
+@pytest.mark.parametrize(
+    ("rows", "channels", "count"), [(500, 3, 40), (1500, 33, 3), (0, 3, 2), (9, 0, 2)]
+)
 def test_emulated_segments_are_those_of_the_cpu(rng, reduce, rows, channels, count):
     values = torch.randn(rows, channels, generator=rng, dtype=torch.float64)
     values = (10 * values).round() / 10  # equal ones
@@ -102,7 +104,8 @@ def test_emulated_segments_are_those_of_the_cpu(rng, reduce, rows, channels, cou
     with emulation():
         got = compute()
     for ours, theirs in zip(got, want, strict=True):
-        assert_close(ours, theirs, rtol=1e-14, atol=1e-14, equal_nan=True)
+        # Up to 750 terms of order 1, added in another order; measured worst 6e-14.
+        assert_close(ours, theirs, rtol=1e-14, atol=2e-13, equal_nan=True)
 
 
 def test_emulated_segments_that_do_not_exist_are_named():

@@ -1,12 +1,8 @@
 """What happens where CUDA kernels are asked for, on machines with and without a GPU."""
 
-import contextlib
 import sys
-import threading
 import warnings
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
@@ -81,39 +77,3 @@ def test_a_header_is_included_once(tmp_path):
     assert text.count("int a;") == text.count("int b;") == 1
     assert "#include <cmath>" in text
     assert "pragma" not in text
-
-
-def test_launches_on_the_current_stream(monkeypatch):
-    """The way to a GPU, with a driver that only writes down what it is told."""
-    import cuda.core
-
-    launched, entered = [], []
-    module = SimpleNamespace(get_kernel=lambda name: f"kernel {name}")
-    enter = SimpleNamespace(set_current=lambda: entered.append(threading.get_ident()))
-    monkeypatch.setattr(cuda.core, "Device", lambda index: enter)
-    monkeypatch.setattr(
-        cuda.core, "ObjectCode", SimpleNamespace(from_cubin=lambda code, name: module)
-    )
-    monkeypatch.setattr(cuda.core, "launch", lambda *arguments: launched.append(arguments))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=77))
-
-    gpu = loader.CompiledKernels("refersplat", torch.device("cpu"))
-    assert gpu.arch == "sm_90"
-    tensor = torch.zeros(3)
-    gpu.launch("adam", "adam", (2, 1), 128, tensor, None, True, 0.5, REAL="double")
-    ((stream, config, kernel, *arguments),) = launched
-    assert stream.__cuda_stream__() == (0, 77)
-    assert (config.grid, config.block) == ((2, 1, 1), (128, 1, 1))
-    assert kernel == "kernel adam"
-    assert arguments == [tensor.data_ptr(), 0, 1, 0.5]
-    assert list(map(type, arguments)) == [int, int, int, float]  # of a bool, one byte would arrive
-    with pytest.raises(TypeError, match="a kernel takes tensors, int and float, got int32"):
-        gpu.launch("adam", "adam", 1, 128, np.int32(3))
-    other = threading.Thread(target=gpu.launch, args=("adam", "adam", 1, 32))
-    other.start()
-    other.join()
-    assert len(launched) == len(set(entered)) == len(entered) == 2
-    with pytest.raises(ValueError, match="a kernel takes contiguous tensors"):
-        gpu.launch("adam", "adam", 1, 128, torch.zeros(3, 2).T)

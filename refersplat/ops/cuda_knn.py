@@ -32,7 +32,8 @@ def knn(gpu: Kernels, queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, 
         if not is_finite:
             raise ValueError(f"{name} must be finite")
     order = _order(gpu, points, points)
-    rows = order if queries.data_ptr() == points.data_ptr() else _order(gpu, queries, points)
+    are_points = queries.data_ptr() == points.data_ptr() and len(queries) == len(points)
+    rows = order if are_points else _order(gpu, queries, points)
     placed = points[order]
     boxes, lowest = _tree(placed, order)
     leaves = len(boxes) // 2

@@ -25,6 +25,8 @@ def test_emulated_neighbours_of_the_points_themselves(rng, count, k):
 def test_emulated_neighbours_of_others(rng):
     points = torch.randn(300, 3, generator=rng, dtype=torch.float64)
     both(3 * torch.randn(50, 3, generator=rng, dtype=torch.float64), points, 4)
+    both(points[:50], points, 4)  # which begin where the points do
+    both(points, points[:50], 4)
     for queries, k in ((points[:0], 4), (points, 0)):
         with emulation():
             assert knn(queries, points, k)[1].shape == (len(queries), k)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
 from detailbase.ops.voxelize import check_integers
-from native import as_array, check_shape, load, num_threads
+from native import as_array, check_shape, cpu_ops, num_threads
 from native.cuda import kernels
 
 BLOCK = 256
@@ -92,7 +92,7 @@ def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
     """
     _check_voxels(voxels)
     gpu = kernels("detailbase", voxels) if len(voxels) else None
-    native = load("detailbase") if voxels.device.type == "cpu" else None
+    native = cpu_ops("detailbase", voxels)
     if gpu:
         arrays = cuda_voxels.submanifold_map(gpu, voxels, BLOCK)
     elif native is None:
@@ -131,7 +131,7 @@ def strided_map(
     if len(shape) != 3 or min(shape) < 0:
         raise ValueError(f"shape must be three sizes, got {tuple(shape)}")
     gpu = kernels("detailbase", voxels) if len(voxels) else None
-    native = load("detailbase") if voxels.device.type == "cpu" else None
+    native = cpu_ops("detailbase", voxels)
     if gpu:
         coarse, down, up = cuda_voxels.strided_map(gpu, voxels, shape, BLOCK)
     elif native is None:

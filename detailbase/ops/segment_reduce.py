@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from native import as_array, check_shape, load, num_threads, operator
+from native import as_array, check_shape, cpu_ops, num_threads, operator
 from native.cuda import kernels
 
 
@@ -63,8 +63,8 @@ def segment_reduce(
 def _segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
     if gpu := kernels("detailbase", values):
         return cuda_voxels.segment_sum(gpu, values, segments, count)
-    native = load("detailbase") if values.device.type == "cpu" else None
-    if native is None or values.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("detailbase", values)
+    if native is None:
         return reference.segment_sum(values, segments, count)
     total = values.new_empty(count, values.shape[1])
     native.segment_sum(as_array(values), as_array(segments), num_threads(), total.numpy())
@@ -92,8 +92,8 @@ _segment_sum.register_autograd(_sum_backward, setup_context=_keep_segments)
 def _segment_max(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if gpu := kernels("detailbase", values):
         return cuda_voxels.segment_max(gpu, values, segments, count)
-    native = load("detailbase") if values.device.type == "cpu" else None
-    if native is None or values.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("detailbase", values)
+    if native is None:
         return reference.segment_max(values, segments, count)
     largest = values.new_empty(count, values.shape[1])
     rows = torch.empty(largest.shape, dtype=torch.int64)

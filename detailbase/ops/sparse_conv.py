@@ -9,7 +9,7 @@ from torch import Tensor
 
 from detailbase.ops import cuda_conv, reference
 from detailbase.ops.kernel_map import BLOCK, KernelMap
-from native import as_array, check_same, check_shape, load, num_threads, operator
+from native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
 from native.cuda import kernels
 
 
@@ -96,8 +96,8 @@ def _sparse_conv(
         pairs = (inputs, outputs, starts, is_mirrored)
         epilogue = (bias, residual, relu)
         return cuda_conv.sparse_conv(gpu, features, weight, *epilogue, num_outputs, pairs, BLOCK)
-    native = load("detailbase") if features.device.type == "cpu" else None
-    if native is None or features.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("detailbase", features)
+    if native is None:
         offsets = reference.pair_offsets(starts, len(weight), is_mirrored)
         out = reference.sparse_conv(features, weight, inputs, outputs, offsets, num_outputs)
         out = out if bias is None else out + bias
@@ -141,8 +141,8 @@ def _weight_grad(
     if features.dtype in cuda_conv.DTYPES and (gpu := kernels("detailbase", inputs)):
         pairs = (inputs, outputs, starts, is_mirrored)
         return cuda_conv.weight_gradient(gpu, features, grad, volume, pairs)
-    native = load("detailbase") if features.device.type == "cpu" else None
-    if native is None or features.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("detailbase", features)
+    if native is None:
         offsets = reference.pair_offsets(starts, volume, is_mirrored)
         return reference.sparse_conv_weight_grad(features, grad, inputs, outputs, offsets, volume)
     grad_weight = features.new_empty(volume, features.shape[1], grad.shape[1])

@@ -1,4 +1,7 @@
-"""Over-segmentation of scanned surfaces: of meshes, and of points alone."""
+"""Over-segmentation of scanned surfaces: of meshes, and of points alone.
+
+On the CPU for tensors of any device: what joins depends on all that has joined before.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import reference
-from native import as_array, check_shape, load, num_threads
+from native import as_array, check_real, check_shape, cpu_ops, num_threads, operator
 
 
 def mesh_superpoints(
@@ -88,32 +91,26 @@ def cloud_superpoints(
 
 def _check(name: str, points: Tensor, k: float) -> None:
     check_shape(name, points, (None, 3))
-    if not points.is_floating_point():
-        raise ValueError(f"{name} must have a floating dtype, got {str(points.dtype)[6:]}")
+    check_real(name, points)
     if not k >= 0:
         raise ValueError(f"k must not be negative, got {k}")
 
 
-@torch.library.custom_op("detailbase::mesh_superpoints", mutates_args=())
+@operator("detailbase::mesh_superpoints")
 def _mesh_superpoints(
     vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool
 ) -> Tensor:
-    # On the CPU for any device: what joins depends on all that has joined before.
-    arguments = (vertices.cpu(), faces.cpu(), k, min_vertices, as_scannet)
-    return _mesh_superpoints(*arguments).to(vertices.device)
-
-
-@_mesh_superpoints.register_kernel("cpu")
-def _(vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool) -> Tensor:
-    native = load("detailbase")
-    if native is None or vertices.dtype not in (torch.float32, torch.float64):
-        return reference.mesh_superpoints(vertices, faces, k, min_vertices, as_scannet)
+    device, vertices, faces = vertices.device, vertices.cpu(), faces.cpu()
+    native = cpu_ops("detailbase", vertices)
+    if native is None:
+        labels = reference.mesh_superpoints(vertices, faces, k, min_vertices, as_scannet)
+        return labels.to(device)
     labels = torch.empty(len(vertices), dtype=torch.int64)
     native.mesh_superpoints(
         *(as_array(vertices), as_array(faces), k, min_vertices, as_scannet, num_threads()),
         labels.numpy(),
     )
-    return labels
+    return labels.to(device)
 
 
 @_mesh_superpoints.register_fake
@@ -121,21 +118,17 @@ def _(vertices: Tensor, *_: object) -> Tensor:
     return vertices.new_empty(vertices.shape[0], dtype=torch.int64)
 
 
-@torch.library.custom_op("detailbase::cloud_superpoints", mutates_args=())
+@operator("detailbase::cloud_superpoints")
 def _cloud_superpoints(points: Tensor, k: float, min_points: int, neighbours: int) -> Tensor:
-    return _cloud_superpoints(points.cpu(), k, min_points, neighbours).to(points.device)
-
-
-@_cloud_superpoints.register_kernel("cpu")
-def _(points: Tensor, k: float, min_points: int, neighbours: int) -> Tensor:
-    native = load("detailbase")
-    if native is None or points.dtype not in (torch.float32, torch.float64):
-        return reference.cloud_superpoints(points, neighbours, k, min_points)
+    device, points = points.device, points.cpu()
+    native = cpu_ops("detailbase", points)
+    if native is None:
+        return reference.cloud_superpoints(points, neighbours, k, min_points).to(device)
     labels = torch.empty(len(points), dtype=torch.int64)
     native.cloud_superpoints(
         as_array(points), neighbours, k, min_points, num_threads(), labels.numpy()
     )
-    return labels
+    return labels.to(device)
 
 
 @_cloud_superpoints.register_fake

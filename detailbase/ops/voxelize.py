@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from native import as_array, check_same, check_shape, load, num_threads
+from native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
 from native.cuda import kernels
 
 
@@ -45,11 +45,11 @@ def check_integers(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be int32 or int64, got {str(tensor.dtype)[6:]}")
 
 
-@torch.library.custom_op("detailbase::voxelize", mutates_args=())
+@operator("detailbase::voxelize")
 def _voxelize(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     if gpu := kernels("detailbase", coords):
         return cuda_voxels.voxelize(gpu, coords, batch)
-    native = load("detailbase") if coords.device.type == "cpu" else None
+    native = cpu_ops("detailbase", coords)
     if native is None:
         return reference.voxelize(coords, batch)
     point_to_voxel = torch.empty(len(coords), dtype=torch.int64)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from native import check_same, check_shape, load, num_threads
+from native import check_same, check_shape, cpu_ops, num_threads
 from native.cuda import Kernels, blocks_for, kernels
 from native.cuda.launcher import REALS
 
@@ -70,8 +70,8 @@ def _adam(
         arrays = (parameter, gradient.contiguous(), first, second, rates.contiguous())
         _adam_cuda(gpu, *arrays, step)
         return
-    native = load("refersplat") if parameter.device.type == "cpu" else None
-    if native is None or parameter.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("refersplat", parameter)
+    if native is None:
         adam_reference(parameter, gradient, first, second, rates, step)
         return
     gradient, rates = gradient.contiguous(), rates.contiguous()

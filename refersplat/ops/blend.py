@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, in_precision_of, load, num_threads, operator
+from native import (
+    as_array,
+    check_same,
+    check_shape,
+    cpu_ops,
+    in_precision_of,
+    num_threads,
+    operator,
+)
 from native.cuda import kernels
 from refersplat.ops import cuda_blend, reference
 from refersplat.ops.rasterize import check_splats
@@ -74,6 +82,8 @@ class BlendMatrix:
     def collect(self, image: Tensor) -> Tensor:  # [C, H, W] -> [N, C]
         """Sums over each Gaussian's pixels, weighted by its share: the transpose of ``blend``.
 
+        Differentiable in the image.
+
         Raises:
             ValueError: If the image's shape, dtype or device does not fit.
         """
@@ -127,10 +137,10 @@ def blend_matrix(
     check_splats(means2d, conics, depths, opacities, height, width)
     splats = (means2d, conics, depths, opacities)
     gpu = kernels("refersplat", means2d)
-    native = load("refersplat") if means2d.device.type == "cpu" else None
+    native = cpu_ops("refersplat", means2d)
     if gpu:
         parts = cuda_blend.blend_matrix(gpu, *splats, height, width)
-    elif native is None or means2d.dtype not in (torch.float32, torch.float64):
+    elif native is None:
         parts = reference.blend_matrix(*splats, height, width)
     else:
         transmittance = means2d.new_empty(height, width)
@@ -158,8 +168,8 @@ def _product(
     arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
     if gpu := kernels("refersplat", values):
         return cuda_blend.product(gpu, values, arrays, height, width)
-    native = load("refersplat") if values.device.type == "cpu" else None
-    if native is None or values.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("refersplat", values)
+    if native is None:
         pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
         image = values.new_zeros(height * width, values.shape[1])
         image.index_add_(0, pixel, weights[:, None] * values[gaussian])
@@ -189,8 +199,8 @@ def _transposed_product(
     if gpu := kernels("refersplat", grad):
         return cuda_blend.transposed_product(gpu, grad, arrays, count)
     channels, _, width = grad.shape
-    native = load("refersplat") if grad.device.type == "cpu" else None
-    if native is None or grad.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("refersplat", grad)
+    if native is None:
         pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
         values = grad.new_zeros(count, channels)
         return values.index_add_(0, gaussian, weights[:, None] * grad.flatten(1).T[pixel])
@@ -215,3 +225,16 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple:
 
 
 _product.register_autograd(_gradients, setup_context=_keep_for_backward)
+
+
+def _keep_for_product(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    image, *arrays, _ = inputs
+    ctx.size = image.shape[1:]
+    ctx.save_for_backward(*arrays)
+
+
+def _transposed_gradients(ctx: Any, grad: Tensor) -> tuple:
+    return _product(grad, *ctx.saved_tensors, *ctx.size), *[None] * 7
+
+
+_transposed_product.register_autograd(_transposed_gradients, setup_context=_keep_for_product)

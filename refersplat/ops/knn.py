@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, load, num_threads
+from native import as_array, check_real, check_same, check_shape, cpu_ops, num_threads, operator
 from native.cuda import kernels
 from refersplat.ops import cuda_knn, reference
 
@@ -38,20 +38,18 @@ def knn(
     check_shape("queries", queries, (None, 3))
     check_shape("points", points, (None, 3))
     check_same("points", points, "queries", queries)
-    if not queries.is_floating_point():
-        raise ValueError(f"queries must have a floating dtype, got {str(queries.dtype)[6:]}")
+    check_real("queries", queries)
     if not 0 <= k <= len(points):
         raise ValueError(f"k must lie between 0 and the number of points, {len(points)}, got {k}")
-    squared_distances, indices = _knn(queries, points, k)
-    return squared_distances, indices
+    return _knn(queries, points, k)
 
 
-@torch.library.custom_op("refersplat::knn", mutates_args=())
+@operator("refersplat::knn")
 def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if gpu := kernels("refersplat", queries):
         return cuda_knn.knn(gpu, queries, points, k)
-    native = load("refersplat") if queries.device.type == "cpu" else None
-    if native is None or queries.dtype not in (torch.float32, torch.float64):
+    native = cpu_ops("refersplat", queries)
+    if native is None:
         return reference.knn(queries, points, k)
     squared_distances = queries.new_empty(len(queries), k)
     indices = torch.empty(len(queries), k, dtype=torch.int64)

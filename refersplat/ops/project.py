@@ -8,7 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from native import as_array, check_same, check_shape, is_compiled, load, num_threads, operator
+from native import (
+    as_array,
+    check_constant,
+    check_real,
+    check_same,
+    check_shape,
+    is_compiled,
+    load,
+    num_threads,
+    operator,
+)
 from native.cuda import kernels
 from refersplat.cameras import Camera
 from refersplat.ops import cuda_project, reference
@@ -24,7 +34,8 @@ class Projected(NamedTuple):
     depths: Tensor
     """[N] distances along the camera's axis."""
     radii: Tensor
-    """[N] int32, three standard deviations in pixels; 0 where culled. Carries no gradient."""
+    """[N] int32, three standard deviations in pixels, 0 where these do not reach the image.
+    Densification goes by them; what is drawn ends where it adds less than 1/255. No gradient."""
 
 
 def project(
@@ -35,24 +46,27 @@ def project(
 ) -> Projected:
     """Projects Gaussians (EWA splatting, Zwicker et al. 2001, as in Kerbl et al. 2023).
 
-    Differentiable in the three tensors. What lies behind the near plane (depth 0.2) or off the
-    image is culled: its radius is 0.
+    Differentiable in the three tensors. The radius of what lies behind the near plane (depth 0.2)
+    or off the image is 0.
 
     Args:
         means: Centres in the world frame.
         quats: Rotations (w, x, y, z) of any length but zero.
         scales: Standard deviations along the Gaussian's axes, in the scene's unit.
-        camera: From where.
+        camera: From where; it gets no gradients.
 
     Raises:
-        ValueError: If a shape, dtype or device does not fit the others.
+        ValueError: If a shape, dtype or device does not fit the others, or the camera is to be
+            learned.
     """
     check_shape("means", means, (None, 3))
+    check_real("means", means)
     check_shape("quats", quats, (len(means), 4))
     check_shape("scales", scales, (len(means), 3))
     check_same("quats", quats, "means", means)
     check_same("scales", scales, "means", means)
     check_shape("camera.world_to_camera", camera.world_to_camera, (4, 4))
+    check_constant("camera.world_to_camera", camera.world_to_camera)
     lens = [camera.fx, camera.fy, camera.cx, camera.cy]
     view = camera.world_to_camera.to(means)
     if not is_compiled("refersplat", means):
@@ -74,15 +88,18 @@ def spherical_harmonics(
     Args:
         means: Centres in the world frame.
         sh: Coefficients per colour channel; K is at least ``(degree + 1) ** 2``.
-        camera_position: The camera's centre in the world frame.
+        camera_position: The camera's centre in the world frame; it gets no gradients.
         degree: 0 to 3; coefficients above it do not count.
 
     Raises:
-        ValueError: If a shape, dtype or device does not fit the others, or the degree.
+        ValueError: If a shape, dtype or device does not fit the others, or the degree, or the
+            camera is to be learned.
     """
     check_shape("means", means, (None, 3))
+    check_real("means", means)
     check_shape("sh", sh, (len(means), None, 3))
     check_shape("camera_position", camera_position, (3,))
+    check_constant("camera_position", camera_position)
     check_same("sh", sh, "means", means)
     if not 0 <= degree <= 3:
         raise ValueError(f"degree must lie between 0 and 3, got {degree}")

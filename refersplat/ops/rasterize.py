@@ -9,6 +9,7 @@ from torch import Tensor
 
 from native import (
     as_array,
+    check_real,
     check_same,
     check_shape,
     in_precision_of,
@@ -66,6 +67,7 @@ def check_splats(
 ) -> None:
     """Checks what ``rasterize`` and ``blend_matrix`` share."""
     check_shape("means2d", means2d, (None, 2))
+    check_real("means2d", means2d)
     count = len(means2d)
     for name, tensor, shape in [
         ("conics", conics, (count, 3)),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from native import (
     as_array,
+    check_real,
     check_same,
     check_shape,
     is_compiled,
@@ -40,6 +41,7 @@ def ssim(
         ValueError: If the two do not match, or an image has no pixel.
     """
     check_shape("image", image, (None, None, None))
+    check_real("image", image)
     check_shape("target", target, image.shape)
     check_same("target", target, "image", image)
     if not image.numel():

@@ -108,7 +108,8 @@ class GaussianRasterizer(nn.Module):
             check_shape("language_feature_precomp", features, (len(means3D), None))
             values.append(features)
         if settings.antialiasing is not None:
-            values.append(1 / projected.depths.where(projected.radii > 0, 1)[:, None])
+            depths = projected.depths
+            values.append(1 / depths.where(depths > reference.NEAR, 1)[:, None])
         image, transmittance = rasterize(
             means2d,
             projected.conics,
@@ -172,7 +173,8 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
 def kept_by_the_low_pass(projected: Projected) -> Tensor:  # [N]
     """How much smaller a footprint was, as an area, before the projection widened it."""
     xx, xy, yy = projected.conics.unbind(dim=1)
-    is_visible = projected.radii > 0
+    # Not those with a radius: a Gaussian is drawn as far as it adds 1/255, which may be farther.
+    is_visible = projected.depths > reference.NEAR
     determinant = (xx * yy - xy.square()).where(is_visible, 1)  # of the inverse covariance
     narrow = (yy / determinant - reference.BLUR) * (xx / determinant - reference.BLUR)
     narrow = narrow - (xy / determinant).square()

@@ -1,14 +1,25 @@
 """What the packages' ops share: the loader of compiled code, and argument checks."""
 
-from native.checks import as_array, check_same, check_shape, in_precision_of, outside_autocast
-from native.loader import backend, is_compiled, load, num_threads
+from native.checks import (
+    as_array,
+    check_constant,
+    check_real,
+    check_same,
+    check_shape,
+    in_precision_of,
+    outside_autocast,
+)
+from native.loader import backend, cpu_ops, is_compiled, load, num_threads
 from native.operators import operator
 
 __all__ = [
     "as_array",
     "backend",
+    "check_constant",
+    "check_real",
     "check_same",
     "check_shape",
+    "cpu_ops",
     "in_precision_of",
     "is_compiled",
     "load",

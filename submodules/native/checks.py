@@ -37,6 +37,26 @@ def check_same(name: str, tensor: Tensor, other_name: str, other: Tensor) -> Non
         raise ValueError(f"{name} must match {other_name} ({expected}), got {got}")
 
 
+def check_real(name: str, tensor: Tensor) -> None:
+    """Checks that the argument ``name`` has one of the two dtypes that compiled ops compute in.
+
+    Raises:
+        ValueError: ``means2d must be float32 or float64, got bfloat16``.
+    """
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {str(tensor.dtype)[6:]}")
+
+
+def check_constant(name: str, tensor: Tensor) -> None:
+    """Checks that nobody waits for gradients of the argument ``name``, which has none.
+
+    Raises:
+        ValueError: ``camera_position gets no gradients; detach it``.
+    """
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} gets no gradients; detach it")
+
+
 def in_precision_of(tensor: Tensor, like: Tensor) -> Tensor:
     """Under autocast ``tensor`` in the dtype of ``like``: an op keeps its own precision there."""
     is_cast = torch.is_autocast_enabled(tensor.device.type)

@@ -74,6 +74,15 @@ def load(package: str) -> ModuleType | None:
     return None
 
 
+def cpu_ops(package: str, like: Tensor) -> ModuleType | None:
+    """The compiled ops of ``package`` for tensors as ``like``, or None where its reference must do.
+
+    They take tensors of the CPU; of those with a point, float32 and float64.
+    """
+    is_other_real = like.is_floating_point() and like.dtype not in (torch.float32, torch.float64)
+    return None if like.device.type != "cpu" or is_other_real else load(package)
+
+
 def build_failure(package: str) -> str:
     """Why the last build failed, as ``setup.py`` noted it; empty if it did not."""
     spec = importlib.util.find_spec(package)
@@ -124,8 +133,7 @@ def _is_compiled(package: str, device: torch.device, dtype: torch.dtype) -> bool
 
     if kernels(package, torch.empty(0, device=device, dtype=dtype)):
         return True
-    is_real = dtype in (torch.float32, torch.float64)
-    return device.type == "cpu" and is_real and load(package) is not None
+    return cpu_ops(package, torch.empty(0, device=device, dtype=dtype)) is not None
 
 
 def num_threads() -> int:

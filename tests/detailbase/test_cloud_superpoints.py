@@ -109,7 +109,7 @@ def test_every_variant_gives_the_same(rng, variant, threads):
     ("change", "message"),
     [
         ({"points": torch.zeros(3, 2)}, r"points must have shape \[\*, 3\], got \[3, 2\]"),
-        ({"points": torch.zeros(3, 3).int()}, "points must have a floating dtype, got int32"),
+        ({"points": torch.zeros(3, 3).int()}, "points must be float32 or float64, got int32"),
         ({"points": torch.full((3, 3), torch.nan)}, "points must be finite, row 0 is not"),
         ({"k": torch.nan}, "k must not be negative, got nan"),
         ({"neighbours": 0}, "neighbours must be at least 1, got 0"),

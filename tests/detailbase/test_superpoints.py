@@ -146,7 +146,7 @@ FACES = torch.tensor([[0, 1, 2]])
     [
         (torch.zeros(3, 2), FACES, 0.01, r"vertices must have shape \[\*, 3\], got \[3, 2\]"),
         (torch.zeros(3, 3), FACES[0], 0.01, r"faces must have shape \[\*, 3\], got \[3\]"),
-        (torch.zeros(3, 3).int(), FACES, 0.01, "vertices must have a floating dtype, got int32"),
+        (torch.zeros(3, 3).int(), FACES, 0.01, "vertices must be float32 or float64, got int32"),
         (torch.zeros(3, 3), FACES.int(), 0.01, "faces must be int64 on cpu, got int32 on cpu"),
         (torch.zeros(3, 3), FACES, -1, "k must not be negative, got -1"),
         (torch.zeros(3, 3), FACES, torch.nan, "k must not be negative, got nan"),

@@ -179,7 +179,7 @@ def test_squares_that_overflow_are_still_neighbours():
             torch.zeros(2, 3, dtype=torch.int32),
             torch.zeros(2, 3, dtype=torch.int32),
             1,
-            "queries must have a floating dtype, got int32",
+            "queries must be float32 or float64, got int32",
         ),
         (torch.zeros(2, 3), torch.full((2, 3), torch.nan), 1, "points must be finite"),
         (torch.full((2, 3), torch.inf), torch.zeros(2, 3), 1, "queries must be finite"),

@@ -1,5 +1,6 @@
 """Projection and spherical harmonics: the compiled ops against their meaning."""
 
+import dataclasses
 import math
 
 import pytest
@@ -227,3 +228,17 @@ def test_names_what_does_not_fit(rng):
         spherical_harmonics(means, sh, torch.zeros(3), 4)
     with pytest.raises(ValueError, match=r"camera_position must have shape \[3\], got \[4\]"):
         spherical_harmonics(means, sh, torch.zeros(4), 0)
+    with pytest.raises(ValueError, match="means must be float32 or float64, got bfloat16"):
+        project(means.bfloat16(), quats.bfloat16(), scales.bfloat16(), camera())
+
+
+def test_says_that_cameras_are_not_learned(rng):
+    means, quats, scales = random_gaussians(rng, 3)
+    position = torch.zeros(3, requires_grad=True)
+    with pytest.raises(ValueError, match="camera_position gets no gradients; detach it"):
+        spherical_harmonics(means, torch.zeros(3, 1, 3), position, 0)
+    learned = dataclasses.replace(camera(), world_to_camera=torch.eye(4).requires_grad_())
+    with pytest.raises(ValueError, match=r"camera\.world_to_camera gets no gradients; detach it"):
+        project(means, quats, scales, learned)
+    with torch.no_grad():
+        project(means, quats, scales, learned)

@@ -62,5 +62,7 @@ def test_names_what_does_not_match(rng):
         ssim(image, target[..., :7])
     with pytest.raises(ValueError, match="target must match image"):
         ssim(image, target.double())
+    with pytest.raises(ValueError, match="image must be float32 or float64, got bfloat16"):
+        ssim(image.bfloat16(), target.bfloat16())
     with pytest.raises(ValueError, match="image must have pixels"):
         ssim(image[:, :0], target[:, :0])

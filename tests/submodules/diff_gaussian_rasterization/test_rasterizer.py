@@ -275,6 +275,28 @@ def test_inverse_depth_of_a_wall():
     assert_close(inverse_depth[0, HEIGHT // 2, WIDTH // 2], torch.tensor(0.99 / 4))
 
 
+@pytest.mark.parametrize("antialiasing", [False, True])
+def test_what_reaches_the_image_by_less_than_its_radius(antialiasing):
+    """Off the image by three standard deviations and a bit, where more than 1/255 is left."""
+    viewpoint = make_viewpoint()
+    right, _, forward = viewpoint.world_view_transform[:3, :3].T
+    middle = viewpoint.camera_center + 4 * forward
+    half_width = 4 * math.tan(viewpoint.FoVx / 2)
+    pc = SimpleNamespace(
+        get_xyz=(middle + (half_width + 3.8) * right)[None],  # seen aslant it is wider
+        get_opacity=torch.full((1, 1), 0.99),
+        get_scaling=torch.ones(1, 3),
+        get_rotation=torch.tensor([[1.0, 0, 0, 0]]),
+        get_features=None,
+    )
+    settings = make_settings(viewpoint, torch.zeros(1), antialiasing=antialiasing)
+    white = {"shs": None, "colors_precomp": torch.ones(1, 1)}
+    (image, radii, inverse_depth), _ = call(pc, settings, **white)
+    assert radii.tolist() == [0]
+    assert image.max() > 1 / 255
+    assert_close(inverse_depth, image / 4)
+
+
 def test_mark_visible():
     viewpoint = make_viewpoint()
     rasterizer = GaussianRasterizer(make_settings(viewpoint, torch.zeros(3)))

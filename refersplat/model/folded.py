@@ -70,7 +70,7 @@ class Interaction:
         asked, others = split(features, positions), []
         if seen is not None:
             asked, others = (
-                split(features[rows], positions[rows]) if len(rows) else [] for rows in seen
+                split(*of_rows(rows, features, positions)) if len(rows) else [] for rows in seen
             )
         chunks, word_positions = locate(field, self.branches, asked + others, words)
         self.reader = Reader.of(field, words, mask, word_positions)
@@ -82,8 +82,8 @@ class Interaction:
         selected: Tensor,  # [B, K]
     ) -> Tensor:  # [B, D]
         """The mean of ``forward`` over the Gaussians selected for each sentence."""
-        rows = selected.flatten()
-        chunk = encode(self.branches, self.features[rows], self.positions[rows])
+        chosen = of_rows(selected.flatten(), self.features, self.positions)
+        chunk = encode(self.branches, *chosen)
         norm = self.field.cross_attention.norm
         return self.reader.mean(chunk.of_each(len(selected))) * norm.weight + norm.bias
 
@@ -116,6 +116,14 @@ class Branches(NamedTuple):
             variance=gram(centred - centred.mean(dim=0)),
             length=gram(last),
         )
+
+
+def of_rows(rows: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """Rows of tensors, some perhaps several times.
+
+    Not by ``tensor[rows]``, whose gradients PyTorch adds up in no fixed order.
+    """
+    return [tensor.index_select(0, rows) for tensor in tensors]
 
 
 def split(

@@ -136,3 +136,24 @@ def test_only_a_cpu_gets_chunks_that_fit_its_cache():
         for device in ("cpu", "meta")
     )
     assert len(gpu) == 1 < 20 < len(cpu)
+
+
+def test_gradients_of_means_do_not_depend_on_threads(rng):
+    """The same Gaussians are selected again and again, so that many threads would add to one row."""
+    field, words = ReferringField(8, 16), torch.randn(4, 3, 8, generator=rng)
+    features = torch.randn(60, 16, generator=rng).requires_grad_()
+    positions = torch.randn(60, 3, generator=rng)
+    selected = torch.randint(0, 60, (4, 20_000), generator=rng)
+    text = TextFeatures(words, torch.ones(4, 3, dtype=torch.bool), words.mean(dim=1))
+
+    def gradient(threads):
+        torch.set_num_threads(threads)
+        met = field.interact(features, positions, field.embed_words(text), text.mask)
+        return torch.autograd.grad(met.mean(selected).square().sum(), features)[0]
+
+    before = torch.get_num_threads()
+    try:
+        want = gradient(1)
+        assert all(torch.equal(gradient(2), want) for _ in range(5))
+    finally:
+        torch.set_num_threads(before)

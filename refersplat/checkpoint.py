@@ -37,8 +37,8 @@ class ReferSplatField:
 
     feature: Tensor
     """[N, C] referring feature of each Gaussian."""
-    networks: dict[str, dict[str, Tensor]]
-    """State dicts of ``mlp1``, ``mlp2``, ``mlp3`` and ``cross_attention``."""
+    weights: dict[str, Tensor]
+    """State dict of ``ReferringField``: of ``mlp1``, ``mlp2``, ``mlp3`` and ``cross_attention``."""
 
 
 def load_gaussians(path: Path | str) -> Gaussians:
@@ -94,7 +94,8 @@ def load_refersplat_field(path: Path | str) -> ReferSplatField | None:
                 f"{path}: {name} must be a state dict of tensors, got {_kind(state)}; "
                 "the file is not ReferSplat's or was edited"
             )
-    return ReferSplatField(feature.detach(), {n: dict(state) for n, state in networks.items()})
+    weights = {f"{net}.{n}": w for net, state in networks.items() for n, w in state.items()}
+    return ReferSplatField(feature.detach(), weights)
 
 
 def save_inria_checkpoint(

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from refersplat.checkpoint import ReferSplatField
 from refersplat.config import Config
 from refersplat.model.groups import Groups
 from refersplat.model.referring import ReferringField
 from refersplat.ops.adam import EPSILON
 from refersplat.supervision import Blends
 from runs.errors import InputError
-from runs.files import load_state, save_state
+from runs.files import first_line, load_state, save_state
 from text_encoder import TextFeatures
 
 FORMAT = 1
@@ -79,6 +80,23 @@ class ReferringState:
         self.field.load_state_dict(learned["field"])
         with torch.no_grad():
             self.features.copy_(learned["features"])
+
+    def adopt(self, published: ReferSplatField, config: Config) -> None:
+        """Takes over what ReferSplat has trained: no stage and no step is left.
+
+        Raises:
+            InputError: Its networks are of other sizes; most likely it read another encoder.
+        """
+        try:
+            self.learn({"field": published.weights, "features": published.feature})
+        except RuntimeError as error:
+            width = self.field.mlp1.fc1.in_features
+            raise InputError(
+                f"{config.rgb.start_checkpoint}: its networks do not fit a field that reads words "
+                f"of {width} numbers ({first_line(error)}); name the --text.encoder that it was "
+                "trained with, ReferSplat's is bert-large-uncased"
+            ) from error
+        self.stage, self.step = config.train.stages - 1, config.train.iterations
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
         """Writes the state so that :meth:`load` goes on to the same numbers."""

@@ -7,20 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refersplat import train_referring, train_rgb
-from refersplat.checkpoint import load_gaussians
-from refersplat.command import (
-    RESOLVED,
-    TIMINGS,
-    claim_folder,
-    newest_cloud,
-    read_options,
-    trained_gaussians,
-)
+from refersplat.checkpoint import load_gaussians, load_refersplat_field
+from refersplat.command import RESOLVED, TIMINGS, claim_folder, newest_cloud, read_options
 from refersplat.config import Config
-from refersplat.data import Scene, load_scene
-from refersplat.gaussians import Gaussians
+from refersplat.data import load_scene
+from refersplat.referring_state import RESULT_FILE
 from refersplat.supervision import supervise
 from runs.device import choose_device, fix_order_of_sums
+from runs.errors import InputError
 from runs.results import Stopwatch
 from text_encoder import make_encoder
 
@@ -35,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def train(config: Config) -> None:
-    """Runs the stages that the run in ``config.model_path`` still has.
+    """Runs the stages that the run in ``config.model_path`` still has: whose files are not there.
 
     Raises:
         InputError: Something that a stage needs is wrong; the later stages' are looked at first.
@@ -49,37 +43,38 @@ def train(config: Config) -> None:
     if is_referring:
         supervision = supervise(scene, config.train.keep_aside)
         make_encoder(config.text.encoder, config.text.cache)(supervision.sentences)
-    if config.rgb.start_checkpoint:
-        load_gaussians(config.rgb.start_checkpoint)
+    start = config.rgb.start_checkpoint
+    given = load_gaussians(start) if start else None
+    field = load_refersplat_field(start) if start else None
     log.info(
         "%d training views, %d test views (%s)", len(scene.train), len(scene.test), scene.split
     )
 
-    if config.resume and not Path(out, RESOLVED).exists():
+    is_begun, cloud = Path(out, RESOLVED).exists(), newest_cloud(out)
+    if config.resume and not is_begun:
         log.warning("--resume: there is no run in %s yet, so this is its beginning", out)
-    trained_elsewhere = newest_cloud(out) is not None and not Path(out, TIMINGS).exists()
+    if given and cloud and not is_begun:
+        raise InputError(
+            f"--start_checkpoint: {out} has Gaussians of its own, {cloud}; leave the option out to "
+            "take these, or name another folder"
+        )
     claim_folder(config)
     watch = Stopwatch(out / TIMINGS)
-    if trained_elsewhere:
-        log.info("taking the Gaussians of %s", newest_cloud(out))
-        with watch.stage("rgb"):
-            gaussians = trained_gaussians(out).to(device)
-    elif watch.is_finished("rgb"):
-        gaussians = trained_gaussians(out).to(device)
+    if cloud:
+        log.info("taking the Gaussians of %s", cloud)
+        gaussians = load_gaussians(cloud).to(device)
+    elif given:
+        gaussians = given.to(device)
+        train_rgb.save_scene(out, given, 0, config.data, scene.views)
     else:
         with watch.stage("rgb"):
             gaussians = train_rgb.train(config, scene, device)
-    log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
+        log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
 
     if not is_referring:
         log.warning("no training view has a sentence: there is nothing to refer to, only to render")
-    elif not watch.is_finished("referring"):
-        refer(config, scene, gaussians, watch)
+    elif not (cloud and Path(out, RESULT_FILE).exists()):  # of new Gaussians nothing is known
+        with watch.stage("referring"):
+            train_referring.train(config, supervision, gaussians, field)
+        log.info("sentences learned in %.0f s", watch.stages["referring"]["seconds"])
     log.info("trained: %s", out)
-
-
-def refer(config: Config, scene: Scene, gaussians: Gaussians, watch: Stopwatch) -> None:
-    """The referring stage."""
-    with watch.stage("referring"):
-        train_referring.train(config, scene, gaussians)
-    log.info("sentences learned in %.0f s", watch.stages["referring"]["seconds"])

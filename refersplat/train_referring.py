@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refersplat.checkpoint import ReferSplatField
 from refersplat.config import Config, TrainConfig
-from refersplat.data import Scene, View
+from refersplat.data import View
 from refersplat.gaussians import Gaussians
 from refersplat.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
 from refersplat.model.answer import Answerer, Language
@@ -27,7 +28,7 @@ from refersplat.referring_state import (
     Frozen,
     ReferringState,
 )
-from refersplat.supervision import Blends, Lesson, Supervision, supervise
+from refersplat.supervision import Blends, Lesson, Supervision
 from refersplat.threshold import choose_threshold, mask_probabilities
 from runs.device import send
 from runs.files import save_state
@@ -40,17 +41,21 @@ REPORT_EVERY = 25
 FEW_VIEWS = 3
 
 
-def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
+def train(
+    config: Config,
+    supervision: Supervision,
+    gaussians: Gaussians,
+    published: ReferSplatField | None = None,
+) -> None:
     """Learns the referring field on the training views and writes ``referring.pt``.
 
     ``referring_state.pt`` is written as it goes; with ``config.resume`` a stopped run goes on from
-    there to the same result.
+    there to the same result. In the published setting a ``published`` field needs no training.
 
     Raises:
-        InputError: The scene has nothing to learn from, or the state is of another run.
+        InputError: The state is of another run, or the published field of another encoder.
     """
     options, out = config.train, Path(config.model_path)
-    supervision = supervise(scene, options.keep_aside)
     encoder = make_encoder(config.text.encoder, config.text.cache, gaussians.means.device)
     frozen = freeze(config, supervision, gaussians, encoder)
     identity = {
@@ -64,6 +69,15 @@ def train(config: Config, scene: Scene, gaussians: Gaussians) -> None:
     if config.resume and (out / STATE_FILE).exists():
         state.load(out / STATE_FILE, identity)
         log.info("going on from step %d of %s", state.step, out / STATE_FILE)
+    elif published and options.setting == "published":
+        state.adopt(published, config)
+        log.info("the field is that of %s", config.rgb.start_checkpoint)
+    elif published:
+        log.info(
+            "%s: only its Gaussians are taken, sentences are learned anew; "
+            "--train.setting published takes its field, too",
+            config.rgb.start_checkpoint,
+        )
     state, threshold, aside_iou = run_stages(config, state, frozen, supervision, identity)
 
     language = None

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from refersplat.checkpoint import (
     RGB_FORMAT,
-    load_gaussians,
-    load_refersplat_field,
     save_inria_checkpoint,
     save_viewer_files,
 )
@@ -105,21 +103,13 @@ class RgbState:
 
 
 def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> Gaussians:
-    """Fits Gaussians to the training views, or takes those of ``config.rgb.start_checkpoint``.
+    """Fits Gaussians to the training views.
 
-    Writes ``rgb_state.pt`` as it goes; at the end the point cloud, Inria's checkpoint and the files
-    that viewers want. With ``config.resume`` a stopped run goes on to the same result.
+    Writes ``rgb_state.pt`` as it goes; at the end Inria's checkpoint, the files that viewers want
+    and, last, the point cloud, which says that the stage is over. With ``config.resume`` a stopped
+    run goes on to the same result.
     """
     rgb, out = config.rgb, Path(config.model_path)
-    if rgb.start_checkpoint:
-        gaussians = load_gaussians(rgb.start_checkpoint).to(device)
-        if load_refersplat_field(rgb.start_checkpoint):
-            log.info(
-                "%s: only its Gaussians are taken, sentences are learned anew", rgb.start_checkpoint
-            )
-        save_scene(out, gaussians, 0, config.data, scene.views)
-        return gaussians
-
     path = out / STATE_FILE
     if config.resume and path.exists():
         state = RgbState.load(path, scene.train, scene.extent, device)
@@ -144,7 +134,6 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
             log.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
             progress.report(state.iteration, **{f"test_{n}": value for n, value in quality.items()})
 
-    save_scene(out, gaussians, state.iteration, config.data, scene.views)
     save_inria_checkpoint(
         out / f"chkpnt{state.iteration}.pth",
         state.adam,
@@ -154,15 +143,16 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
         scene.extent,
         state.iteration,
     )
+    save_scene(out, gaussians, state.iteration, config.data, scene.views)
     return gaussians
 
 
 def save_scene(
     folder: Path, gaussians: Gaussians, iteration: int, data: DataConfig, views: Sequence[View]
 ) -> None:
-    """Writes the point cloud and what viewers want beside it."""
-    save_ply(gaussians, folder / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
+    """Writes what viewers want beside the point cloud, then the cloud."""
     save_viewer_files(folder, views, data)
+    save_ply(gaussians, folder / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
 
 
 def step(

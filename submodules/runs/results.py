@@ -101,10 +101,6 @@ class Stopwatch:
             entry["peak_mib"] = round(max(entry["peak_mib"], peak_memory_mib()), 1)
             save_results(self.path, self.stages)
 
-    def is_finished(self, name: str) -> bool:
-        """Whether a stage has come to its end, in this run or an earlier one."""
-        return bool(self.stages.get(name, {}).get("finished"))
-
 
 def save_results(path: Path | str, results: Mapping[str, Any]) -> None:
     """Writes JSON; numbers that are not finite, which JSON has not, become null."""

@@ -139,7 +139,7 @@ def test_only_a_cpu_gets_chunks_that_fit_its_cache():
 
 
 def test_gradients_of_means_do_not_depend_on_threads(rng):
-    """The same Gaussians are selected again and again, so that many threads would add to one row."""
+    """The same Gaussians are selected again and again, so that threads would meet at one row."""
     field, words = ReferringField(8, 16), torch.randn(4, 3, 8, generator=rng)
     features = torch.randn(60, 16, generator=rng).requires_grad_()
     positions = torch.randn(60, 3, generator=rng)

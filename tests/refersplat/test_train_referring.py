@@ -75,6 +75,10 @@ def scene() -> SimpleNamespace:
     return SimpleNamespace(path=Path("boxes"), train=views)
 
 
+def learn(options, scene, gaussians):
+    train(options, supervise(scene, options.train.keep_aside), gaussians)
+
+
 def config(folder: Path, **train_options) -> Config:
     options = {"iterations": 12, "checkpoint_every": 4, "network_lr": 1e-3, "feature_lr": 1e-2}
     return Config(
@@ -103,7 +107,7 @@ def answering_heap(learned: dict, sentence: str) -> int:
     ids=["default", "published", "two stages"],
 )
 def test_learns_what_each_sentence_means(tmp_path, options):
-    train(config(tmp_path, iterations=200, **options), scene(), gaussians())
+    learn(config(tmp_path, iterations=200, **options), scene(), gaussians())
     learned = result(tmp_path)
     for index, sentences in enumerate(OBJECTS.values()):
         for sentence in sentences:
@@ -144,7 +148,7 @@ def run_in_child(folder: Path, code: str) -> subprocess.Popen:
 )
 def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
     options = {"iterations": 20, "checkpoint_every": 1, "stages": stages}
-    train(config(tmp_path / "whole", **options), scene(), gaussians())
+    learn(config(tmp_path / "whole", **options), scene(), gaussians())
 
     folder = tmp_path / "killed"
     child = run_in_child(
@@ -161,7 +165,7 @@ def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
     child.wait()
     assert not (folder / RESULT_FILE).exists(), "the run ended before it was killed"
 
-    train(replace(config(folder, **options), resume=True), scene(), gaussians())
+    learn(replace(config(folder, **options), resume=True), scene(), gaussians())
     assert_same(result(folder), result(tmp_path / "whole"))
 
 
@@ -173,18 +177,18 @@ def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
     ],
 )
 def test_resuming_another_run_is_an_error(tmp_path, change, message):
-    train(config(tmp_path, iterations=1), scene(), gaussians())
+    learn(config(tmp_path, iterations=1), scene(), gaussians())
     other = replace(config(tmp_path, iterations=1), resume=True, **change)
     with pytest.raises(InputError, match=message):
-        train(other, scene(), gaussians())
+        learn(other, scene(), gaussians())
 
 
 def test_broken_state_is_an_error(tmp_path):
-    train(config(tmp_path, iterations=1), scene(), gaussians())
+    learn(config(tmp_path, iterations=1), scene(), gaussians())
     path = tmp_path / STATE_FILE
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=STATE_FILE):
-        train(replace(config(tmp_path), resume=True), scene(), gaussians())
+        learn(replace(config(tmp_path), resume=True), scene(), gaussians())
 
 
 def test_scene_without_sentences_is_an_error(tmp_path):
@@ -192,7 +196,7 @@ def test_scene_without_sentences_is_an_error(tmp_path):
     for view in bare.train:
         view.objects = ()
     with pytest.raises(InputError, match="boxes: no training view has a sentence with a mask"):
-        train(config(tmp_path), bare, gaussians())
+        learn(config(tmp_path), bare, gaussians())
 
 
 def test_empty_masks_teach_nothing():
@@ -287,7 +291,7 @@ def test_a_view_that_sees_no_gaussian_is_passed_over(tmp_path, caplog):
     pose = views.train[1].camera.world_to_camera.clone()
     pose[2, 3] = -30
     views.train[1].camera = replace(views.train[1].camera, world_to_camera=pose)
-    train(config(tmp_path, keep_aside=0), views, gaussians())
+    learn(config(tmp_path, keep_aside=0), views, gaussians())
     assert "1 sees no Gaussian" in caplog.text
     assert result(tmp_path)["features"].isfinite().all()
 
@@ -297,7 +301,7 @@ def test_sentences_that_tell_no_object_are_left_to_the_field(tmp_path, caplog):
     for view in views.train:
         for item in view.objects:
             item.sentences = ("a thing",)
-    train(config(tmp_path), views, gaussians())
+    learn(config(tmp_path), views, gaussians())
     assert "none tells them apart" in caplog.text
     assert result(tmp_path)["language"] is None
 

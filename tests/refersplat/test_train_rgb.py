@@ -9,7 +9,6 @@ from refersplat.cameras import Camera
 from refersplat.checkpoint import load_gaussians
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
-from refersplat.gaussians import save_ply
 from refersplat.initialize import gaussians_at, random_points
 from refersplat.optimizer import learning_rates
 from refersplat.train_rgb import RgbState, evaluate_rgb, sh_degree, step, train, view_order
@@ -53,20 +52,6 @@ def test_training_comes_near_the_photos_and_leaves_its_files(config, tmp_path):
     assert (out / "cfg_args").is_file()
     assert list(out.glob("events.out.tfevents.*"))
     assert not list(out.rglob("*.tmp"))
-
-
-def test_start_checkpoint_takes_the_place_of_training(config, tmp_path, rng, monkeypatch, caplog):
-    caplog.set_level("INFO")
-    gaussians = gaussians_at(torch.randn(20, 3, generator=rng), torch.rand(20, 3, generator=rng))
-    save_ply(gaussians, tmp_path / "theirs.ply")
-    config = replace(config, rgb=replace(QUICK, start_checkpoint=str(tmp_path / "theirs.ply")))
-    assert_equal(train(config, load_scene(config.data)), gaussians)
-    written = tmp_path / "out/point_cloud/iteration_0/point_cloud.ply"
-    assert_equal(load_gaussians(written), gaussians)
-    assert "sentences are learned anew" not in caplog.text
-    monkeypatch.setattr("refersplat.train_rgb.load_refersplat_field", lambda path: object())
-    train(config, load_scene(config.data))
-    assert "theirs.ply: only its Gaussians are taken, sentences are learned anew" in caplog.text
 
 
 def test_resuming_another_scene_is_refused(config):

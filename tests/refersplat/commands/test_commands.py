@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import refersplat.command
@@ -22,6 +23,7 @@ from refersplat.gaussians import load_ply
 from refersplat.pictures import digest, slug
 from runs.config import load_yaml
 from runs.errors import InputError
+from runs.files import load_state
 
 TEST_VIEWS = ["frame_00001", "frame_00009"]
 
@@ -129,11 +131,11 @@ def test_a_finished_run_is_not_trained_again(run, caplog):
 
 
 def test_resuming_learns_sentences_that_were_lost(run):
-    timings = json.loads((run / "timings.json").read_text())
-    (run / "timings.json").write_text(json.dumps({"rgb": timings["rgb"]}))
+    lost = load_state(run / "referring.pt", 1)
     (run / "referring.pt").unlink()
+    (run / "timings.json").unlink()  # which only tells how long it took
     refersplat.train.main(["-m", str(run), "--resume"])
-    assert (run / "referring.pt").exists()
+    assert load_state(run / "referring.pt", 1)["features"].equal(lost["features"])
 
 
 def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path):
@@ -149,6 +151,43 @@ def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path):
     refersplat.train.main([*argv, "-m", str(theirs)])
     assert not (theirs / "rgb_state.pt").exists()
     assert (theirs / "referring.pt").exists()
+
+
+def test_two_sources_of_gaussians_are_refused(trained, balls, tmp_path):
+    theirs = tmp_path / "inria"
+    shutil.copytree(trained / "point_cloud", theirs / "point_cloud")
+    argv = ["-s", str(balls), "-m", str(theirs), "--start_checkpoint", str(trained)]
+    with pytest.raises(InputError, match=r"--start_checkpoint: .* has Gaussians of its own"):
+        refersplat.train.main(argv)
+    assert [path.name for path in theirs.iterdir()] == ["point_cloud"]
+
+
+def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, caplog):
+    caplog.set_level("INFO")
+    learned = load_state(trained / "referring.pt", 1)
+    names = ("mlp1", "mlp2", "mlp3", "cross_attention")
+    networks = [
+        {key.removeprefix(f"{n}."): v for key, v in learned["field"].items() if key.startswith(n)}
+        for n in names
+    ]
+    parts, iteration = torch.load(trained / "chkpnt120.pth", weights_only=True)
+    path, out = tmp_path / "chkpnt45000.pth", tmp_path / "out"
+    torch.save(((*parts[:7], learned["features"], *parts[7:], *networks), iteration), path)
+    argv = ["-s", str(balls), "--eval", "--text.encoder", "hash", "--start_checkpoint", str(path)]
+    refersplat.train.main([*argv, "-m", str(out), "--train.setting", "published"])
+    adopted = load_state(out / "referring.pt", 1)
+    assert adopted["features"].equal(learned["features"])
+    assert all(adopted["field"][name].equal(t) for name, t in learned["field"].items())
+    refersplat.evaluate.main(["-m", str(out)])
+    assert json.loads((out / "results.json").read_text())["metrics"]["mIoU"] > 0.3
+
+    refersplat.train.main([*argv, "-m", str(tmp_path / "anew"), "--train.iterations", "1"])
+    assert "only its Gaussians are taken" in caplog.text
+    networks[0]["fc1.weight"] = networks[0]["fc1.weight"][:, :-1].clone()
+    torch.save(((*parts[:7], learned["features"], *parts[7:], *networks), iteration), path)
+    argv += ["-m", str(tmp_path / "other"), "--train.setting", "published"]
+    with pytest.raises(InputError, match=r"its networks do not fit .* name the --text\.encoder"):
+        refersplat.train.main(argv)
 
 
 def test_a_scene_without_sentences_is_only_rendered(balls, tmp_path, caplog):

@@ -34,6 +34,7 @@ int cuDevicePrimaryCtxRelease(int) { return kOk; }
 int cuCtxSetCurrent(void* wanted) { return current = wanted, kOk; }
 int cuCtxGetCurrent(void** out) { return *out = current, kOk; }
 int cuCtxGetDevice(int* device) { return *device = 0, current ? kOk : kNoContext; }
+int cuGetExportTable(const void** table, const void*) { return *table = nullptr, kNotFound; }
 int cuGetErrorName(int, const char** text) { return *text = "ERROR", kOk; }
 int cuGetErrorString(int, const char** text) { return *text = "of the pretended driver", kOk; }
 

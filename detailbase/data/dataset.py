@@ -271,7 +271,8 @@ def make_batch(
         for reference in own:
             kept = reference.phrases
             if rng is not None:
-                kept = [phrase for phrase in kept if shares.has(phrase)]
+                # One that names nothing, as Multi3DRefer's may, has a target: nothing.
+                kept = [phrase for phrase in kept if not phrase.object_ids or shares.has(phrase)]
             left_out += len(reference.phrases) - len(kept)
             if kept:
                 phrases += kept

@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 WRAPPERS = ("model", "state_dict", "net")
 """Under which of these a checkpoint may keep its weights."""
 BACKBONE = ("input_conv.", "unet.", "output_layer.")
-TEXT_ENCODER = "text_encoder."
-"""Published checkpoints carry the text encoder, which is frozen and loaded by itself."""
+NOT_OURS = ("text_encoder.", "criterion.")
+"""What published checkpoints carry beside: the text encoder, which is frozen and loaded by itself,
+and the weights of the loss's terms."""
 SCALE = ".scale"
 """Behind the name of a matrix of bytes: what each of its rows is to be multiplied by."""
 SHOWN = 3
@@ -29,7 +30,7 @@ def load_weights(model: nn.Module, path: Path | str, strict: bool = True) -> Non
     """Loads a checkpoint of the whole network.
 
     The weights may lie plain or under a wrapper, with or without "module." before their names, and
-    in either order that spconv has had. Those of the text encoder are left out.
+    in either order that spconv has had. Those of the text encoder and of the loss are left out.
 
     Args:
         model: Takes the weights; it stays as it was where an error is raised.
@@ -40,7 +41,7 @@ def load_weights(model: nn.Module, path: Path | str, strict: bool = True) -> Non
         InputError: The file cannot be read, or its keys do not fit.
     """
     state = read_weights(path)
-    state = {name: value for name, value in state.items() if not name.startswith(TEXT_ENCODER)}
+    state = {name: value for name, value in state.items() if not name.startswith(NOT_OURS)}
     _load(model, state, Path(path), model.state_dict(), strict)
 
 
@@ -164,12 +165,18 @@ def _list(kind: str, names: list[str]) -> list[str]:
 def _in_todays_order(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turns weights of spconv 1, (x, y, z, in, out), to (out, x, y, z, in).
 
-    One weight may fit both ways; all of a file's cannot, so they are turned together.
+    One weight may fit both ways; all of a file's cannot, so they are turned together. Those of
+    1 x 1 x 1, which only widen, keep their numbers' order: they are read as (in, out) in either.
     """
     kernels = [name for name in state.keys() & expected.keys() if expected[name].ndim == 5]
     if all(state[name].shape == expected[name].shape for name in kernels):
         return state
-    turned = {name: state[name].permute(4, 0, 1, 2, 3) for name in kernels if state[name].ndim == 5}
+    turned = {}
+    for name in kernels:
+        old, shape = state[name], expected[name].shape
+        is_point = old.shape[:3] == shape[1:4] == (1, 1, 1) and old.numel() == shape.numel()
+        if old.ndim == 5:
+            turned[name] = old.reshape(shape) if is_point else old.permute(4, 0, 1, 2, 3)
     fits = sum(value.shape == expected[name].shape for name, value in turned.items())
     fits_as_is = sum(state[name].shape == expected[name].shape for name in kernels)
     return {**state, **turned} if fits > fits_as_is else state

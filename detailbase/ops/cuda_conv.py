@@ -19,7 +19,7 @@ Pairs = tuple[Tensor, Tensor, Tensor, bool]
 """inputs [P], outputs [P], starts [blocks * V + 1], is_mirrored."""
 
 
-def _defines(*rows: Tensor) -> dict[str, str | int]:
+def _defines(gpu: Kernels, *rows: Tensor) -> dict[str, str | int]:
     """What a kernel that reads such rows is compiled with."""
     is_aligned = all(t.shape[-1] * t.itemsize % 16 == 0 == t.data_ptr() % 16 for t in rows)
     defines = {"ALIGNED": 1} if is_aligned else {}
@@ -28,7 +28,7 @@ def _defines(*rows: Tensor) -> dict[str, str | int]:
         return defines | {"PRECISION": HALVES[dtype], "HALF": 1}
     if dtype == torch.float64:
         return defines | {"REAL": "double"}
-    is_exact = torch.get_float32_matmul_precision() == "highest"
+    is_exact = torch.get_float32_matmul_precision() == "highest" or not gpu.has_tf32
     return defines if is_exact else defines | {"PRECISION": "kTf32"}
 
 
@@ -48,6 +48,10 @@ def sparse_conv(
     block: int,
 ) -> Tensor:
     """relu(convolution + bias + residual) [M', D]; sums are kept in float32 at least."""
+    if features.dtype in HALVES and not gpu.has_tf32:
+        shorts = (features, weight, bias, residual)
+        longs = (None if t is None else t.float() for t in shorts)
+        return sparse_conv(gpu, *longs, relu, num_outputs, pairs, block).to(features.dtype)
     inputs, outputs, starts, is_mirrored = pairs
     volume, in_channels, out_channels = weight.shape
     size, dtype = (num_outputs, out_channels), _sums_dtype(features.dtype)
@@ -62,7 +66,7 @@ def sparse_conv(
     splits = min(volume, blocks_for(ENOUGH_BLOCKS, blocks * tiles))
     out = features.new_empty(size)
     parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
-    defines = _defines(features)
+    defines = _defines(gpu, features)
     given = (features, weight, *steps, inputs, outputs, starts)
     numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
     arguments = (*given, *numbers, bias, residual, relu, parts, out)
@@ -95,7 +99,7 @@ def _join(
     """Out = relu(sum of the parts + bias + residual)."""
     numbers = (len(parts), out.numel(), out.shape[-1])
     arguments = (parts, *numbers, bias, residual, relu, out)
-    blocks, defines = blocks_for(out.numel(), THREADS), _defines(out)
+    blocks, defines = blocks_for(out.numel(), THREADS), _defines(gpu, out)
     gpu.launch("sparse_conv", "join_parts", blocks, THREADS, *arguments, **defines)
 
 
@@ -103,6 +107,9 @@ def weight_gradient(
     gpu: Kernels, features: Tensor, grad: Tensor, volume: int, pairs: Pairs
 ) -> Tensor:
     """Gradient [V, C, D]: parts of it by blocks of outputs, added in a fixed order."""
+    if features.dtype in HALVES and not gpu.has_tf32:
+        grads = weight_gradient(gpu, features.float(), grad.float(), volume, pairs)
+        return grads.to(features.dtype)
     inputs, outputs, starts, is_mirrored = pairs
     in_channels, out_channels = features.shape[1], grad.shape[1]
     num_blocks = (len(starts) - 1) // volume
@@ -116,7 +123,7 @@ def weight_gradient(
     features, grad = features.detach().contiguous(), grad.detach().contiguous()
     numbers = (volume, is_mirrored, num_blocks, splits, in_channels, out_channels)
     arguments = (features, grad, inputs, outputs, starts, *numbers, parts)
-    grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(features, grad)}
+    grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(gpu, features, grad)}
     gpu.launch("sparse_conv", "weight_gradient", grid, THREADS, *arguments, **defines)
     if splits == 1:
         return parts[0].to(features.dtype)

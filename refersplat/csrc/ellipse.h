@@ -46,8 +46,9 @@ REFER_HD bool find_rectangle(const T mean2d[2], const T conic[3], T depth, T opa
   const T half_y = math::sqrt(e.reach * e.xx / determinant) * T(1 + 1e-5) + T(1e-3);
   const T left = math::ceil(e.u - half_x), right = math::floor(e.u + half_x);
   const T top = math::ceil(e.v - half_y), bottom = math::floor(e.v + half_y);
-  const bool is_seen = left <= right && right >= 0 && left < T(width) && top <= bottom &&
-                       bottom >= 0 && top < T(height);
+  // A needle's determinant may round to less than 0, and its form to one that grows outwards.
+  const bool is_seen = e.xx > 0 && left <= right && right >= 0 && left < T(width) &&
+                       top <= bottom && bottom >= 0 && top < T(height);
   if (!is_seen) return false;  // also where something is not a number
   const int last_x = int(math::fmin(right, T(width - 1))) / kTile;
   const int last_y = int(math::fmin(bottom, T(height - 1))) / kTile;

@@ -151,7 +151,10 @@ def blend_weights(
     pixels: Tensor,  # [P, 2], x then y
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Order [M] of the Gaussians in front, their weights [M, P], and what is left [P]."""
-    order = (depths > NEAR).nonzero()[:, 0]
+    # A form that is not positive, as a needle's may be by rounding, has no ellipse.
+    xx, xy, yy = conics.detach().unbind(dim=1)
+    is_ellipse = (xx > 0) & (xx * yy > xy * xy)
+    order = ((depths > NEAR) & is_ellipse).nonzero()[:, 0]
     order = order[torch.argsort(depths[order].detach(), dim=0, stable=True)]
     dx, dy = (means2d[order, None] - pixels).unbind(dim=-1)
     xx, xy, yy = conics[order, :, None].unbind(dim=1)

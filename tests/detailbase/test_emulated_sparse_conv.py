@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from detailbase.ops import cuda_conv, sparse_conv, strided_map, submanifold_map, voxelize
 from native.cuda import emulation
+from native.cuda.emulator import EmulatedKernels
 from tests.detailbase.test_sparse_conv import by_definition
 
 SIZES = [(0, 3, 4), (1, 1, 1), (300, 35, 70), (300, 8, 32), (9, 0, 2)]
@@ -94,6 +95,24 @@ def test_emulated_convolution_on_tensor_cores(rng, dtype, precision, tolerance, 
     # Not far less either: that would be another kernel.
     assert tolerance / 100 < min(errors)
     assert max(errors) < tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.usefixtures("exact")
+def test_emulated_convolution_without_tensor_cores(rng, monkeypatch, dtype):
+    """As before sm_80: whatever precision is asked for, products are those of float32."""
+    monkeypatch.setattr(EmulatedKernels, "has_tf32", False)
+    torch.set_float32_matmul_precision("high")
+    kernel_map = make_map(rng, 100, "submanifold")
+    leaves = make_leaves(rng, kernel_map, 16, 32, dtype)
+    toward = normal(rng, dtype, kernel_map.num_outputs, 32)
+    doubles = [leaf.double() for leaf in leaves]
+    want = results(by_definition, kernel_map, doubles, toward.double(), relu=False)
+    with emulation():
+        got = results(sparse_conv, kernel_map, leaves, toward, relu=False)
+    for ours, theirs in zip(got, want, strict=True):
+        # The result's own rounding, and sums of up to 3000 terms in float32.
+        assert_close(ours, theirs.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=1e-4)
 
 
 @pytest.mark.parametrize("enough", [1, 5, 512])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import load_backbone, load_weights, read_weights, to_bytes
@@ -43,15 +44,23 @@ def save(path: Path, state: object) -> Path:
 
 
 def in_old_order(state: State) -> State:
-    """(out, x, y, z, in) to (x, y, z, in, out)."""
+    """(out, x, y, z, in) to (x, y, z, in, out); of 1 x 1 x 1, whose numbers are (in, out) in both
+    versions of spconv, only the shape."""
+
+    def old(value: Tensor) -> Tensor:
+        if value.shape[1:4] == (1, 1, 1):
+            return value.reshape(1, 1, 1, value.shape[4], value.shape[0])
+        return value.permute(1, 2, 3, 4, 0).contiguous()
+
+    return {name: old(value) if value.ndim == 5 else value for name, value in state.items()}
+
+
+def with_others(state: State) -> State:
     return {
-        name: value.permute(1, 2, 3, 4, 0).contiguous() if value.ndim == 5 else value
-        for name, value in state.items()
+        **state,
+        "text_encoder.pooler.dense.weight": torch.zeros(2, 2),
+        "criterion.loss_weight": torch.ones(3),
     }
-
-
-def with_text_encoder(state: State) -> State:
-    return {**state, "text_encoder.pooler.dense.weight": torch.zeros(2, 2)}
 
 
 def in_module(state: State) -> State:
@@ -66,14 +75,14 @@ def without_counters(state: State) -> State:
     "wrap",
     [
         dict,
-        with_text_encoder,
+        with_others,
         in_module,
         in_old_order,
         lambda state: {"model": state, "epoch": 3},
-        lambda state: {"state_dict": in_module(in_old_order(with_text_encoder(state)))},
+        lambda state: {"state_dict": in_module(in_old_order(with_others(state)))},
         lambda state: {"model": {"state_dict": state}},
     ],
-    ids=["plain", "text", "module", "old", "model", "all", "twice"],
+    ids=["plain", "others", "module", "old", "model", "all", "twice"],
 )
 def test_published_forms_are_read(wrap: Callable[[State], object], trained, tmp_path):
     network = make_network(2)
@@ -94,6 +103,18 @@ def test_weight_that_fits_both_ways_follows_the_others(order, tmp_path):
     assert trained[BLOCK].shape == (3, 3, 3, 3, 3)
     load_weights(network, save(tmp_path / "best.pth", order(trained)))
     assert_loaded(network, trained)
+
+
+def test_point_weights_of_spconv_1_multiply_as_they_did(rng, tmp_path):
+    """spconv 1 kept them as (1, 1, 1, in, out), and computed x @ weight."""
+    network = make_network(2)
+    name = "unet.blocks_tail.block0.i_branch.0.weight"
+    state = in_old_order(make_network(1).state_dict())
+    weight = torch.randn(1, 1, 1, 16, 8, generator=rng)
+    load_weights(network, save(tmp_path / "best.pth", {**state, name: weight}))
+    x = torch.randn(5, 16, generator=rng)
+    widen = network.get_submodule(name.removesuffix(".weight"))
+    assert_close(widen(x), x @ weight[0, 0, 0])
 
 
 def test_backbone_is_taken_from_among_others(trained, tmp_path):

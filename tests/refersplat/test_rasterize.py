@@ -1,5 +1,6 @@
 """Blending: the compiled op against its meaning."""
 
+import contextlib
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from native.cuda import emulation
 from refersplat.ops import blend_matrix, rasterize, reference
 from tests.refersplat.splats import HEIGHT, WIDTH
 from tests.refersplat.splats import splats as random_splats
@@ -209,6 +211,24 @@ def test_no_pixel_of_any_ellipse_is_missed(deviation, ratio, angle, x, y, opacit
     image, _ = rasterize(*inputs, 40, 50)
     expected, _ = reference.rasterize(*inputs, 40, 50)
     assert_close(image, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("conic", [(-1e-3, -1.2e-3, -1e-3), (1e-3, 1.2e-3, 1e-3), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("emulated", [False, True])
+def test_what_is_no_ellipse_is_not_seen(device, conic, emulated):
+    """As the form of a needle becomes when its determinant is rounded."""
+    splat = (
+        torch.full((1, 2), 32.0, device=device),
+        torch.tensor([conic], device=device),
+        torch.ones(1, device=device),
+        torch.full((1,), 0.5, device=device),
+        torch.ones(1, 1, device=device),
+    )
+    with emulation() if emulated else contextlib.nullcontext():
+        for draw in (rasterize, reference.rasterize):
+            image, transmittance = draw(*splat, 64, 64)
+            assert (image == 0).all()
+            assert (transmittance == 1).all()
 
 
 def test_what_is_not_a_number_is_not_seen(rng):

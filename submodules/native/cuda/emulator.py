@@ -48,6 +48,7 @@ class EmulatedKernels:
     """Runs the kernels of a package on CPU tensors, threads forwards or backwards."""
 
     name: ClassVar[str] = "emulated"
+    has_tf32: ClassVar[bool] = True
 
     package: str
     backwards: bool = False

@@ -26,6 +26,8 @@ class Kernels(Protocol):
 
     name: str
     """``cuda-sm_90``, for another GPU its architecture; ``emulated`` on a CPU."""
+    has_tf32: bool
+    """Whether tensor cores take tf32, bfloat16 and long rows of float16: from sm_80 on."""
 
     def launch(
         self,
@@ -50,7 +52,8 @@ class CompiledKernels:
         """Compiles all files of ``package`` once, in the form that tests know them to compile."""
         self.device = device
         self.sources = sources(package)
-        self.arch = target(torch.cuda.get_device_capability(device))
+        capability = torch.cuda.get_device_capability(device)
+        self.arch, self.has_tf32 = target(capability), capability >= (8, 0)
         self.name = f"cuda-{self.arch}"
         self.found: dict[tuple, object] = {}
         self.lock = threading.Lock()

@@ -1,1 +1,12 @@
-"""Referring segmentation of point clouds: a mask for every noun phrase (3D-DRES, AAAI 2026)."""
+from __future__ import annotations
+
+__all__ = ["Referrer"]
+
+
+def __getattr__(name: str) -> object:
+    """Imports :class:`Referrer` when it is asked for: it brings the whole network along."""
+    if name == "Referrer":
+        from detailbase.referrer import Referrer
+
+        return Referrer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,16 +12,23 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from detailbase.command import LEARNED_DATA
-from detailbase.config import Config, NetworkConfig
+from detailbase.config import LEARNED_DATA, Config, NetworkConfig
 from detailbase.model.network import DetailBase
-from detailbase.model.weights import load_backbone, load_weights
-from runs.config import to_mapping
+from detailbase.model.weights import (
+    BACKBONE,
+    load_backbone,
+    put_weights,
+    read_checkpoint,
+    weights_in,
+)
+from runs.config import from_mapping, load_yaml, to_mapping
 from runs.errors import InputError
 from runs.files import load_state, save_state
 from text_encoder import TextEncoder, is_same_text
 
 FORMAT = 1
+RESOLVED = "config.yaml"
+"""The options of the run, in its folder."""
 
 
 def build(options: NetworkConfig, text_dim: int) -> DetailBase:
@@ -29,41 +36,77 @@ def build(options: NetworkConfig, text_dim: int) -> DetailBase:
     return DetailBase(text_dim, **dataclasses.asdict(options))
 
 
-def load_network(
-    config: Config, encoder: TextEncoder, path: Path, device: torch.device
-) -> DetailBase:
-    """The network with the weights of a checkpoint, ours or a published one.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file with a network's weights, ours or a published one."""
 
-    Raises:
-        InputError: The checkpoint cannot be read, does not fit, or was learned with other text or
-            other options.
-    """
-    network = build(config.network, encoder.dim)
-    load_weights(network, path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    _check_learned_with(config, state.get("config"), path)
-    learned_with = state.get("encoder")
-    if isinstance(learned_with, str) and not is_same_text(learned_with, encoder.identity):
-        raise InputError(
-            f"{path}: was learned with the text of {learned_with}, --text.encoder gives that of "
-            f"{encoder.identity}; use the config of the run that made it"
+    path: Path
+    weights: dict[str, Tensor]
+    learned_with: dict[str, Any] | None
+    """The options of the training, where it was ours."""
+    encoder: str | None
+    """The identity of its text encoder, likewise."""
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Reads a file.
+
+        Raises:
+            InputError: There is none, or no weights are in it.
+        """
+        content = read_checkpoint(path)
+        weights = weights_in(content, path)
+        config, encoder = (content.get(name) for name in ("config", "encoder"))
+        return cls(
+            *(path, weights),
+            config if isinstance(config, dict) else None,
+            encoder if isinstance(encoder, str) else None,
         )
-    return network.to(device).eval()
 
+    def options(self, given: Path | None = None) -> Config:
+        """How the network is built: by a config file that is ``given``, else as it was trained,
+        which the file itself says, or the ``config.yaml`` beside it.
 
-def _check_learned_with(config: Config, learned: Any, path: Path) -> None:
-    """Refuses options that the weights fit, but were not learned with."""
-    if not isinstance(learned, dict):
-        return
-    now = to_mapping(config)
-    for section, names in (("network", now["network"]), ("data", LEARNED_DATA)):
-        was, is_now = learned.get(section, {}), now[section]
-        for name in names:
-            if name in was and was[name] != is_now[name]:
-                raise InputError(
-                    f"--{section}.{name}: {path} was learned with {was[name]!r}, got "
-                    f"{is_now[name]!r}; give --config the config.yaml of the run that made it"
-                )
+        Raises:
+            InputError: None of them is there, or it is wrong.
+        """
+        if given is None and self.learned_with is not None:
+            return from_mapping(Config, self.learned_with, str(self.path))
+        path = given or self.path.with_name(RESOLVED)
+        if not path.is_file():
+            raise InputError(
+                f"--config: {path}: no such file, so nothing says how the network of {self.path} "
+                "is built; name the config that it was trained with"
+            )
+        return load_yaml(path, Config)
+
+    def network(self, config: Config, encoder: TextEncoder, device: torch.device) -> DetailBase:
+        """The network with these weights.
+
+        Raises:
+            InputError: They do not fit, or were learned with other text or other options.
+        """
+        network = build(config.network, encoder.dim)
+        put_weights(network, self.weights, self.path)
+        self._check_learned_with(config)
+        if self.encoder is not None and not is_same_text(self.encoder, encoder.identity):
+            raise InputError(
+                f"{self.path}: was learned with the text of {self.encoder}, --text.encoder gives "
+                f"that of {encoder.identity}; use the config of the run that made it"
+            )
+        return network.to(device).eval()
+
+    def _check_learned_with(self, config: Config) -> None:
+        """Refuses options that the weights fit, but were not learned with."""
+        learned, now = self.learned_with or {}, to_mapping(config)
+        for section, names in (("network", now["network"]), ("data", LEARNED_DATA)):
+            was, is_now = learned.get(section, {}), now[section]
+            for name in names:
+                if name in was and was[name] != is_now[name]:
+                    raise InputError(
+                        f"--{section}.{name}: {self.path} was learned with {was[name]!r}, got "
+                        f"{is_now[name]!r}; give --config the config.yaml of the run that made it"
+                    )
 
 
 def running_mean(network: nn.Module, keep: float) -> AveragedModel:
@@ -115,9 +158,9 @@ class Training:
         network.to(device)
         named = list(network.named_parameters())
         groups = [
-            {"params": [p for name, p in named if name.startswith("decoder.")]},
+            {"params": [p for name, p in named if not name.startswith(BACKBONE)]},
             {
-                "params": [p for name, p in named if not name.startswith("decoder.")],
+                "params": [p for name, p in named if name.startswith(BACKBONE)],
                 "lr": options.lr * options.backbone_lr_scale,
             },
         ]

@@ -171,3 +171,8 @@ class Config:
     text: TextConfig = field(default_factory=TextConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+LEARNED_DATA = ("voxels_per_metre", "superpoints")
+LEARNED = ("network.", "text.encoder", *(f"data.{name}" for name in LEARNED_DATA))
+"""Options that a checkpoint's weights depend on."""

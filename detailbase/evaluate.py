@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import random
-import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,8 @@ from typing import Any
 import torch
 
 from detailbase.answering import THRESHOLD, answer
-from detailbase.checkpoint import load_network
-from detailbase.command import (
-    RESOLVED,
-    find_checkpoint,
-    read_options,
-    results_folder,
-)
+from detailbase.checkpoint import RESOLVED, Checkpoint
+from detailbase.command import find_checkpoint, read_options, results_folder
 from detailbase.config import Config, DataConfig
 from detailbase.data.clouds import NONE, load_cloud
 from detailbase.data.dataset import Batches, find_clouds
@@ -30,7 +25,7 @@ from detailbase.data.sources import prepared_folder, read_split
 from detailbase.metrics import Row, by_kind, by_scene, iou, ious_by_name, oracle_iou, summarize
 from detailbase.model.network import DetailBase
 from detailbase.report import table
-from detailbase.sentences import Sentences
+from detailbase.sentences import Sentences, word_encoder
 from native import backend
 from runs.config import to_mapping
 from runs.device import choose_device
@@ -41,6 +36,9 @@ from runs.results import peak_memory_mib, provenance, save_results
 log = logging.getLogger(__name__)
 
 USUAL = ("detailrefer", "test")
+OTHER = -1
+UNNAMED = (NONE, 0, 1, 19)
+"""What ScanRefer has no class for: what has none, walls, floors and other furniture."""
 DESCRIPTION = "Scores a trained detailbase (--checkpoint) and writes results.json and ious.json."
 
 
@@ -61,36 +59,37 @@ def evaluate(config: Config) -> dict[str, Any]:
     """
     start = time.perf_counter()
     torch.set_float32_matmul_precision(config.precision)
-    device, checkpoint = choose_device(config.device), find_checkpoint(config)
+    device, checkpoint = choose_device(config.device), Checkpoint.read(find_checkpoint(config))
     dataset, split = config.data.dataset, config.data.split
     scans = prepared_folder(config.data)
     asked = with_kinds(read_split(config.data, dataset, split), dataset, scans)
     if config.shuffled_words:
         asked = [shuffled(reference, config.seed) for reference in asked]
-    sentences = Sentences.encode(config.text, asked, device)
-    network = load_network(config, sentences.encoder, checkpoint, device)
+    encoder = word_encoder(config.text, device)
+    network = checkpoint.network(config, encoder, device)
+    sentences = Sentences.encode(encoder, asked, device)
     rows = []
     with Progress("phrases", sum(len(one.phrases) for one in asked)) as progress:
         for row in score(network, asked, scans, sentences, config.data, device):
             rows.append(row)
             progress.advance()
 
-    is_in_run = (checkpoint.parent / RESOLVED).is_file() and not config.work_dir
-    out = checkpoint.parent if is_in_run else results_folder(config)
+    folder = checkpoint.path.parent
+    is_in_run = (folder / RESOLVED).is_file() and not config.work_dir
+    out = folder if is_in_run else results_folder(config)
     suffix = suffix_of(config)
     results = {
         "metrics": summarize(rows),
         "kinds": by_kind(rows),
         "scenes": by_scene(rows),
-        "scene_types": by_scene_type(rows, Path(config.data.root)),
         "dataset": dataset,
         "split": split,
         "shuffled_words": config.shuffled_words,
         "threshold": THRESHOLD,
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(checkpoint.path),
+        "seed": (checkpoint.learned_with or {}).get("seed"),
+        "learned_with": checkpoint.learned_with,
         "encoder": {"name": sentences.encoder.name, "identity": sentences.encoder.identity},
-        "backbone_lr_scale": config.train.backbone_lr_scale,
-        "seed": config.seed,
         **provenance(backend("detailbase", device)),
         "device": str(device),
         "seconds": round(time.perf_counter() - start, 1),
@@ -137,7 +136,8 @@ def score(
             scene = batch.scene_of_sentence[sentence]
             begin, end = batch.point_starts[scene : scene + 2]
             low, high = batch.superpoint_starts[scene : scene + 2]
-            if batch.phrases[index].object_ids and not target.any():
+            is_absent = bool(batch.phrases[index].object_ids) and not target.any()
+            if is_absent:
                 absent += 1
                 if (batch.instances[begin:end] == NONE).all():
                     raise InputError(
@@ -149,8 +149,10 @@ def score(
                 *(reference.scene_id, reference.object_id, reference.ann_id),
                 key=batch.phrases[index].key,
                 sentence=first + sentence,
-                iou=iou(probability >= THRESHOLD, target),
-                oracle=oracle_iou(batch.superpoints[begin:end] - low, high - low, target),
+                iou=0.0 if is_absent else iou(probability >= THRESHOLD, target),
+                oracle=0.0
+                if is_absent
+                else oracle_iou(batch.superpoints[begin:end] - low, high - low, target),
                 num_words=len(reference.words),
                 num_phrases=len(reference.phrases),
                 kind=reference.kind,
@@ -158,8 +160,8 @@ def score(
         first += len(batch.references)
     if absent:
         log.warning(
-            "%d phrases name objects that have no points in their scans: there an empty mask "
-            "counts as right",
+            "%d phrases name objects that have no points in their scans: they count as missed, "
+            "as in the published evaluation",
             absent,
         )
 
@@ -167,29 +169,36 @@ def score(
 def with_kinds(references: Sequence[Reference], dataset: str, scans: Path) -> list[Reference]:
     """Says of each description what it is scored among.
 
-    ScanRefer's are unique, where the scan has one object of the class, or multiple; those of
+    ScanRefer's (Chen et al. 2020) are unique where no other described object of the scan is of the
+    class, or multiple; all that is of none of its 17 named classes is of one other. Those of
     Multi3DRefer have their ``eval_type``.
     """
     if dataset != "scanrefer":
         return list(references)
     clouds = find_clouds(scans, {reference.scene_id for reference in references})
     classes = {scene_id: classes_of_objects(path) for scene_id, path in clouds.items()}
-    found = []
-    for reference in references:
-        own = classes[reference.scene_id]
-        alike = list(own.values()).count(own.get(int(reference.object_id)))
-        found.append(dataclasses.replace(reference, kind="multiple" if alike > 1 else "unique"))
-    return found
+    class_of = {
+        (one.scene_id, one.object_id): classes[one.scene_id].get(int(one.object_id), OTHER)
+        for one in references
+    }
+    alike = Counter((scene_id, known) for (scene_id, _), known in class_of.items())
+
+    def kind(one: Reference) -> str:
+        known = class_of[one.scene_id, one.object_id]
+        return "multiple" if alike[one.scene_id, known] > 1 else "unique"
+
+    return [dataclasses.replace(one, kind=kind(one)) for one in references]
 
 
 def classes_of_objects(path: Path) -> dict[int, int]:
-    """Each object's class in a prepared scan, that of most of its points."""
+    """Each object's class in a prepared scan, that of most of its points, or ``OTHER``."""
     cloud = load_cloud(path)
-    return {
+    classes = {
         int(index): int(cloud.semantic[cloud.instances == index].mode().values)
         for index in cloud.instances.unique()
         if index >= 0
     }
+    return {index: OTHER if known in UNNAMED else known for index, known in classes.items()}
 
 
 def shuffled(reference: Reference, seed: int) -> Reference:
@@ -198,25 +207,3 @@ def shuffled(reference: Reference, seed: int) -> Reference:
     name = f"{seed} {reference.scene_id} {reference.object_id} {reference.ann_id}"
     random.Random(name).shuffle(words)
     return dataclasses.replace(reference, words=tuple(words))
-
-
-def by_scene_type(rows: Sequence[Row], root: Path) -> dict[str, dict[str, float]]:
-    """The scores in rooms of each kind, where the scans' own files say which they are."""
-    types: dict[str, list[Row]] = {}
-    known: dict[str, str] = {}
-    for row in rows:
-        if row.scene_id not in known:
-            known[row.scene_id] = scene_type(root, row.scene_id)
-        types.setdefault(known[row.scene_id], []).append(row)
-    return {name: summarize(some) for name, some in sorted(types.items()) if name}
-
-
-def scene_type(root: Path, scene_id: str) -> str:
-    """What a scan's text file calls its ``sceneType``; empty if there is none."""
-    for base in (root, root / "scannetv2"):
-        path = base / "scans" / scene_id / f"{scene_id}.txt"
-        if path.is_file():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            if found := re.search(r"^sceneType = (.*\S)", text, re.MULTILINE):
-                return found[1]
-    return ""

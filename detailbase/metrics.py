@@ -68,13 +68,19 @@ def summarize(rows: Sequence[Row]) -> dict[str, float]:
         sentences[row.sentence].append(row.iou)
     return {
         "mIoU": _mean(row.iou for row in rows),
-        "acc@0.25": _mean(row.iou >= 0.25 for row in rows),
-        "acc@0.5": _mean(row.iou >= 0.5 for row in rows),
+        "acc@0.25": _mean(row.iou > 0.25 for row in rows),
+        "acc@0.5": _mean(row.iou > 0.5 for row in rows),
         "smIoU": _mean(_mean(ious) for ious in sentences.values()),
         "oracle": _mean(row.oracle for row in rows),
         "phrases": len(rows),
         "sentences": len(sentences),
     }
+
+
+def logged(scores: dict[str, float]) -> dict[str, float]:
+    """The scores by the names that users of this family know from their logs."""
+    names = {"mIOU": "mIoU", "Acc_50": "acc@0.5", "Acc_25": "acc@0.25", "smIOU": "smIoU"}
+    return {shown: scores[name] for shown, name in names.items()}
 
 
 def by_kind(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
@@ -100,7 +106,8 @@ def by_scene(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def ious_by_name(rows: Sequence[Row]) -> dict[str, float]:
-    """Each phrase's IoU under ``<scene>_<ann>_<key>``, the name that users of this family know.
+    """Each phrase's IoU under ``<scene>_<ann>_<key>``, the name that users of this family know;
+    both numbers have three digits.
 
     Where several objects of a scan share an annotation's number, their phrases would overwrite each
     other: theirs is ``<scene>_<object>_<ann>_<key>``.
@@ -110,7 +117,7 @@ def ious_by_name(rows: Sequence[Row]) -> dict[str, float]:
     for row in rows:
         is_shared = count[row.scene_id, row.ann_id, row.key] > 1
         middle = (row.object_id,) if is_shared and row.object_id else ()
-        named["_".join((row.scene_id, *middle, row.ann_id, row.key))] = row.iou
+        named["_".join((row.scene_id, *middle, row.ann_id.zfill(3), row.key.zfill(3)))] = row.iou
     return named
 
 

@@ -20,8 +20,6 @@ NOT_OURS = "published, on real ScanNet; not comparable with other data"
 def table(results: dict[str, Any]) -> str:
     """The scores for people, those of the papers behind."""
     rows = [("all", results["metrics"]), *results["kinds"].items()]
-    if results["scene_types"]:
-        rows += [(f"in {name}", scores) for name, scores in results["scene_types"].items()]
     published = PUBLISHED.get((results["dataset"], results["split"]), ())
     title = f"{results['dataset']} {results['split']}"
     if results["shuffled_words"]:

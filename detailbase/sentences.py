@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,15 @@ AT_ONCE = 256
 """Sentences that are encoded between two moves of the bar."""
 
 
+def word_encoder(options: TextConfig, device: torch.device) -> TextEncoder:
+    """The language model whose words the network reads, between its begin and end tokens.
+
+    Raises:
+        InputError: There is no such encoder.
+    """
+    return make_encoder(options.encoder, options.cache, device, is_framed=True)
+
+
 @dataclass(frozen=True)
 class Sentences:
     """Every description encoded once; the features lie in the encoder's cache on the disk.
@@ -34,24 +44,22 @@ class Sentences:
 
     @classmethod
     def encode(
-        cls, options: TextConfig, references: Iterable[Reference], device: torch.device
+        cls, encoder: TextEncoder, references: Iterable[Reference], device: torch.device
     ) -> Sentences:
         """Encodes every distinct sentence; every word is its first sub-token.
 
         What the encoder cannot take of a long sentence is left out, with a warning.
-
-        Raises:
-            InputError: There is no such encoder.
         """
-        encoder = make_encoder(options.encoder, options.cache, device, is_framed=True)
         distinct = list(dict.fromkeys(reference.words for reference in references))
         lengths: dict[Words, int] = {}
-        with Progress("sentences", len(distinct)) as progress:
+        is_long = len(distinct) > AT_ONCE
+        with Progress("sentences", len(distinct)) if is_long else nullcontext() as progress:
             for start in range(0, len(distinct), AT_ONCE):
                 some = distinct[start : start + AT_ONCE]
                 read = encoder(some).mask.sum(dim=1) - 2  # without begin and end
                 lengths.update(zip(some, read.tolist(), strict=True))
-                progress.advance(len(some))
+                if progress:
+                    progress.advance(len(some))
         return cls(encoder, lengths, device)
 
     def of(self, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,8 @@ from detailbase.data.references import Reference
 from detailbase.data.sources import prepared_folder, read_split
 from detailbase.evaluate import score
 from detailbase.losses import Losses, class_loss, loss, object_loss
-from detailbase.metrics import summarize
-from detailbase.sentences import Sentences
+from detailbase.metrics import by_kind, logged, summarize
+from detailbase.sentences import Sentences, word_encoder
 from runs.device import choose_device, fix_order_of_sums
 from runs.errors import InputError
 from runs.progress import Progress
@@ -56,7 +56,8 @@ def train(config: Config) -> Path:
     asked = read_split(config.data, config.data.dataset, "val")
     scans = prepared_folder(config.data)
     Batches([*taught, *asked], scans, config.data)  # says which scans are not there
-    sentences = Sentences.encode(config.text, [*taught, *asked], device)
+    encoder = word_encoder(config.text, device)
+    sentences = Sentences.encode(encoder, [*taught, *asked], device)
     taught = sentences.answerable(taught)
     training = Training.start(config, sentences.encoder.dim, device)
     if config.resume:
@@ -72,10 +73,12 @@ def train(config: Config) -> Path:
                 run_epoch(config, training, taught, sentences, out, progress)
             with timed(training, "validation"):
                 rows = list(score(training.answering, asked, scans, sentences, config.data, device))
-            metrics = summarize(rows)
-            training.mIoU = metrics["mIoU"]
-            progress.report(progress.done, mIoU=training.mIoU, smIoU=metrics["smIoU"])
-            log.info("epoch %d: mIoU %.4f on val", training.epoch, training.mIoU)
+            scores = {"all": summarize(rows), **by_kind(rows)}
+            training.mIoU = scores["all"]["mIoU"]
+            for kind, known in scores.items():
+                line = "  ".join(f"{name} {value:.4f}" for name, value in logged(known).items())
+                log.info("epoch %d, val, %s: %s", training.epoch, kind, line)
+            progress.report(progress.done, "val", **logged(scores["all"]))
             if training.mIoU > training.best:
                 training.best = training.mIoU
                 save_best(out / BEST, training, config, sentences.encoder)

@@ -40,9 +40,15 @@ def load_weights(model: nn.Module, path: Path | str, strict: bool = True) -> Non
     Raises:
         InputError: The file cannot be read, or its keys do not fit.
     """
-    state = read_weights(path)
-    state = {name: value for name, value in state.items() if not name.startswith(NOT_OURS)}
-    _load(model, state, Path(path), model.state_dict(), strict)
+    put_weights(model, read_weights(path), Path(path), strict)
+
+
+def put_weights(
+    model: nn.Module, weights: dict[str, Tensor], path: Path, strict: bool = True
+) -> None:
+    """As :func:`load_weights`, of weights that have been read from ``path``."""
+    state = {name: value for name, value in weights.items() if not name.startswith(NOT_OURS)}
+    _load(model, state, path, model.state_dict(), strict)
 
 
 def load_backbone(model: nn.Module, path: Path | str) -> None:
@@ -71,12 +77,29 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
     Raises:
         InputError: There is no such file, or no weights are in it, or a weight is not finite.
     """
+    return weights_in(read_checkpoint(path), Path(path))
+
+
+def read_checkpoint(path: Path | str) -> Any:
+    """What a checkpoint holds, weights and others; runs no code of the file.
+
+    Raises:
+        InputError: There is no such file, or it cannot be read.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint; name a .pth file with the network's weights")
     advice = "it may be cut, or hold more than tensors and plain values: get it again, or save its "
-    state = read_tensors(path, advice + "state dict alone", kind=" as a checkpoint")
-    state = _unwrap(state, path)
+    return read_tensors(path, advice + "state dict alone", kind=" as a checkpoint")
+
+
+def weights_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` has read from ``path``.
+
+    Raises:
+        InputError: There are none, or one is not finite.
+    """
+    state = _unwrap(content, path)
     weights = {}
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -146,12 +169,19 @@ def _load(
     fitting = {name: state[name] for name in common - set(other_shape)}
     if problems and (strict or not fitting):
         raise InputError(
-            f"{path}: does not fit the network: {'; '.join(problems)}; use the config of the run "
-            "that made it"
+            f"{path}: does not fit the network: {'; '.join(problems)}; {_advice(state)}"
         )
     if problems:
         log.warning("%s: loaded %d weights; %s", path, len(fitting), "; ".join(problems))
     model.load_state_dict(fitting, strict=False)
+
+
+def _advice(state: dict[str, Tensor]) -> str:
+    """Which config makes a network that fits."""
+    published = "decoder.lang_proj.weight"
+    if published in state and state[published].shape == (256, 768):
+        return "it has the published sizes: give --config configs/detailbase/published.yaml"
+    return "use the config of the run that made it"
 
 
 def _list(kind: str, names: list[str]) -> list[str]:

@@ -59,11 +59,14 @@ class Progress:
         """Moves the bar."""
         self._bar.update(steps)
 
-    def report(self, step: int, **numbers: float) -> None:
-        """Shows the latest ``numbers``, and keeps them under their names at ``step``."""
+    def report(self, step: int, group: str = "", **numbers: float) -> None:
+        """Shows the latest ``numbers``, and keeps them at ``step`` under ``<group>/<name>``.
+
+        The group is the bar's label, unless another is given.
+        """
         shown = {name: f"{value:.4g}" for name, value in numbers.items()}
         shown["memory"] = f"{self._process.memory_info().rss / 2**30:.1f} GiB"
         self._bar.set_postfix(shown, refresh=False)
         if self._writer is not None:
             for name, value in numbers.items():
-                self._writer.add_scalar(f"{self._bar.desc}/{name}", value, step)
+                self._writer.add_scalar(f"{group or self._bar.desc}/{name}", value, step)

@@ -56,8 +56,8 @@ def test_means_over_phrases_and_over_sentences():
     assert summarize(rows) == pytest.approx(
         {
             "mIoU": 1.85 / 4,
-            "acc@0.25": 3 / 4,
-            "acc@0.5": 2 / 4,
+            "acc@0.25": 2 / 4,  # more than a quarter
+            "acc@0.5": 1 / 4,
             "smIoU": (0.2 + 0.55) / 2,
             "oracle": 3.6 / 4,
             "phrases": 4,
@@ -100,8 +100,8 @@ def test_names_that_users_know_and_none_twice():
         row(2, 0.4, object_id="4", key="-1"),
     ]
     assert ious_by_name(rows) == {
-        "scene0000_00_7_2": 0.1,
-        "scene0000_00_3_0_2": 0.2,
-        "scene0000_00_4_0_2": 0.3,
-        "scene0000_00_0_-1": 0.4,
+        "scene0000_00_007_002": 0.1,
+        "scene0000_00_3_000_002": 0.2,
+        "scene0000_00_4_000_002": 0.3,
+        "scene0000_00_000_-01": 0.4,
     }

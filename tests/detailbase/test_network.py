@@ -12,6 +12,7 @@ from detailbase.model.decoder import Decoder
 from detailbase.model.facts import facts, moments, places
 from detailbase.model.network import DetailBase
 from detailbase.model.objects import Objects, waves
+from detailbase.model.unet import SparseUNet
 from text_encoder import HashTextEncoder
 
 SENTENCES = [["a", "chair"], ["the", "table", "beside", "a", "lamp"], ["one", "lamp"]]
@@ -285,3 +286,8 @@ def test_attention_is_pytorchs():
     want, _ = layer.attn(queries, same, same, attn_mask=~mask.repeat_interleave(4, dim=0))
     # float32; measured 1.2e-7 of values up to 0.5.
     assert_close(layer(queries, keys, mask), want, rtol=0, atol=5e-7)
+
+
+def test_norms_are_the_published_ones():
+    norms = [m for m in SparseUNet().modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-4, 0.1)}

@@ -9,9 +9,10 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from detailbase import predict
+from detailbase import Referrer, predict
 from detailbase.checkpoint import build
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
+from detailbase.referrer import given_phrases
 from detailbase.sentences import Sentences
 from runs.config import save_yaml, to_mapping
 from runs.errors import InputError
@@ -66,6 +67,27 @@ def test_writes_clouds_masks_and_a_picture(checkpoint, scan, tmp_path):
     assert cv2.imread(str(out / "picture.png")).shape[2] == 3
 
 
+def test_a_checkpoint_says_itself_how_its_network_is_built(checkpoint, scan):
+    checkpoint.with_name("config.yaml").unlink()
+    referrer = Referrer.load(checkpoint)
+    read = referrer.read(scan)
+    chair, window = referrer.mark(read, "the chair next to the window")
+    assert (chair.phrase, chair.word, window.phrase) == ("chair", 1, "window")
+    assert chair.mask.shape == window.mask.shape == (400,)
+    assert 0 <= chair.score <= 1 or not chair.mask.any()
+    (given,) = referrer.mark(read, "the chair next to the window", ["window"])
+    assert np.array_equal(given.mask, window.mask)
+
+
+def test_a_published_checkpoint_needs_a_config(checkpoint):
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save(state["model"], checkpoint)
+    assert Referrer.load(checkpoint).config == SMALL  # of the file beside it
+    checkpoint.with_name("config.yaml").unlink()
+    with pytest.raises(InputError, match=r"config\.yaml: no such file, so nothing says how"):
+        Referrer.load(checkpoint)
+
+
 def test_thinned_scans_name_the_files_own_points(checkpoint, scan, tmp_path, caplog):
     out = tmp_path / "out"
     options = ["--max_points", "150", "--checkpoint", str(checkpoint)]
@@ -102,17 +124,17 @@ def test_what_the_language_model_does_not_read_is_said(
 
 def test_given_phrases_are_found_in_the_sentence():
     words = ["the", "big", "brown", "chair", "and", "the", "chair"]
-    assert predict.given_phrases(words, ["brown chair"]) == [(3, "brown chair")]
+    assert given_phrases(words, ["brown chair"]) == [(3, "brown chair")]
     with pytest.raises(InputError, match=r"--phrases: 'red chair' is not in the sentence"):
-        predict.given_phrases(words, ["red chair"])
-    assert predict.given_phrases(words, ["chair", "chair"]) == [(3, "chair"), (6, "chair")]
+        given_phrases(words, ["red chair"])
+    assert given_phrases(words, ["chair", "chair"]) == [(3, "chair"), (6, "chair")]
     with pytest.raises(InputError, match=r"--phrases: 'chair' is only 2 times in the sentence"):
-        predict.given_phrases(words, ["chair"] * 3)
+        given_phrases(words, ["chair"] * 3)
 
 
 def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr("detailbase.answering.THRESHOLD", 2.0)
+    monkeypatch.setattr("detailbase.referrer.THRESHOLD", 2.0)
     argv = [str(scan), "a chair", "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     predict.main(argv)
     (entry,) = json.loads((tmp_path / "out" / "masks.json").read_text())["phrases"]

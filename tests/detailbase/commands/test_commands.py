@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from detailbase.config import Config
-from detailbase.data.clouds import NONE, SUFFIX, load_cloud, save_cloud
-from detailbase.evaluate import evaluate, suffix_of
+from detailbase.data.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
+from detailbase.data.references import Reference
+from detailbase.evaluate import evaluate, suffix_of, with_kinds
 from detailbase.evaluate import main as eval_main
 from detailbase.train import main as train_main
 from native import backend
@@ -42,7 +43,7 @@ def test_a_run_leaves_what_one_needs(trained):
     timings = json.loads((trained / "timings.json").read_text())
     assert timings["epochs"] == 30
     assert timings["seconds"]["training"] > 0
-    assert "epoch 30: mIoU" in (trained / "train.log").read_text()
+    assert "epoch 30, val, all: mIOU" in (trained / "train.log").read_text()
 
 
 def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
@@ -58,6 +59,7 @@ def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
     assert results["encoder"]["name"] == "hash"
     assert results["backend"] == backend("detailbase", "cpu")
     assert results["config"]["network"]["width"] == 32
+    assert results["learned_with"]["train"]["epochs"] == 30
     for key in ("seed", "versions", "git_commit", "backend", "seconds", "peak_memory_mib"):
         assert results[key] is not None, key
     assert "published, on real ScanNet; not comparable with other data" in printed
@@ -65,7 +67,7 @@ def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
     ious = json.loads((run_folder / "ious.json").read_text())
     assert sum(ious.values()) / 8 == pytest.approx(results["metrics"]["mIoU"])
     # Every object's annotation is number 0, so the objects tell them apart.
-    assert "scene0005_00_1_0_1" in ious
+    assert "scene0005_00_1_000_001" in ious
 
 
 def test_objects_without_points_are_told_and_scans_without_objects_refused(
@@ -82,6 +84,8 @@ def test_objects_without_points_are_told_and_scans_without_objects_refused(
     save_cloud(cloud, path)
     evaluate(config)
     assert "2 phrases name objects that have no points" in caplog.text
+    ious = json.loads((run_folder / "ious.json").read_text())
+    assert sum(value == 0 for value in ious.values()) >= 2
     cloud.instances.fill_(NONE)
     save_cloud(cloud, path)
     with pytest.raises(InputError, match="scene0005_00 was prepared without objects"):
@@ -144,3 +148,25 @@ def test_a_checkpoint_is_scored_by_the_network_and_text_of_its_run(
     before = capsys.readouterr().out
     eval_main(argv)  # the run knows where its data are
     assert capsys.readouterr().out == before
+
+
+def test_scanrefer_tells_objects_that_are_alone_from_others(tmp_path):
+    """Among those that are described, and all that has no class of ScanRefer's is of one class."""
+    classes = {1: 4, 2: 4, 3: 4, 4: 19, 5: 0, 6: 7, 7: 7, 8: NONE}
+    instances = torch.tensor([*classes]).repeat_interleave(5)
+    count = len(instances)
+    semantic = torch.tensor([*classes.values()]).repeat_interleave(5)
+    nothing = torch.zeros(count, 3)
+    cloud = Cloud(torch.rand(count, 3), nothing, torch.arange(count), semantic, instances)
+    folder = tmp_path / "val"
+    folder.mkdir()
+    save_cloud(cloud, folder / f"scene0000_00{SUFFIX}")
+    described = (1, 2, 4, 5, 6, 6, 9)
+    asked = [
+        Reference("scene0000_00", str(number), ("a", "thing"), (), object_id=str(index))
+        for number, index in enumerate(described)
+    ]
+    kinds = [one.kind for one in with_kinds(asked, "scanrefer", tmp_path)]
+    # 6 is described twice, and 7, of its class, never; 9, of which nothing is known, is another.
+    expected = ["multiple"] * 4 + ["unique", "unique", "multiple"]
+    assert kinds == expected

@@ -102,6 +102,8 @@ def test_another_network(says, run_folder):
     assert "--network.layers: " in says("eval", *options)
     options[2:] = ["--data.voxels_per_metre=50"]
     assert "was learned with 17.0, got 50.0; leave it out" in says("eval", *options)
+    options[2:] = ["--network.no-use-facts"]
+    assert "use_facts: " in says("eval", *options)
     (run_folder / "config.yaml").rename(run_folder / "other.yaml")
     options = ["--config", run_folder / "other.yaml", "--checkpoint", run_folder / "best.pth"]
     assert "best.pth" in says("eval", *options, "--network.layers", "3")

@@ -15,8 +15,9 @@ from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig, Tra
 from detailbase.data.dataset import Batches
 from detailbase.data.sources import prepared_folder, read_split
 from detailbase.losses import loss
-from detailbase.sentences import Sentences
-from detailbase.train import learn_from, step
+from detailbase.metrics import Row
+from detailbase.sentences import Sentences, word_encoder
+from detailbase.train import learn_from, step, train
 from runs.config import load_yaml
 from runs.errors import InputError
 
@@ -34,7 +35,7 @@ def lesson(rooms):
     """A batch, and its text."""
     options = DataConfig(root=str(rooms), workers=0)
     references = read_split(options, "detailrefer", "train")
-    sentences = Sentences.encode(TextConfig("hash"), references, CPU)
+    sentences = Sentences.encode(word_encoder(TextConfig("hash"), CPU), references, CPU)
     return Batches(references, prepared_folder(options), options, seed=0, epoch=0)[0], sentences
 
 
@@ -42,6 +43,7 @@ def test_the_published_rates():
     config = load_yaml(CONFIGS / "published.yaml", Config)
     assert (config.train.lr, config.train.weight_decay, config.seed) == (1e-4, 5e-4, 1999)
     assert (config.data.scenes_per_batch, config.data.max_sentences) == (2, 8)
+    assert not config.train.amp  # the published trainer has no mixed precision
     options = dataclasses.replace(config.train, backbone="")
     training = Training.start(Config(network=NETWORK, train=options), 64, CPU)
     rates = []
@@ -76,12 +78,49 @@ def test_the_mean_of_the_weights_is_what_answers(lesson):
 
 
 def test_the_backbone_may_learn_more_slowly():
-    decoder, backbone = start(lr=1e-3, backbone_lr_scale=0.01).optimizer.param_groups
-    assert (decoder["lr"], backbone["lr"]) == (1e-3, pytest.approx(1e-5))
-    training = start()
-    counts = [len(group["params"]) for group in training.optimizer.param_groups]
-    assert sum(counts) == len(training.parameters())
-    assert min(counts) > 0
+    training = start(lr=1e-3, backbone_lr_scale=0.01)
+    others, backbone = training.optimizer.param_groups
+    assert (others["lr"], backbone["lr"]) == (1e-3, pytest.approx(1e-5))
+    slow = {id(parameter) for parameter in backbone["params"]}
+    fast = {id(parameter) for parameter in others["params"]}
+    for name, parameter in training.network.named_parameters():
+        part = name.partition(".")[0]
+        assert id(parameter) in (slow if part in ("input_conv", "unet", "output_layer") else fast)
+    assert len(slow) + len(fast) == len(training.parameters())
+
+
+def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monkeypatch):
+    trainings, asked = [], []
+    begin = Training.start
+
+    def start_seen(*arguments):
+        trainings.append(begin(*arguments))
+        return trainings[-1]
+
+    def score_seen(network, *_):
+        asked.append(network)
+        value = (0.3, 0.5, 0.4)[len(asked) - 1]
+        kept.append([tensor.clone() for tensor in network.state_dict().values()])
+        yield Row("scene", "0", "0", "1", 0, value, 1.0, 5, 1)
+
+    kept = []
+    monkeypatch.setattr(Training, "start", start_seen)
+    monkeypatch.setattr("detailbase.train.score", score_seen)
+    text, data = TextConfig("hash", ""), DataConfig(root=str(rooms), workers=0)
+    options = TrainConfig(epochs=3, lr=1e-2, average=0.9, lr_drops=(0.34, 0.67), weight_decay=0.125)
+    config = Config(work_dir=str(tmp_path / "run"), data=data, text=text, network=NETWORK,
+                    train=options)  # fmt: skip
+    train(config)
+    (training,) = trainings
+    assert all(network is training.average.module for network in asked)
+    assert all(group["lr"] == 1e-2 / 4 for group in training.optimizer.param_groups)
+    assert all(group["weight_decay"] == 0.125 for group in training.optimizer.param_groups)
+    best = torch.load(tmp_path / "run" / "best.pth", weights_only=True)
+    assert (best["epoch"], best["mIoU"]) == (2, 0.5)
+    for got, want in zip(best["model"].values(), kept[1], strict=True):
+        assert torch.equal(got, want)
+    said = (tmp_path / "run" / "train.log").read_text()
+    assert "epoch 2, val, all: mIOU 0.5000  Acc_50 0.0000  Acc_25 1.0000  smIOU 0.5000" in said
 
 
 def test_batches_that_share_a_step_add_their_gradients(lesson):
@@ -139,7 +178,7 @@ def test_a_loss_that_is_no_number_ends_the_training(lesson):
 def test_what_the_encoder_has_not_read_is_not_learned(rooms):
     references = read_split(DataConfig(root=str(rooms)), "detailrefer", "train")
     words = references[0].words
-    read = Sentences.encode(TextConfig("hash"), references, CPU)
+    read = Sentences.encode(word_encoder(TextConfig("hash"), CPU), references, CPU)
     assert read.answerable(references) == references
     short = dataclasses.replace(read, lengths={**read.lengths, words: 5})  # of six words
     first = short.answerable(references)[0]

@@ -135,9 +135,12 @@ def test_what_has_no_points_is_not_learnt_but_scored():
     asked = [[say((10,), (99,)), say((99,), ())], [say((11, 99))]]
     clouds = [make_cloud(0), make_cloud(1)]
     learnt = make_batch(clouds, asked, OPTIONS, np.random.default_rng(0))
-    assert [phrase.object_ids for phrase in learnt.phrases] == [(10,), (11, 99)]
-    assert learnt.sentence_of_phrase == learnt.scene_of_sentence == [0, 1]
-    assert learnt.left_out == 3
+    # That a phrase names nothing is learnt, too.
+    assert [phrase.object_ids for phrase in learnt.phrases] == [(10,), (), (11, 99)]
+    assert learnt.sentence_of_phrase == [0, 1, 2]
+    assert learnt.scene_of_sentence == [0, 0, 1]
+    assert learnt.left_out == 2
+    assert not learnt.targets[1].any()
     scored = make_batch(clouds, asked, OPTIONS)
     assert len(scored.phrases) == 5
     assert scored.left_out == 0

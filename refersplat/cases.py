@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refersplat.answering import Answers
 from refersplat.data import ReferredObject, View
 from refersplat.metrics import THRESHOLDS, iou, iou_curve
 from refersplat.model.answer import NO_GROUP
 from refersplat.ops import BlendMatrix
+from refersplat.trained_scene import TrainedScene
 from runs.progress import Progress
 
 
@@ -46,7 +46,7 @@ class Case:
 
 @torch.inference_mode()
 def answer_all(
-    answers: Answers,
+    trained: TrainedScene,
     views: Sequence[View],
     sentences_of: Callable[[ReferredObject], Sequence[str]],
     amodal: bool = False,
@@ -54,22 +54,22 @@ def answer_all(
     """Asks about every object of every view.
 
     Args:
-        answers: The trained scene.
+        trained: The trained scene.
         views: Where to look.
         sentences_of: What to ask about an object.
         amodal: Also compare the through view with the whole silhouette.
     """
     with Progress("views", len(views)) as progress:
         for view in views:
-            blend = answers.view(view.camera)
+            blend = trained.view(view.camera)
             for target in view.objects:
                 if sentences := sentences_of(target):
-                    yield from answer(answers, view, blend, target, sentences, amodal)
+                    yield from answer(trained, view, blend, target, sentences, amodal)
             progress.advance()
 
 
 def answer(
-    answers: Answers,
+    trained: TrainedScene,
     view: View,
     blend: BlendMatrix,
     target: ReferredObject,
@@ -77,12 +77,12 @@ def answer(
     amodal: bool,
 ) -> Iterator[Case]:
     """Asks about one object in one view."""
-    logits, groups = answers.respond(sentences)
+    logits, groups = trained.respond(sentences)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     through: Sequence[Tensor | None] = [None] * len(sentences)
     if silhouette is not None:
-        through = answers.through(logits, view.camera).cpu()
-    seen_by_sentence = answers.seen(logits, blend)
+        through = trained.through(logits, view.camera).cpu()
+    seen_by_sentence = trained.seen(logits, blend)
     for sentence, group, seen, whole in zip(
         sentences, groups.tolist(), seen_by_sentence.cpu(), through, strict=True
     ):
@@ -91,8 +91,8 @@ def answer(
             target=target,
             sentence=sentence,
             group=None if group == NO_GROUP else group,
-            iou=iou(seen >= answers.threshold, truth),
+            iou=iou(seen >= trained.threshold, truth),
             curve=iou_curve(seen, truth),
             is_empty=not truth.any(),
-            amodal_iou=None if whole is None else iou(whole >= answers.threshold, silhouette),
+            amodal_iou=None if whole is None else iou(whole >= trained.threshold, silhouette),
         )

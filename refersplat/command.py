@@ -191,7 +191,8 @@ def claim_folder(config: Config) -> None:
             if has_gaussians and (cloud := newest_cloud(out)):
                 message += f" and reuse the Gaussians: --start_checkpoint {cloud}"
             raise InputError(message)
-    save_yaml(dataclasses.replace(config, resume=False), path)
+    kept = dataclasses.replace(config, resume=False, model_path=_absolute(config.model_path))
+    save_yaml(kept, path)  # is found from any folder
 
 
 def newest_cloud(out: Path) -> Path | None:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from native import backend
-from refersplat.answering import Answers
 from refersplat.cases import Case, answer_all
 from refersplat.command import TIMINGS, read_options, trained_gaussians
 from refersplat.config import Config
@@ -22,6 +21,7 @@ from refersplat.gaussians import Gaussians
 from refersplat.metrics import summarize
 from refersplat.report import draw_report
 from refersplat.train_rgb import evaluate_rgb
+from refersplat.trained_scene import TrainedScene
 from runs.config import to_mapping
 from runs.device import choose_device
 from runs.errors import InputError
@@ -59,23 +59,23 @@ def evaluate(config: Config) -> dict[str, Any]:
         )
     if not any(view.objects for view in scene.test):
         return evaluate_colors(config, scene)
-    answers = Answers.load(config, [view.camera for view in scene.train])
+    trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     watch = Stopwatch(out / TIMINGS)
     with watch.stage("evaluate"):
-        cases = list(answer_all(answers, scene.test, lambda item: item.sentences, amodal=True))
+        cases = list(answer_all(trained, scene.test, lambda item: item.sentences, amodal=True))
         known = training_sentences(scene)
-        trained = list(answer_all(answers, scene.test, lambda o: known.get(o.category, ())))
-        photos = evaluate_rgb(answers.gaussians, scene.test)
+        taught = list(answer_all(trained, scene.test, lambda o: known.get(o.category, ())))
+        photos = evaluate_rgb(trained.gaussians, scene.test)
         results = {
-            "metrics": metrics(cases, trained) | photos,
+            "metrics": metrics(cases, taught) | photos,
             **break_down(cases),
-            "threshold": answers.threshold,
-            "threshold_chosen_by": answers.chosen_by,
-            "counts": counts(scene, cases, answers),
-            "encoder": {"name": answers.encoder.name, "identity": answers.encoder.identity},
-            **about(config, answers.gaussians),
+            "threshold": trained.threshold,
+            "threshold_chosen_by": trained.chosen_by,
+            "counts": counts(scene, cases, trained),
+            "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
+            **about(config, trained.gaussians),
         }
-        draw_report(out / REPORT, cases, answers)
+        draw_report(out / REPORT, cases, trained)
     results["stages"] = watch.stages
     results["peak_memory_mib"] = max(
         peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
@@ -124,7 +124,7 @@ def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
     return {category: list(sentences) for category, sentences in known.items()}
 
 
-def metrics(cases: Sequence[Case], trained: Sequence[Case]) -> dict[str, float | None]:
+def metrics(cases: Sequence[Case], taught: Sequence[Case]) -> dict[str, float | None]:
     """The numbers of the run; each is a mean over (view, object, sentence)."""
     amodal = [case.amodal_iou for case in cases if case.amodal_iou is not None]
     convention = {
@@ -135,7 +135,7 @@ def metrics(cases: Sequence[Case], trained: Sequence[Case]) -> dict[str, float |
         **summarize([case.iou for case in cases]),
         "mIoU_threshold_0.5": summarize([case.iou_at_half for case in cases])["mIoU"],
         "mIoU_best_threshold": best_threshold_iou(cases),
-        "mIoU_training_sentences": summarize([case.iou for case in trained])["mIoU"],
+        "mIoU_training_sentences": summarize([case.iou for case in taught])["mIoU"],
         "mIoU_amodal": summarize(amodal)["mIoU"] if amodal else None,
         **convention,
     }
@@ -192,7 +192,7 @@ def break_down(cases: Sequence[Case]) -> dict[str, Any]:
     return tables
 
 
-def counts(scene: Scene, cases: Sequence[Case], answers: Answers) -> dict[str, int]:
+def counts(scene: Scene, cases: Sequence[Case], trained: TrainedScene) -> dict[str, int]:
     """How much the scores rest on."""
     return {
         "training_views": len(scene.train),
@@ -201,7 +201,7 @@ def counts(scene: Scene, cases: Sequence[Case], answers: Answers) -> dict[str, i
         "sentences": len({case.sentence for case in cases}),
         "cases": len(cases),
         "cases_without_object": sum(case.is_empty for case in cases),
-        "gaussians": answers.gaussians.count,
+        "gaussians": trained.gaussians.count,
     }
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refersplat.answering import Answers
 from refersplat.cameras import Camera, look_at_point
 from refersplat.gaussians import Gaussians
 from refersplat.overlay import add_caption, draw_overlay, enlargement, to_pixels
 from refersplat.render import render
+from refersplat.trained_scene import TrainedScene
 from runs.errors import InputError
 from runs.progress import Progress
 
@@ -31,7 +31,7 @@ def film(
     cameras: Sequence[Camera],
     frames: int,
     background: Tensor,  # [3]
-    answers: Answers | None = None,
+    trained: TrainedScene | None = None,
     sentence: str = "",
 ) -> None:
     """Writes an MP4 of a flight around what the cameras look at, closed so that it can loop.
@@ -42,11 +42,11 @@ def film(
         cameras: The flight keeps to their distance and height.
         frames: How many pictures.
         background: Behind the Gaussians.
-        answers: Marks what the sentence means.
+        trained: Marks what the sentence means.
         sentence: Shown below.
     """
     background = background.to(gaussians.means)
-    logits = answers.respond([sentence]).logits if answers is not None else None
+    logits = trained.respond([sentence]).logits if trained is not None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     writer = None
@@ -55,10 +55,10 @@ def film(
             for camera in circle(cameras, frames, gaussians.means.cpu()):
                 image = render(gaussians, camera, background=background).color.clamp(0, 1)
                 if logits is not None:
-                    seen = answers.seen(logits, answers.view(camera))[0]
-                    whole = answers.through(logits, camera)[0]
+                    seen = trained.seen(logits, trained.view(camera))[0]
+                    whole = trained.through(logits, camera)[0]
                     marked = draw_overlay(
-                        image, seen >= answers.threshold, whole >= answers.threshold
+                        image, seen >= trained.threshold, whole >= trained.threshold
                     )
                     picture = np.asarray(add_caption(marked, sentence))
                 else:

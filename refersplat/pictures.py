@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refersplat.answering import Answers
 from refersplat.command import read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
 from refersplat.data.splits import ViewNames
 from refersplat.orbit import film
 from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
+from refersplat.trained_scene import TrainedScene
 from runs.device import choose_device
 from runs.errors import InputError
 from runs.files import write_whole
@@ -65,10 +65,10 @@ def draw(config: Config) -> None:
         draw_orbits(config, scene)
         return
     views = choose_views(scene, options.views, options.split)
-    answers = Answers.load(config, [view.camera for view in scene.train])
+    trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     name = "views" if options.views else options.split
     folder = out / FOLDER / (f"asked/{name}" if options.sentence else name)
-    number = draw_views(answers, views, folder, questions_of(options.sentence))
+    number = draw_views(trained, views, folder, questions_of(options.sentence))
     if not number:
         raise InputError(
             f"{scene.path}: none of the {len(views)} views has a sentence; "
@@ -88,10 +88,10 @@ def draw_orbits(config: Config, scene: Scene) -> None:
         film(path, gaussians, cameras, options.frames, background)
         log.info("%s", path)
         return
-    answers = Answers.load(config, cameras)
+    trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     for sentence in dict.fromkeys(options.sentence):
         path = out / FOLDER / "orbit" / f"{slug(sentence)}_{digest(sentence)}.mp4"
-        film(path, answers.gaussians, cameras, options.frames, background, answers, sentence)
+        film(path, trained.gaussians, cameras, options.frames, background, trained, sentence)
         log.info("%s", path)
 
 
@@ -136,7 +136,7 @@ def questions_of(sentences: Sequence[str]) -> Callable[[View], list[Question]]:
 
 @torch.inference_mode()
 def draw_views(
-    answers: Answers,
+    trained: TrainedScene,
     views: Sequence[View],
     folder: Path,
     questions: Callable[[View], list[Question]],
@@ -147,7 +147,7 @@ def draw_views(
         for view in views:
             asked = questions(view)
             if asked:
-                writing = _draw_view(answers, view, asked, folder / view.name, pool, found)
+                writing = _draw_view(trained, view, asked, folder / view.name, pool, found)
                 for future in writing:
                     future.result()  # raises what the writing raised
             number += len(asked)
@@ -159,7 +159,7 @@ def draw_views(
 
 
 def _draw_view(
-    answers: Answers,
+    trained: TrainedScene,
     view: View,
     asked: list[Question],
     folder: Path,
@@ -167,14 +167,14 @@ def _draw_view(
     found: dict[str, tuple[int, list[bool]]],
 ) -> list[Future[None]]:
     """Draws one view; notes in ``found`` each sentence's group, and whether it is seen there."""
-    image, blend = view.image(), answers.view(view.camera)
-    logits, groups = answers.respond([question.sentence for question in asked])
-    seen, through = answers.seen(logits, blend), answers.through(logits, view.camera)
+    image, blend = view.image(), trained.view(view.camera)
+    logits, groups = trained.respond([question.sentence for question in asked])
+    seen, through = trained.seen(logits, blend), trained.through(logits, view.camera)
     for question, group, heat in zip(asked, groups.tolist(), seen, strict=True):
         _, is_seen = found.setdefault(question.sentence, (group, []))
-        is_seen.append(bool((heat >= answers.threshold).any()))
+        is_seen.append(bool((heat >= trained.threshold).any()))
     return [
-        pool.submit(_write, folder, question, image, *heat, answers.threshold)
+        pool.submit(_write, folder, question, image, *heat, trained.threshold)
         for question, *heat in zip(asked, seen, through, strict=True)
     ]
 

@@ -19,7 +19,7 @@ from runs.errors import InputError
 from runs.files import first_line, load_state, save_state
 from text_encoder import TextFeatures
 
-FORMAT = 1
+FORMAT = 2
 STATE_FILE = "referring_state.pt"
 RESULT_FILE = "referring.pt"
 FEATURE_DIM = 16

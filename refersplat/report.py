@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from refersplat.answering import Answers
 from refersplat.cases import Case
 from refersplat.overlay import (
     FAINT,
@@ -22,6 +21,7 @@ from refersplat.overlay import (
     stack,
     to_pixels,
 )
+from refersplat.trained_scene import TrainedScene
 from runs.files import write_whole
 
 ROWS = 4
@@ -30,7 +30,7 @@ PANEL = 400
 """Width of one picture of a row."""
 
 
-def draw_report(path: Path, cases: Sequence[Case], answers: Answers) -> None:
+def draw_report(path: Path, cases: Sequence[Case], trained: TrainedScene) -> None:
     """Writes the page: in each row the photo, the truth and the answer."""
     ranked = sorted((case for case in cases if not case.is_empty), key=lambda case: case.iou)
     worst, best = _distinct(ranked), _distinct(ranked[::-1])
@@ -38,7 +38,7 @@ def draw_report(path: Path, cases: Sequence[Case], answers: Answers) -> None:
     for title, chosen in (("Best", best), ("Worst", worst)):
         if chosen:
             rows.append(_title(f"{title} cases"))
-            rows += [_row(case, answers) for case in chosen]
+            rows += [_row(case, trained) for case in chosen]
     if not rows:
         rows = [_title("No object is seen in any test view")]
     page = stack(rows)
@@ -55,15 +55,15 @@ def _distinct(ranked: Sequence[Case]) -> list[Case]:
 
 
 @torch.inference_mode()
-def _row(case: Case, answers: Answers) -> Image.Image:
+def _row(case: Case, trained: TrainedScene) -> Image.Image:
     view = case.view
-    logits = answers.respond([case.sentence]).logits
-    seen = answers.seen(logits, answers.view(view.camera))[0]
+    logits = trained.respond([case.sentence]).logits
+    seen = trained.seen(logits, trained.view(view.camera))[0]
     image = view.image()
     panels = [
         (to_pixels(image), f"photo {view.name}"),
         (draw_overlay(image, case.target.mask()), "truth"),
-        (draw_overlay(image, seen >= answers.threshold), f"answer, IoU {case.iou:.2f}"),
+        (draw_overlay(image, seen >= trained.threshold), f"answer, IoU {case.iou:.2f}"),
     ]
     height = round(PANEL * image.shape[1] / image.shape[2])
     page = Image.new("RGB", (3 * PANEL + 4 * MARGIN, height + 3 * MARGIN), PAPER)

@@ -75,6 +75,6 @@ def train(config: Config) -> None:
         log.warning("no training view has a sentence: there is nothing to refer to, only to render")
     elif not (cloud and Path(out, RESULT_FILE).exists()):  # of new Gaussians nothing is known
         with watch.stage("referring"):
-            train_referring.train(config, supervision, gaussians, field)
+            train_referring.train(config, scene, supervision, gaussians, field)
         log.info("sentences learned in %.0f s", watch.stages["referring"]["seconds"])
     log.info("trained: %s", out)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refersplat.checkpoint import ReferSplatField
 from refersplat.config import Config, TrainConfig
-from refersplat.data import View
+from refersplat.data import Scene, View
 from refersplat.gaussians import Gaussians
 from refersplat.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
 from refersplat.model.answer import Answerer, Language
@@ -30,6 +30,7 @@ from refersplat.referring_state import (
 )
 from refersplat.supervision import Blends, Lesson, Supervision
 from refersplat.threshold import choose_threshold, mask_probabilities
+from refersplat.visibility import on_surface
 from runs.device import send
 from runs.files import save_state
 from runs.progress import Progress
@@ -43,6 +44,7 @@ FEW_VIEWS = 3
 
 def train(
     config: Config,
+    scene: Scene,
     supervision: Supervision,
     gaussians: Gaussians,
     published: ReferSplatField | None = None,
@@ -51,6 +53,13 @@ def train(
 
     ``referring_state.pt`` is written as it goes; with ``config.resume`` a stopped run goes on from
     there to the same result. In the published setting a ``published`` field needs no training.
+
+    Args:
+        config: All options.
+        scene: Whose cameras tell what is ever seen.
+        supervision: Its sentences and masks.
+        gaussians: Fitted to it.
+        published: What ReferSplat has trained.
 
     Raises:
         InputError: The state is of another run, or the published field of another encoder.
@@ -107,6 +116,8 @@ def train(
         "aside": [lesson.view.name for lesson in supervision.aside],
         "aside_iou": aside_iou,
         "language": language.state_dict() if language else None,
+        "is_surface": on_surface(gaussians, [view.camera for view in scene.train]).cpu(),
+        "cameras": {view.name: vars(view.camera) for view in scene.views},
     }
     save_state(out / RESULT_FILE, result)
 

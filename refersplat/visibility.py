@@ -12,8 +12,17 @@ from refersplat.cameras import Camera
 from refersplat.gaussians import Gaussians
 from refersplat.ops import blend_matrix, project
 
+SURFACE = 0.15
+"""Share of a Gaussian that must be seen from somewhere. Chosen on the masks of a table scene's
+training views, the quarter of each object's that hides it least: mean IoU of the through view 0.90
+with all, 0.960 from a share of 0.1, 0.962 from 0.15, 0.961 from 0.2, 0.95 from 0.3."""
 LARGEST_WIDTH = 320
 """Larger cameras are made this wide: shares hardly change, and a view takes milliseconds."""
+
+
+def on_surface(gaussians: Gaussians, cameras: Iterable[Camera]) -> Tensor:  # [N] bool
+    """Which Gaussians some camera sees enough of to tell what they belong to."""
+    return visible_share(gaussians, cameras) >= SURFACE
 
 
 @torch.no_grad()

@@ -72,11 +72,11 @@ def scene() -> SimpleNamespace:
         views.append(
             SimpleNamespace(name=f"{number}", camera=camera(number), objects=tuple(objects))
         )
-    return SimpleNamespace(path=Path("boxes"), train=views)
+    return SimpleNamespace(path=Path("boxes"), train=views, views=views)
 
 
 def learn(options, scene, gaussians):
-    train(options, supervise(scene, options.train.keep_aside), gaussians)
+    train(options, scene, supervise(scene, options.train.keep_aside), gaussians)
 
 
 def config(folder: Path, **train_options) -> Config:

@@ -12,6 +12,7 @@ import torch
 
 from refersplat.gaussians import load_ply, save_ply
 from refersplat.model.matching import PRIOR
+from refersplat.referring_state import FORMAT
 from runs.errors import run
 from runs.files import load_state, save_state
 
@@ -157,7 +158,7 @@ def cut_sentences(out: Path) -> None:
 
 
 def change(out: Path, **changes: object) -> None:
-    state = load_state(out / "referring.pt", 1)
+    state = load_state(out / "referring.pt", FORMAT)
     save_state(out / "referring.pt", {**state, **changes})
 
 
@@ -170,7 +171,7 @@ def empty_field(out: Path) -> None:
 
 
 def lose_parts(out: Path) -> None:
-    save_state(out / "referring.pt", {"format": 1, "features": torch.zeros(180, 16)})
+    save_state(out / "referring.pt", {"format": FORMAT, "features": torch.zeros(180, 16)})
 
 
 def lose_cloud(out: Path) -> None:
@@ -208,7 +209,7 @@ def forget_test_views(out: Path) -> None:
     [
         (lose_sentences, "referring.pt: no such file, so no sentences have been learned"),
         (cut_sentences, "referring.pt: cannot be read"),
-        (age_sentences, "referring.pt: has format 0, this code reads 1"),
+        (age_sentences, "referring.pt: has format 0, this code reads 2"),
         (empty_field, "referring.pt: does not hold what train.py writes"),
         (lose_parts, "referring.pt: does not hold what train.py writes"),
         (lose_cloud, "holds no iteration_*/point_cloud.ply, so the training has not come"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import refersplat
 import refersplat.command
 import refersplat.evaluate
 import refersplat.pictures
@@ -21,7 +23,8 @@ from refersplat.command import RESOLVED
 from refersplat.config import Config
 from refersplat.gaussians import load_ply
 from refersplat.pictures import digest, slug
-from runs.config import load_yaml
+from refersplat.referring_state import FORMAT
+from runs.config import load_yaml, save_yaml
 from runs.errors import InputError
 from runs.files import load_state
 
@@ -131,11 +134,11 @@ def test_a_finished_run_is_not_trained_again(run, caplog):
 
 
 def test_resuming_learns_sentences_that_were_lost(run):
-    lost = load_state(run / "referring.pt", 1)
+    lost = load_state(run / "referring.pt", FORMAT)
     (run / "referring.pt").unlink()
     (run / "timings.json").unlink()  # which only tells how long it took
     refersplat.train.main(["-m", str(run), "--resume"])
-    assert load_state(run / "referring.pt", 1)["features"].equal(lost["features"])
+    assert load_state(run / "referring.pt", FORMAT)["features"].equal(lost["features"])
 
 
 def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path):
@@ -164,7 +167,7 @@ def test_two_sources_of_gaussians_are_refused(trained, balls, tmp_path):
 
 def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, caplog):
     caplog.set_level("INFO")
-    learned = load_state(trained / "referring.pt", 1)
+    learned = load_state(trained / "referring.pt", FORMAT)
     names = ("mlp1", "mlp2", "mlp3", "cross_attention")
     networks = [
         {key.removeprefix(f"{n}."): v for key, v in learned["field"].items() if key.startswith(n)}
@@ -175,7 +178,7 @@ def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, c
     torch.save(((*parts[:7], learned["features"], *parts[7:], *networks), iteration), path)
     argv = ["-s", str(balls), "--eval", "--text.encoder", "hash", "--start_checkpoint", str(path)]
     refersplat.train.main([*argv, "-m", str(out), "--train.setting", "published"])
-    adopted = load_state(out / "referring.pt", 1)
+    adopted = load_state(out / "referring.pt", FORMAT)
     assert adopted["features"].equal(learned["features"])
     assert all(adopted["field"][name].equal(t) for name, t in learned["field"].items())
     refersplat.evaluate.main(["-m", str(out)])
@@ -232,6 +235,22 @@ def test_what_was_found_is_said(run, caplog):
     caplog.set_level("INFO")
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
     assert re.search(r"the red apple: in \d+ of 12 views \(group \d\)", caplog.text)
+
+
+def test_a_trained_scene_is_asked_from_python(run, balls, tmp_path, monkeypatch):
+    """Wherever one stands, and without the photos."""
+    lost = load_yaml(run / RESOLVED, Config)
+    save_yaml(replace(lost, data=replace(lost.data, scene="/nowhere")), run / RESOLVED)
+    monkeypatch.chdir(tmp_path)
+    scene = refersplat.TrainedScene.load("run")
+    camera = scene.cameras["frame_00001"]
+    truth = np.asarray(Image.open(balls / "gt_mask/apple_frame_00001.png")) > 0
+    mask = scene.mask("the red apple", camera).numpy()
+    assert (mask & truth).sum() > 0.3 * (mask | truth).sum()
+    whole = scene.mask("the red apple", camera, through=True)
+    assert whole.shape == mask.shape
+    strict = refersplat.TrainedScene.load("run", threshold=1.0)
+    assert not strict.mask("the red apple", camera).any()
 
 
 def test_a_run_is_a_start_checkpoint(run, balls, tmp_path):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from refersplat.answering import Answers
 from refersplat.cameras import Camera
 from refersplat.cases import Case
 from refersplat.evaluate import (
@@ -22,6 +21,7 @@ from refersplat.evaluate import (
 from refersplat.gaussians import Gaussians
 from refersplat.metrics import THRESHOLDS
 from refersplat.model.answer import NO_GROUP, Answer
+from refersplat.trained_scene import TrainedScene
 from refersplat.visibility import visible_share
 
 
@@ -121,7 +121,7 @@ class TwoBalls:
 
 
 @pytest.fixture
-def answers():
+def trained():
     count = 2
     gaussians = Gaussians(
         means=torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 4.0]]),
@@ -130,13 +130,13 @@ def answers():
         logit_opacities=torch.full((count,), 8.0),
         sh=torch.zeros(count, 16, 3),
     )
-    return Answers(gaussians, TwoBalls(), 0.5, "hand", torch.ones(count, dtype=torch.bool))
+    return TrainedScene(gaussians, TwoBalls(), 0.5, "hand", torch.ones(count, dtype=torch.bool), {})
 
 
-def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(answers):
-    logits = answers.respond(["front", "behind", "nothing"]).logits
-    front, behind, nothing = answers.seen(logits, answers.view(CAMERA)) >= 0.5
-    whole_front, whole_behind, whole_nothing = answers.through(logits, CAMERA) >= 0.5
+def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(trained):
+    logits = trained.respond(["front", "behind", "nothing"]).logits
+    front, behind, nothing = trained.seen(logits, trained.view(CAMERA)) >= 0.5
+    whole_front, whole_behind, whole_nothing = trained.through(logits, CAMERA) >= 0.5
     middle = HEIGHT // 2, WIDTH // 2
     assert front[middle]
     assert not behind[middle]
@@ -149,20 +149,20 @@ def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(answers):
     assert not whole_nothing.any()
 
 
-def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(answers):
-    shares = visible_share(answers.gaussians, [CAMERA])
+def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(trained):
+    shares = visible_share(trained.gaussians, [CAMERA])
     assert shares[0] > 0.7
     assert shares[1] < 0.5  # only its rim is seen
     aside = replace(CAMERA, world_to_camera=CAMERA.world_to_camera.clone())
     aside.world_to_camera[0, 3] = -1.2  # from the right, both are seen
-    assert (visible_share(answers.gaussians, [CAMERA, aside]) > 0.7).all()
-    unseen = replace(answers, is_surface=torch.tensor([True, False]))
-    logits = answers.respond(["behind"]).logits
+    assert (visible_share(trained.gaussians, [CAMERA, aside]) > 0.7).all()
+    unseen = replace(trained, is_surface=torch.tensor([True, False]))
+    logits = trained.respond(["behind"]).logits
     assert not unseen.through(logits, CAMERA).any()
 
 
-def test_a_pixel_that_no_gaussian_covers_is_background(answers):
+def test_a_pixel_that_no_gaussian_covers_is_background(trained):
     logits = torch.full((1, 2), 9.0)
     corner = 0, 0
-    assert answers.seen(logits, answers.view(CAMERA))[0][corner] < 0.01
-    assert answers.through(logits, CAMERA)[0][corner] < 0.01
+    assert trained.seen(logits, trained.view(CAMERA))[0][corner] < 0.01
+    assert trained.through(logits, CAMERA)[0][corner] < 0.01

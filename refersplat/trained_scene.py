@@ -5,37 +5,37 @@ The one place where a mask is made, for pictures and for scores alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
 from refersplat.command import trained_gaussians
-from refersplat.config import Config
+from refersplat.config import TextConfig
 from refersplat.gaussians import Gaussians
 from refersplat.model.answer import Answer, Answerer
 from refersplat.ops import BlendMatrix
 from refersplat.referring_state import FORMAT, RESULT_FILE
 from refersplat.render import frozen_blend
 from refersplat.threshold import mask_probabilities
-from refersplat.visibility import visible_share
 from runs.device import choose_device
 from runs.errors import InputError
 from runs.files import load_state
 from text_encoder import TextEncoder, is_same_text, make_encoder
 
-SURFACE = 0.15
-"""Share of a Gaussian that must be seen from somewhere. Chosen on the masks of a table scene's
-training views, the quarter of each object's that hides it least: mean IoU of the through view 0.90
-with all, 0.960 from a share of 0.1, 0.962 from 0.15, 0.961 from 0.2, 0.95 from 0.3."""
-
 
 @dataclass(frozen=True)
-class Answers:
-    """A trained scene that can be asked."""
+class TrainedScene:
+    """A scene that can be asked.
+
+    >>> scene = TrainedScene.load("output/tabletop")
+    >>> camera = scene.cameras["frame_00008"]
+    >>> scene.mask("the tall yellow bottle", camera)  # [H, W] bool
+    """
 
     gaussians: Gaussians
     answerer: Answerer
@@ -46,54 +46,82 @@ class Answers:
     is_surface: Tensor
     """[N] bool, False for what lies inside or below others wherever one looks from: no mask has
     ever told what it belongs to."""
+    cameras: Mapping[str, Camera]
+    """Those of the scene's photos, by the photos' names."""
 
     @classmethod
-    def load(cls, config: Config, cameras: Sequence[Camera]) -> Answers:
-        """Reads the run in ``config.model_path``.
+    def load(
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        text: TextConfig | None = None,
+        threshold: float = -1.0,
+    ) -> TrainedScene:
+        """Reads what train.py wrote; the photos are not needed.
 
         Args:
-            config: Its options.
-            cameras: Of the training views.
+            folder: Of the run.
+            device: ``auto`` takes a GPU where there is one.
+            text: The language model, if it is found by another name than in training.
+            threshold: Where a pixel becomes object; -1 takes what the training chose.
 
         Raises:
             InputError: A file of it is absent, broken or does not belong to the others.
         """
-        out = Path(config.model_path)
-        path = out / RESULT_FILE
+        path = Path(folder, RESULT_FILE)
         if not path.is_file():
             raise InputError(
                 f"{path}: no such file, so no sentences have been learned; go on with train.py "
                 "--resume, where the scene has none, after adding json/ and gt_mask/ to it"
             )
         learned = load_state(path, FORMAT)
-        device = choose_device(config.device)
-        gaussians = trained_gaussians(out).to(device)
-        encoder = make_encoder(config.text.encoder, config.text.cache, device)
+        where = choose_device(device)
+        gaussians = trained_gaussians(Path(folder)).to(where)
         try:
             if len(learned["features"]) != gaussians.count:
                 raise InputError(
                     f"{path}: was learned for {len(learned['features'])} Gaussians, but the point "
                     f"cloud has {gaussians.count}; train into a new folder"
                 )
+            text = text or TextConfig(learned["encoder"])
+            encoder = make_encoder(text.encoder, text.cache, where)
             if not is_same_text(learned["encoder_identity"], encoder.identity):
                 raise InputError(
                     f"--text.encoder: {path} was learned with {learned['encoder_identity']}, but "
                     f"this is {encoder.identity}; use the same"
                 )
-            answerer = Answerer.from_state(learned, gaussians.means, encoder)
-            threshold, chosen_by = _threshold(config, learned)
-        except (KeyError, TypeError, RuntimeError) as error:
+            return cls(
+                gaussians,
+                Answerer.from_state(learned, gaussians.means, encoder),
+                *_threshold(threshold, learned),
+                learned["is_surface"].to(where),
+                {name: Camera(**camera) for name, camera in learned["cameras"].items()},
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
                 f"{path}: does not hold what train.py writes ({reason}); train into a new folder"
             ) from error
-        is_surface = visible_share(gaussians, cameras) >= SURFACE
-        return cls(gaussians, answerer, threshold, chosen_by, is_surface)
 
     @property
     def encoder(self) -> TextEncoder:
         """The language model."""
         return self.answerer.encoder
+
+    @torch.inference_mode()
+    def mask(self, sentence: str, camera: Camera, through: bool = False) -> Tensor:  # [H, W] bool
+        """The pixels that show what a sentence means.
+
+        Args:
+            sentence: In English; anything.
+            camera: From where.
+            through: Also where something else stands before it.
+        """
+        logits = self.respond([sentence]).logits
+        (shown,) = self.through(logits, camera) if through else self.seen(logits, self.view(camera))
+        return shown >= self.threshold
 
     def respond(self, sentences: Sequence[str]) -> Answer:
         """What each Gaussian answers to each sentence."""
@@ -126,9 +154,9 @@ class Answers:
         return images
 
 
-def _threshold(config: Config, learned: dict[str, Any]) -> tuple[float, str]:
-    if config.train.threshold >= 0:
-        return config.train.threshold, "given by --threshold"
+def _threshold(given: float, learned: dict[str, Any]) -> tuple[float, str]:
+    if given >= 0:
+        return given, "given by --threshold"
     aside = len(learned["aside"])
     if not aside:
         return learned["threshold"], "no view was kept aside to choose it on"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -183,7 +184,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=15)
     parser.add_argument("--width", type=int, default=988)
     parser.add_argument("--height", type=int, default=731)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)  # of others' operations nothing would be seen
     result: dict[str, Any] = describe() | {"host": []}

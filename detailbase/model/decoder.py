@@ -41,9 +41,11 @@ class Attention(nn.Module):
         query = F.linear(queries, weight[:width], bias[:width])
         key, value = F.linear(keys, weight[width:], bias[width:]).chunk(2, dim=-1)
         query, key, value = (
-            x.expand(len(queries), -1, -1).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2)
+            # Not every kernel of a GPU's attention takes tensors that repeat by strides of 0.
+            x.expand(len(queries), -1, -1).contiguous().unflatten(-1, (attn.num_heads, -1))
             for x in (query, key, value)
         )
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None])
         return attn.out_proj(found.transpose(1, 2).flatten(2))
 

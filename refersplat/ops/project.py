@@ -185,7 +185,7 @@ def _project_backward(
 
 @_project_backward.register_fake
 def _(means: Tensor, quats: Tensor, scales: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+    return tuple(t.new_empty(t.shape) for t in (means, quats, scales))  # without gaps
 
 
 def _keep_projection(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -239,7 +239,7 @@ def _shade_backward(
 
 @_shade_backward.register_fake
 def _(means: Tensor, sh: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(means), torch.empty_like(sh)
+    return means.new_empty(means.shape), sh.new_empty(sh.shape)
 
 
 def _keep_shading(ctx: Any, inputs: tuple, output: Tensor) -> None:

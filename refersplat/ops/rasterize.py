@@ -149,7 +149,7 @@ def _rasterize_backward(
 def _(
     means2d: Tensor, conics: Tensor, depths: Tensor, opacities: Tensor, values: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(t) for t in (means2d, conics, opacities, values))
+    return tuple(t.new_empty(t.shape) for t in (means2d, conics, opacities, values))
 
 
 def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:

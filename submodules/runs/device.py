@@ -17,6 +17,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         InputError: There is no such device.
     """
+    # It prepares itself for each new shape, and every scan and sentence has another.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -46,6 +48,9 @@ def fix_order_of_sums(wanted: bool) -> None:
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        # Where it only warns, PyTorch still takes these, whose gradients have no order.
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.use_deterministic_algorithms(wanted, warn_only=True)
 
 

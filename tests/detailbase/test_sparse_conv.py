@@ -60,7 +60,7 @@ def test_medium_precision_rounds_what_is_multiplied(
 ):
     native = load("detailbase")
     is_rounding = native is not None and native.has_bfloat16()
-    kernel_map = maps(make_voxels(700))[kind]
+    kernel_map = maps(make_voxels(700).cpu())[kind]
     features, weight = inputs(rng, kernel_map, channels, width)
     features[0, 0] = torch.nan
     extras = [torch.randn(width, generator=rng), torch.randn(kernel_map.num_outputs, width)]

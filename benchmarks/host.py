@@ -123,7 +123,7 @@ def rgb() -> Callable[[], object]:
     state = train_rgb.RgbState(Adam.start(given), DensificationStatistics.start(given), rng, 3500)
     view = SimpleNamespace(camera=camera, background=0.0, alpha=lambda: None)
     image, config = torch.rand(3, SIDE, SIDE), RgbConfig(iterations=10**6, densify_every=10**9)
-    return lambda: train_rgb.step(state, view, image, config, 1.0)
+    return lambda: train_rgb.step(state, view, image, config, 1.0, 10**6)
 
 
 def unet(is_training: bool) -> Callable[[], object]:

@@ -59,8 +59,9 @@ class DataConfig:
     max_points: int = 2_500_000
     """Larger scans are cropped in training, and refused in evaluation."""
     superpoints: Literal["scannet", "area"] = "scannet"
-    """How detailbase.predict cuts a mesh into superpoints: as those were that the network learned
-    with. ``scannet`` repeats ScanNet's own program, ``area`` weighs normals by area."""
+    """How detailbase.predict cuts a mesh into superpoints; must be how those were cut that the
+    network learned with. ``scannet`` repeats ScanNet's own program, ``area`` weighs normals by
+    area."""
     workers: int = 2
     """Processes that read ahead; the result does not depend on them."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -83,13 +84,13 @@ class NetworkConfig:
     channels: tuple[int, ...] = (24, 48, 72, 96, 120)
     """Widths of the U-Net's levels; published: 32 64 96 128 160."""
     width: int = 128
-    """Of the decoder; published: 256."""
+    """Channels of the decoder; published: 256."""
     heads: int = 4
-    """Of its attention; published: 8."""
+    """Heads of the decoder's attention; published: 8."""
     hidden: int = 512
-    """Of its feed-forward layers; published: 1024."""
+    """Channels inside the decoder's feed-forward layers; published: 1024."""
     layers: int = 4
-    """How many it has; published: 6."""
+    """Layers of the decoder; published: 6."""
     normalize_found: bool = True
     """Normalise what words have found in the scan; the published network forgets to."""
     use_facts: bool = True
@@ -99,7 +100,7 @@ class NetworkConfig:
     is then told what the object is as a whole. 0 as published."""
     classes: int = 20
     """Predict ScanNet's 20 classes of superpoints beside the masks, in training; 0, as published,
-    for not."""
+    turns it off."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,9 @@ class TrainConfig:
     epochs: Annotated[int, arg(aliases=("--epochs",))] = 80
     """Times that every description is seen; published: 50."""
     lr: float = 1e-3
-    """Learning rate of AdamW, for a U-Net that starts from nothing; published, with one that does
-    not: 1e-4."""
+    """Learning rate of AdamW; published: 1e-4, with a pretrained U-Net."""
     weight_decay: float = 5e-4
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     lr_drops: tuple[float, ...] = (0.52, 0.68, 0.84)
     """Shares of the epochs after which the learning rate is halved."""
     backbone_lr_scale: float = 1.0
@@ -123,8 +123,9 @@ class TrainConfig:
     accumulate: int = 1
     """Batches that share a step of the optimizer."""
     balance: float = 0.5
-    """How far the few superpoints of a phrase weigh like the many others; published: 0. Without,
-    and without a pretrained U-Net, masks stay empty for long."""
+    """Balance of the mask's cross-entropy: 0, as published, weighs all superpoints alike; 1 weighs
+    the few inside by how many more lie outside, at most 20. Without a pretrained U-Net, masks stay
+    empty for long at 0."""
     class_weight: float = 2.0
     """Weight of the cross-entropy of superpoints' classes."""
     object_weight: float = 1.0
@@ -158,15 +159,15 @@ class Config:
     shuffled_words: bool = False
     """In eval.py: shuffle each description's words, to see how much the score owes to them."""
     seed: int = 1999
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation; the same seed gives the same result."""
     device: str = "auto"
     """``auto`` takes a GPU where there is one."""
     deterministic: bool = False
     """On a GPU add up in a fixed order, too, so that the same seed gives the same bits; slower. On
-    CPUs it is so anyway."""
+    a CPU it is so anyway, for one number of threads."""
     precision: Literal["highest", "high", "medium"] = "highest"
-    """Of products of float32, as PyTorch names it: ``high`` is tf32 on a GPU, ``medium`` bfloat16,
-    also on processors that multiply it."""
+    """Precision of float32 matrix products, as PyTorch names it: ``high`` is tf32 on a GPU,
+    ``medium`` bfloat16, also on processors that multiply it."""
     data: DataConfig = field(default_factory=DataConfig)
     text: TextConfig = field(default_factory=TextConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)

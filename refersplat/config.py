@@ -63,13 +63,14 @@ class RgbConfig:
     densify_until: float = 0.5
     """Share of the steps after which the number of Gaussians stays, and opacities are not reset."""
     densify_every: int = 100
-    """Steps between two times."""
+    """Steps between two densifications."""
     densify_gradient: float = 2e-4
     """Mean view-space gradient from which a Gaussian is cloned or split."""
     opacity_reset_every: int = 3_000
     """Steps between two resets of all opacities to 0.01."""
     max_gaussians: int = -1
-    """Densification stops at this many; -1 is one for each pixel of a photo, 0 sets no limit."""
+    """Densification stops at this many; -1 is one for each pixel of the largest photo, 0 sets no
+    limit."""
     random_background: bool = False
     """Another background colour in each step, so that transparent images leave nothing behind."""
     random_points: int = 20_000
@@ -93,7 +94,8 @@ class TrainConfig:
     """Training of the referring field."""
 
     setting: Literal["default", "published"] = "default"
-    """``published`` trains as the paper's code does, its faults included."""
+    """``published`` contrasts Gaussian 0, counts padding as words and answers by the field alone,
+    as the paper's code does; the file configs/refersplat/published.yaml sets the rest."""
     iterations: int = 600
     """Steps, each on one view (--train.iterations)."""
     sentences_per_step: int = 8
@@ -109,7 +111,8 @@ class TrainConfig:
     """Every so many training views, one is only used to choose the threshold of the masks; 0 keeps
     none, and the threshold is 0.5."""
     stages: int = 1
-    """2 trains a second time, on the masks that the first stage renders."""
+    """2 trains the field a second time, on the masks that the first stage renders; groups keep the
+    masks that were given."""
     threshold: Annotated[float, arg(aliases=("--threshold",))] = -1.0
     """Where a pixel becomes object, 0 to 1; -1 takes what the training chose on views kept aside.
     render.py and eval.py read it."""
@@ -178,7 +181,7 @@ class Config:
     """``auto`` takes a GPU where there is one."""
     deterministic: bool = False
     """On a GPU add up in a fixed order, too, so that the same seed gives the same bits; slower. On
-    CPUs it is so anyway."""
+    a CPU it is so anyway, for one number of threads."""
     data: DataConfig = field(default_factory=DataConfig)
     rgb: RgbConfig = field(default_factory=RgbConfig)
     text: TextConfig = field(default_factory=TextConfig)

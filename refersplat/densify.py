@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -63,10 +64,10 @@ def needs_density(iteration: int, config: RgbConfig) -> bool:
     )
 
 
-def gaussian_limit(config: RgbConfig, camera: Camera) -> float:
-    """How many Gaussians there may be, given the size of the photos."""
+def gaussian_limit(config: RgbConfig, cameras: Iterable[Camera]) -> float:
+    """How many Gaussians there may be, given the size of the largest photo."""
     if config.max_gaussians < 0:
-        return camera.width * camera.height
+        return max(camera.width * camera.height for camera in cameras)
     return config.max_gaussians or math.inf
 
 

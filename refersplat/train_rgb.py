@@ -117,10 +117,11 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
     else:
         state = RgbState.start(config, scene, device)
 
+    limit = gaussian_limit(rgb, [view.camera for view in scene.train])
     order = view_order(scene.train, config.seed, state.iteration, rgb.iterations)
     with Progress("rgb", rgb.iterations, state.iteration, events=out) as progress:
         for view, image in load_ahead(order, device):
-            rendering, loss = step(state, view, image, rgb, scene.extent)
+            rendering, loss = step(state, view, image, rgb, scene.extent, limit)
             progress.advance()
             if state.iteration % REPORT_EVERY == 0:
                 quality = psnr(rendering.color.detach(), image)
@@ -161,8 +162,17 @@ def step(
     image: Tensor,  # [3, H, W]
     config: RgbConfig,
     extent: float,
+    limit: float,
 ) -> tuple[Rendering, Tensor]:
     """One iteration: renders a view, moves the Gaussians toward its photo, adapts their number.
+
+    Args:
+        state: Changed in place.
+        view: What is looked at.
+        image: Its photo.
+        config: Learning rates and thresholds.
+        extent: Size of the scene.
+        limit: How many Gaussians there may be.
 
     Returns:
         The rendering and the loss, both from before the Gaussians moved.
@@ -181,7 +191,6 @@ def step(
         state.statistics.observe(rendering, view.camera)
     adam.step(learning_rates(config, extent, iteration))
     if needs_density(iteration, config):
-        limit = gaussian_limit(config, view.camera)
         prune_large = iteration > config.opacity_reset_every
         state.statistics = densify(
             adam, state.statistics, config, extent, limit, prune_large, state.generator
@@ -191,7 +200,9 @@ def step(
                 f"no Gaussian is left at iteration {iteration}: no two photos agree; check "
                 "that the poses belong to the photos, or raise --rgb.opacity_reset_every"
             )
-    if densifying and iteration % config.opacity_reset_every == 0:
+    # On white, what floats before the objects hides in it from the first steps on.
+    is_early = iteration == config.densify_from and view.background == 1
+    if densifying and (iteration % config.opacity_reset_every == 0 or is_early):
         adam.limit_opacities(RESET_OPACITY)
     return rendering, loss.detach()
 

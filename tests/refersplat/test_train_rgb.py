@@ -63,6 +63,19 @@ def test_resuming_another_scene_is_refused(config):
         train(replace(config, resume=True), scene)
 
 
+@pytest.mark.parametrize(("is_white", "expected"), [(False, 0), (True, 1)])
+def test_on_white_opacities_are_lowered_when_densification_begins(config, is_white, expected):
+    """As the published code does."""
+    scene = load_scene(replace(config.data, white_background=is_white))
+    state = RgbState.start(config, scene, "cpu")
+    options = replace(QUICK, densify_from=3, densify_every=100)
+    faint = 0
+    for _ in range(4):
+        step(state, scene.train[0], scene.train[0].image(), options, scene.extent, 1000)
+        faint += int(state.adam.gaussians.opacities.max() < 0.0101)
+    assert faint == expected
+
+
 def test_an_emptied_scene_is_an_error(config):
     scene = load_scene(config.data)
     state = RgbState.start(config, scene, "cpu")
@@ -70,14 +83,16 @@ def test_an_emptied_scene_is_an_error(config):
     state.iteration = 39
     view = scene.train[0]
     with pytest.raises(InputError, match=r"no Gaussian is left at iteration 40: .* check that the"):
-        step(state, view, view.image(), QUICK, scene.extent)
+        step(state, view, view.image(), QUICK, scene.extent, 1000)
 
 
 def test_a_step_lowers_the_loss_of_its_view(config):
     scene = load_scene(config.data)
     state = RgbState.start(config, scene, "cpu")
     view = scene.train[0]
-    losses = [float(step(state, view, view.image(), QUICK, scene.extent)[1]) for _ in range(15)]
+    losses = [
+        float(step(state, view, view.image(), QUICK, scene.extent, 1000)[1]) for _ in range(15)
+    ]
     assert losses[-1] < 0.9 * losses[0]
     assert state.iteration == 15
 
@@ -86,7 +101,7 @@ def test_random_background_leaves_photos_without_alpha_alone(config):
     scene = load_scene(config.data)
     state = RgbState.start(config, scene, "cpu")
     view, random = scene.train[0], replace(QUICK, random_background=True)
-    renderings = [step(state, view, view.image(), random, 1e-6)[0] for _ in range(2)]
+    renderings = [step(state, view, view.image(), random, 1e-6, 1000)[0] for _ in range(2)]
     corners = [rendering.color[:, 0, 0].detach() for rendering in renderings]
     assert (corners[0] - corners[1]).abs().max() > 0.05
 

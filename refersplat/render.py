@@ -34,7 +34,6 @@ def render(
     background: Tensor | None = None,  # [3]
     features: Tensor | None = None,  # [N, C]
     sh_degree: int | None = None,
-    selected: Tensor | None = None,  # [N] bool
 ) -> Rendering:
     """Renders colour, and ``features`` with it, in one pass.
 
@@ -46,12 +45,7 @@ def render(
         background: Colour behind everything; black where it is not given.
         features: Values of any width to composite with the same weights.
         sh_degree: Degree of the colour's dependence on direction; all there is if not given.
-        selected: Renders only these, as if the others were not there. ``radii`` and ``means2d``
-            then have one row per selected Gaussian.
     """
-    if selected is not None:
-        gaussians = gaussians.select(selected)
-        features = None if features is None else features[selected]
     camera = camera.to(gaussians.means.device)
     projected = project(gaussians.means, gaussians.quats, gaussians.scales, camera)
     if projected.means2d.requires_grad:
@@ -89,8 +83,8 @@ def frozen_blend(
 ) -> BlendMatrix:
     """The view's blend weights as a sparse matrix, for Gaussians whose geometry stays as it is.
 
-    ``selected`` leaves the others out, as in ``render``; the matrix then has one column per
-    selected Gaussian.
+    ``selected`` leaves the others out, as if they were not there; the matrix then has one column
+    per selected Gaussian.
     """
     if selected is not None:
         gaussians = gaussians.select(selected)

@@ -136,10 +136,10 @@ def decode(path: Path) -> np.ndarray:  # [h, w, 3], or [h, w, 4] where something
 
 
 def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
-    """Reads a mask: 0 and 1, 0 and 255, or palette numbers of which 0 is background.
+    """Reads a mask: 0 and 1, 0 and 255 (or 65535), or palette numbers of which 0 is background.
 
     Raises:
-        InputError: If the file cannot be decoded.
+        InputError: If the file cannot be decoded, or is none of these.
     """
     try:
         with Image.open(path) as image:
@@ -154,7 +154,15 @@ def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
     if values.dtype == bool:
         return values
     peak = int(values.max(initial=0))
-    return values > (0 if is_palette or peak <= 1 else peak // 2)
+    if is_palette or peak <= 1:
+        return values > 0
+    half = 127 if peak <= 255 else 32767
+    if peak <= half:
+        raise InputError(
+            f"{path}: its brightest pixel is {peak}, so it is neither a mask of 0 and 1 nor of 0 "
+            f"and {2 * half + 1}; save it as one of these"
+        )
+    return values > half
 
 
 class PixelCache:

@@ -123,7 +123,7 @@ def choose_test_views(
     """Which views test, and in words who says so.
 
     The first that is there decides: the option, the folder ``test_json`` or a file of test poses,
-    Ref-LERF's list for a scene of that name, the scene's ``meta.json``, every 8th view.
+    the scene's ``meta.json``, Ref-LERF's list for a scene of that name, every 8th view.
 
     Raises:
         InputError: If a list names a view that does not exist, or no view is left for training.
@@ -133,10 +133,10 @@ def choose_test_views(
         test, reason = names.require(asked, "--data.test_views"), "--data.test_views"
     elif by_folder:
         test, reason = by_folder, "the scene's own test files"
-    elif known and all(names.find(str(number)) for number in known):
-        test, reason = names.require(known, scene_name), f"Ref-LERF's list for {scene_name}"
     elif listed:
         test, reason = names.require(listed, f"{where}/meta.json: test_views"), "meta.json"
+    elif known and all(names.find(str(number)) for number in known):
+        test, reason = names.require(known, scene_name), f"Ref-LERF's list for {scene_name}"
     else:
         test, reason = set(sorted(names.names)[::EVERY]), f"every {EVERY}th view"
     if len(test) == len(names.names):

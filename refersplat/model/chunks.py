@@ -7,7 +7,8 @@ so whole chunks are.
 from __future__ import annotations
 
 import functools
-import time
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -115,6 +116,11 @@ def _map(function: Callable[[Any], Any], items: Sequence[Any], device: torch.dev
 def _workers(count: int) -> ThreadPoolExecutor:
     """Threads in which operations stay on one core."""
     pool = ThreadPoolExecutor(count, "chunk", initializer=lambda: torch.set_num_threads(1))
-    list(pool.map(time.sleep, [0.01] * count))  # so that all threads have started
+    all_have_started = threading.Barrier(count)
+    list(pool.map(lambda _: all_have_started.wait(), range(count)))
     torch.set_num_threads(count)  # what threads that start later inherit
     return pool
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # threads are not forked along

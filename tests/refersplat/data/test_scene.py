@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from refersplat.config import DataConfig
 from refersplat.data import images, load_ahead, load_scene
 from refersplat.data.images import PixelCache, decode, decode_mask
+from runs.errors import InputError
 
 
 def load(small, **options):
@@ -158,6 +159,13 @@ def test_masks_of_any_kind(tmp_path, mode):
         image = image.convert(mode)
     image.save(tmp_path / "mask.png")
     np.testing.assert_array_equal(decode_mask(tmp_path / "mask.png"), wanted)
+
+
+def test_a_mask_of_faint_pixels_is_refused(tmp_path):
+    """They may be noise of an empty mask, or numbers of objects."""
+    Image.fromarray(np.array([[0, 3], [0, 0]], dtype=np.uint8)).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"mask\.png: its brightest pixel is 3, so it is neither"):
+        decode_mask(tmp_path / "mask.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "LA", "I;16"])

@@ -26,8 +26,8 @@ CHANGEABLE = (
     *("data.root", "data.prepared", "data.split", "data.test_sentences", "data.workers"),
     *("text.cache", "device", "deterministic", "train.checkpoint_every"),
 )
-"""Options that a run may be gone on with when they differ: they do not change what is computed,
-only where and how much of it is kept."""
+"""Options that may differ on --resume: they do not change what is computed, only where and how much
+of it is kept."""
 
 
 def read_options(argv: Sequence[str], program: str, description: str) -> Config:

@@ -17,7 +17,7 @@ from runs.device import send
 
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0
-"""Of a superpoint inside; that of those outside is 1."""
+"""The most that a superpoint inside weighs in the cross-entropy; one outside weighs 1."""
 GOOD_ENOUGH = 0.5
 """Only masks of a higher IoU teach the score; it would learn to say 0 otherwise."""
 

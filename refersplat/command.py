@@ -64,8 +64,8 @@ CHANGEABLE = (
     *("text.cache", "train.threshold", "train.cache_gb", "train.checkpoint_every"),
     *("render.split", "render.views", "render.sentence", "render.orbit", "render.frames"),
 )
-"""Options that a run may be gone on with when they differ: they do not change what is computed,
-only where, how much of it is kept, and what is drawn of it."""
+"""Options that may differ on --resume: they do not change what is computed, only where, how much of
+it is kept, and what is drawn of it."""
 ASKABLE = (
     *(name for name in CHANGEABLE if not name.startswith("render.")),
     *("text.encoder", "data.scene", "data.images", "data.masks", "data.resolution"),

@@ -17,7 +17,7 @@ def moments(
 ) -> Tensor:  # [S, 13]
     """Sums over each superpoint's colours and places, their squares, and ones.
 
-    Those of several superpoints together are their sum.
+    The moments of several superpoints together are the sum of theirs.
     """
     ones = points.new_ones(len(points), 1)
     return segment_reduce(torch.cat([points, points.square(), ones], dim=1), superpoints, count)

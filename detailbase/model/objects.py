@@ -16,8 +16,7 @@ from detailbase.model.norm import BatchNorm
 HIDDEN = 64
 OCTAVES = 4
 ROWS = 2048
-"""Superpoints that are compared with all others at once; in training of no more it is asked which
-others are of their object."""
+"""Superpoints that are compared with all others at once; training supervises at most as many."""
 
 
 class Asked(NamedTuple):

@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(coords: Tensor, batch: Tensor) -> Frame:
-    """The frame of N > 0 points. Waits for the GPU: keys of how many bits decides what can be.
+    """The frame of N > 0 points. Waits for the GPU: how many bits a key needs says whether it fits.
 
     Raises:
         ValueError: If they span too much.

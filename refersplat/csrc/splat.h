@@ -112,8 +112,8 @@ REFER_HD int project(const T mean[3], const T quat[4], const T scale[3], const P
   return on_image ? static_cast<int>(fmin(radius, T(1 << 30))) : 0;
 }
 
-// Gradients of a loss in mean, quaternion and scale from those in the splat. Zero behind the
-// camera.
+// Gradients of a loss in mean, quaternion and scale from those in the splat. Behind the camera only
+// that in the depth is left.
 template <typename T>
 REFER_HD void project_backward(const T mean[3], const T quat[4], const T scale[3],
                                const Pinhole<T>& camera, const Splat<T>& grad, T grad_mean[3],

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refersplat.gaussians import Gaussians
+from refersplat.ops.reference import SH_0
 
 from .phrases import COLORS, Phrases, Relation
 
@@ -21,8 +22,6 @@ BOX_MARGIN = 0.02
 """Share of what is visible of a group that lies beyond each side of its box: stray Gaussians."""
 SHARPNESS = 4.0
 """How decisive a relation is, per typical distance between two objects."""
-SH_BAND_ZERO = 0.28209479177387814
-"""What the first spherical harmonic is everywhere."""
 UNKNOWN = 0.02
 """Probability kept for what a relation rules out: sentences and boxes are both loose."""
 
@@ -194,6 +193,6 @@ def find_facts(
         last = len(along) - 1
         for bound, level in ((low, BOX_MARGIN), (high, 1 - BOX_MARGIN)):
             bound[:, axis] = along[(below < level).sum(dim=0).clamp(max=last)]
-    rgb = (gaussians.sh[:, 0] * SH_BAND_ZERO + 0.5).clamp(0, 1)
+    rgb = (gaussians.sh[:, 0] * SH_0 + 0.5).clamp(0, 1)
     named = F.one_hot(name_colors(rgb), len(COLORS)).to(share.dtype)
     return Facts(low.cpu(), high.cpu(), (share.T @ named).cpu())

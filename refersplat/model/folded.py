@@ -62,7 +62,7 @@ class Interaction:
         mask: Tensor,  # [B, L]
         seen: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
     ) -> None:
-        """Lets them meet. Differentiable in the field's parameters, features and words."""
+        """Computes the responses. Differentiable in the field's parameters, features and words."""
         self.field = field
         self.features = features
         self.positions = positions
@@ -106,7 +106,7 @@ class Branches(NamedTuple):
 
     @classmethod
     def of(cls, field: ReferringField) -> Branches:
-        """A field's."""
+        """The branches of a field, with the forms that their last layers make."""
         feature, place = field.mlp2, field.mlp3
         centred = torch.cat([feature.fc3.weight, feature.fc3.bias[:, None]], dim=1)
         last = torch.cat([place.fc3.weight, place.fc3.bias[:, None]], dim=1)
@@ -288,7 +288,7 @@ class Reader(NamedTuple):
         mask: Tensor,  # [B, L]
         word_positions: Tensor,  # [B, L, D]
     ) -> Reader:
-        """Folds."""
+        """Folds the last layers of the field into the words."""
         attention = field.cross_attention
         weight, bias = field.mlp2.fc3.weight, field.mlp2.fc3.bias
         keys = attention.keys(words, word_positions).flatten(0, 1) / words.shape[-1] ** 0.5

@@ -74,5 +74,5 @@ def _tree(points: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
         )
     lows, highs, numbers = zip(*reversed(levels), strict=True)
     boxes = torch.cat([torch.cat(lows), torch.cat(highs)], dim=1)
-    # Nobody is node 0.
+    # Nodes count from 1, as in a heap: the children of n are 2 n and 2 n + 1.
     return F.pad(boxes, (0, 0, 1, 0)), F.pad(torch.cat(numbers), (1, 0))

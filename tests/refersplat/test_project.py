@@ -43,9 +43,9 @@ def test_projection_matches_reference(rng, device, count, centre):
     means2d, conics, depths, radii = project(*gaussians, view)
     expected = reference_project(*gaussians, view)
     seen = depths > 0.2
-    # Some tens of roundings, the largest where depths are near 0.2; measured worst 1.5e-6.
-    assert_close(means2d[seen], expected[0][seen], rtol=1e-5, atol=1e-4)
-    # A thin Gaussian's determinant loses digits to the product it is the rest of.
+    # Some tens of roundings, the largest where depths are near 0.2; worst of 40 seeds 1.1e-5.
+    assert_close(means2d[seen], expected[0][seen], rtol=1e-5, atol=5e-5)
+    # A thin Gaussian's determinant loses digits to the product it is the rest of: worst 1e-4.
     assert_close(conics[seen], expected[1][seen], rtol=1e-3, atol=1e-4)
     assert_close(depths, expected[2], rtol=1e-6, atol=1e-6)
     assert radii.dtype == torch.int32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import torch
@@ -68,15 +69,17 @@ def tile_lists(
 
 
 _kept: dict[int, tuple[StorageWeakRef, TileLists]] = {}
+_kept_lock = threading.Lock()  # autograd goes backwards in threads of its own
 
 
 def _keep(transmittance: Tensor, lists: TileLists) -> None:
     """Keeps a forward pass's lists for as long as its transmittance lives, or newer ones come."""
-    for address in [a for a, (storage, _) in _kept.items() if storage.expired()]:
-        del _kept[address]
-    while len(_kept) >= KEPT:
-        del _kept[next(iter(_kept))]
-    _kept[transmittance.data_ptr()] = (StorageWeakRef(transmittance.untyped_storage()), lists)
+    with _kept_lock:
+        for address in [a for a, (storage, _) in _kept.items() if storage.expired()]:
+            del _kept[address]
+        while len(_kept) >= KEPT:
+            del _kept[next(iter(_kept))]
+        _kept[transmittance.data_ptr()] = (StorageWeakRef(transmittance.untyped_storage()), lists)
 
 
 def forget() -> None:

@@ -1,4 +1,8 @@
+"""Referring segmentation of point clouds: a mask for every noun phrase (3D-DRES, AAAI 2026)."""
+
 from __future__ import annotations
+
+import runs  # noqa: F401  before torch: it says how torch's threads wait
 
 __all__ = ["Referrer"]
 

@@ -29,7 +29,7 @@ from detailbase.sentences import Sentences, word_encoder
 from native import backend
 from runs.config import to_mapping
 from runs.device import choose_device
-from runs.errors import InputError
+from runs.errors import InputError, run
 from runs.progress import Progress
 from runs.results import peak_memory_mib, provenance, save_results
 
@@ -207,3 +207,7 @@ def shuffled(reference: Reference, seed: int) -> Reference:
     name = f"{seed} {reference.scene_id} {reference.object_id} {reference.ann_id}"
     random.Random(name).shuffle(words)
     return dataclasses.replace(reference, words=tuple(words))
+
+
+if __name__ == "__main__":
+    run(main)

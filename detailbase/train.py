@@ -25,7 +25,7 @@ from detailbase.losses import Losses, class_loss, loss, object_loss
 from detailbase.metrics import by_kind, logged, summarize
 from detailbase.sentences import Sentences, word_encoder
 from runs.device import choose_device, fix_order_of_sums
-from runs.errors import InputError
+from runs.errors import InputError, run
 from runs.progress import Progress
 from runs.results import peak_memory_mib, save_results
 
@@ -203,3 +203,7 @@ def kept_in(path: Path) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         handler.close()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,4 +1,8 @@
+"""Referring segmentation in 3D Gaussian Splatting (ReferSplat, He et al., ICML 2025)."""
+
 from __future__ import annotations
+
+import runs  # noqa: F401  before torch: it says how torch's threads wait
 
 __all__ = ["TrainedScene"]
 

@@ -24,7 +24,7 @@ from refersplat.train_rgb import evaluate_rgb
 from refersplat.trained_scene import TrainedScene
 from runs.config import to_mapping
 from runs.device import choose_device
-from runs.errors import InputError
+from runs.errors import InputError, run
 from runs.results import Stopwatch, peak_memory_mib, provenance, save_results
 
 log = logging.getLogger(__name__)
@@ -243,3 +243,7 @@ def table(results: dict[str, Any]) -> str:
     threshold = f"{results['threshold']:6.2f}  {results['threshold_chosen_by']}"
     lines.append(f"{'threshold':<{width}}  {threshold}")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -22,7 +22,7 @@ from refersplat.orbit import film
 from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.trained_scene import TrainedScene
 from runs.device import choose_device
-from runs.errors import InputError
+from runs.errors import InputError, run
 from runs.files import write_whole
 from runs.progress import Progress
 
@@ -213,3 +213,7 @@ def slug(text: str) -> str:
 def digest(text: str) -> str:
     """Tells sentences apart whose slugs are the same."""
     return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+if __name__ == "__main__":
+    run(main)

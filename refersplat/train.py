@@ -14,7 +14,7 @@ from refersplat.data import load_scene
 from refersplat.referring_state import RESULT_FILE
 from refersplat.supervision import supervise
 from runs.device import choose_device, fix_order_of_sums
-from runs.errors import InputError
+from runs.errors import InputError, run
 from runs.results import Stopwatch
 from text_encoder import make_encoder
 
@@ -78,3 +78,7 @@ def train(config: Config) -> None:
             train_referring.train(config, scene, supervision, gaussians, field)
         log.info("sentences learned in %.0f s", watch.stages["referring"]["seconds"])
     log.info("trained: %s", out)
+
+
+if __name__ == "__main__":
+    run(main)

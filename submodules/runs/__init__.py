@@ -1,6 +1,6 @@
 """What a run reads and leaves: config files in; checkpoints, logs and results out.
 
-The programs import it before torch, so here stands how torch's threads wait for work.
+Both models import it before torch, so here stands how torch's threads wait for work.
 """
 
 import os

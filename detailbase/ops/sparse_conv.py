@@ -58,6 +58,10 @@ def sparse_conv(
         check_shape("residual", residual, (kernel_map.num_outputs, weight.shape[2]))
         check_same("residual", residual, "features", features)
     ahead, back = kernel_map.forward, kernel_map.backward
+    if ahead.inputs.device != features.device:
+        raise ValueError(
+            f"kernel_map must be on {features.device} like features, got {ahead.inputs.device}"
+        )
     return _sparse_conv(
         features,
         weight,

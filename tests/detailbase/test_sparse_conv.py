@@ -1,12 +1,13 @@
 import importlib
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from detailbase.ops import reference, sparse_conv, strided_map, submanifold_map
+from detailbase.ops import Pairs, reference, sparse_conv, strided_map, submanifold_map
 from native import load
 from native.loader import runnable_variants
 
@@ -221,6 +222,15 @@ def test_does_not_depend_on_threads(rng, make_voxels, monkeypatch):
             sys.modules[sparse_conv.__module__], "num_threads", lambda threads=threads: threads
         )
         assert all(map(torch.equal, run(), expected))
+
+
+def test_maps_elsewhere_are_named():
+    kernel_map = submanifold_map(torch.tensor([[0, 0, 0, 0], [0, 0, 0, 5]]))
+    ahead = kernel_map.forward
+    arrays = (ahead.inputs, ahead.outputs, ahead.starts)
+    elsewhere = replace(kernel_map, forward=Pairs(*(array.to("meta") for array in arrays)))
+    with pytest.raises(ValueError, match="kernel_map must be on cpu like features, got meta"):
+        sparse_conv(torch.zeros(2, 6), torch.zeros(27, 6, 4), elsewhere)
 
 
 @pytest.mark.parametrize(

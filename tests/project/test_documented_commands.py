@@ -67,3 +67,16 @@ def understand(argv):
 def test_a_wrong_option_is_seen(capsys):
     with pytest.raises(SystemExit):
         understand(["-m", "output/demo", "--no_such_option"])
+
+
+def test_the_page_of_ops_runs():
+    """Its Python, from the first block to the last."""
+    page = (ROOT / "docs" / "ops.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(blocks) == 3
+    names: dict = {}
+    for block in blocks:
+        exec(compile(block, "docs/ops.md", "exec"), names)
+    assert names["colors"].shape == (*names["of_points"].shape[:1], 3)
+    assert names["scores"].shape == (16, 240, 320)
+    assert names["found"].requires_grad

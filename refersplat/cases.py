@@ -77,22 +77,22 @@ def answer(
     amodal: bool,
 ) -> Iterator[Case]:
     """Asks about one object in one view."""
-    logits, groups = trained.respond(sentences)
+    asked = trained.respond(sentences)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     through: Sequence[Tensor | None] = [None] * len(sentences)
     if silhouette is not None:
-        through = trained.through(logits, view.camera).cpu()
-    seen_by_sentence = trained.seen(logits, blend)
-    for sentence, group, seen, whole in zip(
-        sentences, groups.tolist(), seen_by_sentence.cpu(), through, strict=True
+        through = trained.through(asked, view.camera).cpu()
+    seen_by_sentence = trained.seen(asked, blend).cpu()
+    for sentence, group, threshold, seen, whole in zip(
+        sentences, asked.groups, asked.thresholds, seen_by_sentence, through, strict=True
     ):
         yield Case(
             view=view,
             target=target,
             sentence=sentence,
             group=None if group == NO_GROUP else group,
-            iou=iou(seen >= trained.threshold, truth),
+            iou=iou(seen >= threshold, truth),
             curve=iou_curve(seen, truth),
             is_empty=not truth.any(),
-            amodal_iou=None if whole is None else iou(whole >= trained.threshold, silhouette),
+            amodal_iou=None if whole is None else iou(whole >= threshold, silhouette),
         )

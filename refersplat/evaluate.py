@@ -70,6 +70,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             "metrics": metrics(cases, taught) | photos,
             **break_down(cases),
             "threshold": trained.threshold,
+            "threshold_of_the_field": trained.field_threshold,
             "threshold_chosen_by": trained.chosen_by,
             "counts": counts(scene, cases, trained),
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},

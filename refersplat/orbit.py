@@ -46,7 +46,7 @@ def film(
         sentence: Shown below.
     """
     background = background.to(gaussians.means)
-    logits = trained.respond([sentence]).logits if trained is not None else None
+    asked = trained.respond([sentence]) if trained is not None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     writer = None
@@ -54,12 +54,11 @@ def film(
         with Progress("orbit", frames) as progress:
             for camera in circle(cameras, frames, gaussians.means.cpu()):
                 image = render(gaussians, camera, background=background).color.clamp(0, 1)
-                if logits is not None:
-                    seen = trained.seen(logits, trained.view(camera))[0]
-                    whole = trained.through(logits, camera)[0]
-                    marked = draw_overlay(
-                        image, seen >= trained.threshold, whole >= trained.threshold
-                    )
+                if asked is not None:
+                    (threshold,) = asked.thresholds
+                    (seen,) = trained.seen(asked, trained.view(camera))
+                    (whole,) = trained.through(asked, camera)
+                    marked = draw_overlay(image, seen >= threshold, whole >= threshold)
                     picture = np.asarray(add_caption(marked, sentence))
                 else:
                     pixels, factor = to_pixels(image), enlargement(camera.width)

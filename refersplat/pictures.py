@@ -168,14 +168,16 @@ def _draw_view(
 ) -> list[Future[None]]:
     """Draws one view; notes in ``found`` each sentence's group, and whether it is seen there."""
     image, blend = view.image(), trained.view(view.camera)
-    logits, groups = trained.respond([question.sentence for question in asked])
-    seen, through = trained.seen(logits, blend), trained.through(logits, view.camera)
-    for question, group, heat in zip(asked, groups.tolist(), seen, strict=True):
+    answers = trained.respond([question.sentence for question in asked])
+    seen, through = trained.seen(answers, blend), trained.through(answers, view.camera)
+    for question, group, heat, threshold in zip(
+        asked, answers.groups, seen, answers.thresholds, strict=True
+    ):
         _, is_seen = found.setdefault(question.sentence, (group, []))
-        is_seen.append(bool((heat >= trained.threshold).any()))
+        is_seen.append(bool((heat >= threshold).any()))
     return [
-        pool.submit(_write, folder, question, image, *heat, trained.threshold)
-        for question, *heat in zip(asked, seen, through, strict=True)
+        pool.submit(_write, folder, question, image, *rest)
+        for question, *rest in zip(asked, seen, through, answers.thresholds, strict=True)
     ]
 
 

@@ -57,13 +57,13 @@ def _distinct(ranked: Sequence[Case]) -> list[Case]:
 @torch.inference_mode()
 def _row(case: Case, trained: TrainedScene) -> Image.Image:
     view = case.view
-    logits = trained.respond([case.sentence]).logits
-    seen = trained.seen(logits, trained.view(view.camera))[0]
+    asked = trained.respond([case.sentence])
+    (seen,), (threshold,) = trained.seen(asked, trained.view(view.camera)), asked.thresholds
     image = view.image()
     panels = [
         (to_pixels(image), f"photo {view.name}"),
         (draw_overlay(image, case.target.mask()), "truth"),
-        (draw_overlay(image, seen >= trained.threshold), f"answer, IoU {case.iou:.2f}"),
+        (draw_overlay(image, seen >= threshold), f"answer, IoU {case.iou:.2f}"),
     ]
     height = round(PANEL * image.shape[1] / image.shape[2])
     page = Image.new("RGB", (3 * PANEL + 4 * MARGIN, height + 3 * MARGIN), PAPER)

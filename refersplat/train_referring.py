@@ -88,6 +88,7 @@ def train(
             config.rgb.start_checkpoint,
         )
     state, threshold, aside_iou = run_stages(config, state, frozen, supervision, identity)
+    field_threshold = threshold
 
     language = None
     if frozen.groups:
@@ -113,6 +114,7 @@ def train(
         "encoder_identity": encoder.identity,
         "text_dim": encoder.dim,
         "threshold": threshold,
+        "field_threshold": field_threshold,
         "aside": [lesson.view.name for lesson in supervision.aside],
         "aside_iou": aside_iou,
         "language": language.state_dict() if language else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from refersplat.cameras import Camera
 from refersplat.command import trained_gaussians
 from refersplat.config import TextConfig
 from refersplat.gaussians import Gaussians
-from refersplat.model.answer import Answer, Answerer
+from refersplat.model.answer import NO_GROUP, Answerer
 from refersplat.ops import BlendMatrix
 from refersplat.referring_state import FORMAT, RESULT_FILE
 from refersplat.render import frozen_blend
@@ -26,6 +26,17 @@ from runs.device import choose_device
 from runs.errors import InputError
 from runs.files import load_state
 from text_encoder import TextEncoder, is_same_text, make_encoder
+
+
+class Responses(NamedTuple):
+    """What the Gaussians answer to B sentences."""
+
+    logits: Tensor
+    """[B, N], to be blended before the sigmoid."""
+    groups: list[int]
+    """The group that answers each; ``NO_GROUP`` where the field does."""
+    thresholds: list[float]
+    """From which probability a pixel is the object."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,11 @@ class TrainedScene:
     gaussians: Gaussians
     answerer: Answerer
     threshold: float
-    """Pixels at or above it are the object."""
+    """Pixels at or above it are the object, where a group answers."""
+    field_threshold: float
+    """The same where the field does, whose responses are of another scale."""
     chosen_by: str
-    """Who chose the threshold, in words."""
+    """Who chose the thresholds, in words."""
     is_surface: Tensor
     """[N] bool, False for what lies inside or below others wherever one looks from: no mask has
     ever told what it belongs to."""
@@ -93,7 +106,7 @@ class TrainedScene:
             return cls(
                 gaussians,
                 Answerer.from_state(learned, gaussians.means, encoder),
-                *_threshold(threshold, learned),
+                *_thresholds(threshold, learned),
                 learned["is_surface"].to(where),
                 {name: Camera(**camera) for name, camera in learned["cameras"].items()},
             )
@@ -119,45 +132,47 @@ class TrainedScene:
             camera: From where.
             through: Also where something else stands before it.
         """
-        logits = self.respond([sentence]).logits
-        (shown,) = self.through(logits, camera) if through else self.seen(logits, self.view(camera))
-        return shown >= self.threshold
+        asked = self.respond([sentence])
+        (shown,) = self.through(asked, camera) if through else self.seen(asked, self.view(camera))
+        return shown >= asked.thresholds[0]
 
-    def respond(self, sentences: Sequence[str]) -> Answer:
+    def respond(self, sentences: Sequence[str]) -> Responses:
         """What each Gaussian answers to each sentence."""
-        return self.answerer.respond(sentences)
+        logits, groups = self.answerer.respond(sentences)
+        groups = groups.tolist()
+        of_field = self.field_threshold
+        return Responses(
+            logits, groups, [of_field if g == NO_GROUP else self.threshold for g in groups]
+        )
 
     def view(self, camera: Camera) -> BlendMatrix:
         """A view's rendering, to be used for all sentences."""
         return frozen_blend(self.gaussians, camera)
 
-    def seen(
-        self,
-        logits: Tensor,  # [B, N]
-        blend: BlendMatrix,
-    ) -> Tensor:  # [B, H, W]
+    def seen(self, asked: Responses, blend: BlendMatrix) -> Tensor:  # [B, H, W]
         """How probable it is that a pixel shows what each sentence means."""
-        return mask_probabilities(blend.blend(logits.T.contiguous()), blend.transmittance)
+        return _probabilities(asked.logits, blend)
 
-    def through(
-        self,
-        logits: Tensor,  # [B, N]
-        camera: Camera,
-    ) -> Tensor:  # [B, H, W]
+    def through(self, asked: Responses, camera: Camera) -> Tensor:  # [B, H, W]
         """The same, with nothing but the answering Gaussians there: objects are whole."""
-        images = logits.new_zeros(len(logits), camera.height, camera.width)
-        for image, row in zip(images, logits, strict=True):
-            selected = (row.sigmoid() >= self.threshold) & self.is_surface
+        images = asked.logits.new_zeros(len(asked.logits), camera.height, camera.width)
+        for image, row, threshold in zip(images, asked.logits, asked.thresholds, strict=True):
+            selected = (row.sigmoid() >= threshold) & self.is_surface
             if selected.any():
                 blend = frozen_blend(self.gaussians, camera, selected)
-                image.copy_(self.seen(row[None, selected], blend)[0])
+                image.copy_(_probabilities(row[None, selected], blend)[0])
         return images
 
 
-def _threshold(given: float, learned: dict[str, Any]) -> tuple[float, str]:
+def _probabilities(logits: Tensor, blend: BlendMatrix) -> Tensor:  # [B, N] -> [B, H, W]
+    return mask_probabilities(blend.blend(logits.T.contiguous()), blend.transmittance)
+
+
+def _thresholds(given: float, learned: dict[str, Any]) -> tuple[float, float, str]:
+    """The groups', the field's, and who chose them."""
     if given >= 0:
-        return given, "given by --threshold"
-    aside = len(learned["aside"])
+        return given, given, "given by --threshold"
+    aside, chosen = len(learned["aside"]), (learned["threshold"], learned["field_threshold"])
     if not aside:
-        return learned["threshold"], "no view was kept aside to choose it on"
-    return learned["threshold"], f"best mean IoU on {aside} training views kept aside"
+        return *chosen, "no view was kept aside to choose it on"
+    return *chosen, f"best mean IoU on {aside} training views kept aside"

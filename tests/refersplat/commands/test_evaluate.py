@@ -21,7 +21,7 @@ from refersplat.evaluate import (
 from refersplat.gaussians import Gaussians
 from refersplat.metrics import THRESHOLDS
 from refersplat.model.answer import NO_GROUP, Answer
-from refersplat.trained_scene import TrainedScene
+from refersplat.trained_scene import Responses, TrainedScene
 from refersplat.visibility import visible_share
 
 
@@ -130,11 +130,13 @@ def trained():
         logit_opacities=torch.full((count,), 8.0),
         sh=torch.zeros(count, 16, 3),
     )
-    return TrainedScene(gaussians, TwoBalls(), 0.5, "hand", torch.ones(count, dtype=torch.bool), {})
+    return TrainedScene(
+        gaussians, TwoBalls(), 0.9, 0.5, "hand", torch.ones(count, dtype=torch.bool), {}
+    )
 
 
 def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(trained):
-    logits = trained.respond(["front", "behind", "nothing"]).logits
+    logits = trained.respond(["front", "behind", "nothing"])
     front, behind, nothing = trained.seen(logits, trained.view(CAMERA)) >= 0.5
     whole_front, whole_behind, whole_nothing = trained.through(logits, CAMERA) >= 0.5
     middle = HEIGHT // 2, WIDTH // 2
@@ -149,6 +151,13 @@ def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(trained):
     assert not whole_nothing.any()
 
 
+def test_groups_and_the_field_have_thresholds_of_their_own(trained):
+    assert trained.respond(["front", "nothing"]).thresholds == [0.5, 0.5]
+    groups = Answer(torch.zeros(2, 2), torch.tensor([3, NO_GROUP]))
+    by_group = SimpleNamespace(respond=lambda sentences: groups)
+    assert replace(trained, answerer=by_group).respond(["a", "b"]).thresholds == [0.9, 0.5]
+
+
 def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(trained):
     shares = visible_share(trained.gaussians, [CAMERA])
     assert shares[0] > 0.7
@@ -157,12 +166,12 @@ def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(trained):
     aside.world_to_camera[0, 3] = -1.2  # from the right, both are seen
     assert (visible_share(trained.gaussians, [CAMERA, aside]) > 0.7).all()
     unseen = replace(trained, is_surface=torch.tensor([True, False]))
-    logits = trained.respond(["behind"]).logits
+    logits = trained.respond(["behind"])
     assert not unseen.through(logits, CAMERA).any()
 
 
 def test_a_pixel_that_no_gaussian_covers_is_background(trained):
-    logits = torch.full((1, 2), 9.0)
+    logits = Responses(torch.full((1, 2), 9.0), [NO_GROUP], [0.5])
     corner = 0, 0
     assert trained.seen(logits, trained.view(CAMERA))[0][corner] < 0.01
     assert trained.through(logits, CAMERA)[0][corner] < 0.01

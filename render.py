@@ -10,13 +10,18 @@ from __future__ import annotations
 import importlib
 
 from runs.config import choose_model
-from runs.errors import run
+from runs.errors import InputError, run
 from train import MODEL_OF, MODELS
 
 
 def main(argv: list[str]) -> None:
     """Hands the options to the model that they mean."""
     model = choose_model(argv, MODELS, MODEL_OF)
+    if model != "refersplat":
+        raise InputError(
+            f"render.py: draws scenes of refersplat; {model} marks a scan by: "
+            f'python -m {model}.predict scan.ply "the brown chair" -o out/'
+        )
     importlib.import_module(f"{model}.pictures").main(argv)
 
 

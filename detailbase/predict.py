@@ -64,9 +64,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def write(out: Path, scan: Scan, sentence: str, found: Sequence[Marked]) -> None:
-    """A coloured cloud for each phrase, all masks as JSON, and the picture."""
-    _remove_former(out)
-    entries = []
+    """A coloured cloud for each phrase, all masks as JSON, and the picture.
+
+    The clouds of an answer that lay there are removed when this one is whole.
+    """
+    former, entries = _clouds_in(out), []
     for index, (phrase, word, score, mask) in enumerate(found):
         words = re.sub(r"[^a-z0-9]+", "_", phrase.lower()).strip("_")[:LONGEST_NAME] or "phrase"
         name = f"{index:02d}_{words}.ply"
@@ -93,19 +95,19 @@ def write(out: Path, scan: Scan, sentence: str, found: Sequence[Marked]) -> None
     image = draw_answer(scan.cloud.xyz.numpy(), scan.colors, sentence, names, masks)
     with write_whole(out / "picture.png") as file:
         file.write(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+    for name in former.difference(entry["file"] for entry in entries):
+        (out / name).unlink(missing_ok=True)
     log.info("%s shows them, masks.json beside it lists their points", out / "picture.png")
 
 
-def _remove_former(out: Path) -> None:
-    """Removes the clouds of another answer, as the masks.json that lies there names them."""
+def _clouds_in(out: Path) -> set[str]:
+    """The clouds of another answer, as the masks.json that lies there names them."""
     try:
         former = json.loads((out / "masks.json").read_text(encoding="utf-8"))
-        names = [Path(entry["file"]).name for entry in former["phrases"]]
+        names = {Path(entry["file"]).name for entry in former["phrases"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return
-    for name in names:
-        if name.endswith(".ply"):
-            (out / name).unlink(missing_ok=True)
+        return set()
+    return {name for name in names if name.endswith(".ply")}
 
 
 def write_cloud(

@@ -20,7 +20,7 @@ from refersplat.gaussians import Gaussians, checked, load_ply, padded_sh
 from refersplat.ops.adam import BETAS, EPSILON
 from refersplat.optimizer import Adam
 from runs.errors import InputError
-from runs.files import first_line, write_whole
+from runs.files import first_line, save_tensors, write_whole
 
 RGB_FORMAT = 1
 """Of ``rgb_state.pt``, which training goes on from."""
@@ -157,8 +157,7 @@ def save_inria_checkpoint(
         optimizer,
         float(extent),
     )
-    with write_whole(path) as file:
-        torch.save((scene, iteration), file)
+    save_tensors(path, (scene, iteration))
 
 
 def save_viewer_files(folder: Path | str, views: Sequence[View], data: DataConfig) -> None:

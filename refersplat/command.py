@@ -86,7 +86,7 @@ def read_options(argv: Sequence[str], program: str, description: str) -> Config:
         Config,
         argv,
         program=program,
-        description=f"{description}\n\n{OTHER_MODEL}",
+        description=description if program == "render.py" else f"{description}\n\n{OTHER_MODEL}",
         resolved=resolved,
         may_be_absent=is_training,
     )

@@ -25,6 +25,7 @@ from runs.device import choose_device
 from runs.errors import InputError, run
 from runs.files import write_whole
 from runs.progress import Progress
+from text_encoder import check_text
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ def draw(config: Config) -> None:
     options = config.render
     if any(not sentence.strip() for sentence in options.sentence):
         raise InputError("--sentence: expected words, got nothing; write them in quotes")
+    for sentence in options.sentence:
+        check_text(sentence)  # which becomes the name of a file, too
     if options.orbit:
         draw_orbits(config, scene)
         return

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from runs.errors import InputError
-from runs.files import read_tensors, write_whole
+from runs.files import read_tensors, save_tensors
 
 NONE = -100
 """Label of a point that has none."""
@@ -55,9 +55,7 @@ class Cloud:
 
 def save_cloud(cloud: Cloud, path: Path) -> None:
     """Writes a prepared scan: the tuple (xyz, rgb, superpoints, semantic, instances)."""
-    state = tuple(getattr(cloud, name) for name in PARTS)
-    with write_whole(path) as file:
-        torch.save(state, file)
+    save_tensors(path, tuple(getattr(cloud, name) for name in PARTS))
 
 
 def load_cloud(path: Path) -> Cloud:

@@ -11,7 +11,7 @@ from pathlib import Path
 from refersplat.config import DataConfig
 from refersplat.data.images import decode, in_threads
 from refersplat.data.scene import Scene, View, load_scene
-from runs.errors import InputError
+from runs.errors import run
 
 
 def describe(scene: Scene) -> str:
@@ -74,8 +74,8 @@ def _coverage(view: View) -> list[float]:
     return [float(obj.mask().float().mean()) for obj in view.objects]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+def main(argv: Sequence[str]) -> None:
+    """The command."""
     parser = argparse.ArgumentParser(prog="python -m refersplat.data.check", description=__doc__)
     parser.add_argument("scene", help="folder of the scene")
     parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in train.py")
@@ -91,14 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         eval=True,
         test_views=tuple(args.test_views),
     )
-    try:
-        text = describe(load_scene(config))
-    except InputError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    sys.stdout.write(f"{text}\n")
-    return 0
+    sys.stdout.write(f"{describe(load_scene(config))}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

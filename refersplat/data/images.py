@@ -136,7 +136,8 @@ def decode(path: Path) -> np.ndarray:  # [h, w, 3], or [h, w, 4] where something
 
 
 def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
-    """Reads a mask: 0 and 1, 0 and 255 (or 65535), or palette numbers of which 0 is background.
+    """Reads a mask: 0 and 1, 0 and 255 (or 65535), palette numbers of which 0 is background, or one
+    colour on a transparent ground.
 
     Raises:
         InputError: If the file cannot be decoded, or is none of these.
@@ -144,12 +145,16 @@ def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
     try:
         with Image.open(path) as image:
             is_palette = image.mode == "P"
-            if image.mode in ("RGBA", "LA"):
-                image = image.convert("RGB")
-            values = np.asarray(image)
+            has_alpha = image.mode in ("RGBA", "LA")
+            values = np.asarray(image.convert("RGBA") if has_alpha else image)
     except _FAILURES as error:
         raise _unreadable(path, error) from None
-    if values.ndim == 3:
+    if has_alpha:
+        values, alpha = values[..., :3].max(axis=2), values[..., 3]
+        # Drawn in one colour on nothing, what is drawn is the object.
+        is_drawn = np.ptp(alpha) > 0 and len(np.unique(values[alpha > 0])) == 1
+        values = alpha if is_drawn else values
+    elif values.ndim == 3:
         values = values.max(axis=2)
     if values.dtype == bool:
         return values

@@ -25,6 +25,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}, line {error.lineno}: is not json ({error.msg}); correct or copy it again"
         ) from None
+    except RecursionError:
+        raise InputError(f"{path}: is not json that anybody wrote; copy it again") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not json: not UTF-8 text; save it as UTF-8") from None
     return as_kind(value, dict, str(path))

@@ -29,6 +29,7 @@ from refersplat.data.lens import Lens, Warp
 from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, choose_test_views, view_names
 from refersplat.data.transforms import find_transforms, read_transforms
+from refersplat.data.units import camera_extent, check_units
 from runs.errors import InputError
 
 _DEFAULT_WIDTH = 1600
@@ -187,13 +188,16 @@ def load_scene(config: DataConfig) -> Scene:
     _check_masks(entries, allowed)
     views.sort(key=lambda view: view.name)
     train = [view for view in views if view.name not in test]
+    points, cameras = _points(capture.points), [view.camera for view in train]
+    extent = camera_extent(cameras, warnings)
+    check_units(path, cameras, points and points[0], extent, warnings)
     return Scene(
         path=path,
         views=views,
         train=train,
         test=[view for view in views if view.name in test],
-        points=_points(capture.points),
-        extent=_extent(train, warnings),
+        points=points,
+        extent=extent,
         warnings=list(dict.fromkeys(warnings)),
         split=split,
     )
@@ -293,7 +297,8 @@ def _warp(shot: Shot, size: tuple[int, int], resolution: int, warnings: list[str
             raise InputError(
                 f"{shot.path}: is {width}x{height} pixels, but its camera ({shot.where}) is "
                 f"{lens.width}x{lens.height}; use the images that the poses were computed from, or "
-                "copies scaled as a whole"
+                "copies scaled as a whole; a turn that EXIF asks for is not applied: save the "
+                "image turned"
             )
         warnings.append(
             f"{shot.path.parent}: images of {width}x{height} for cameras of "
@@ -366,12 +371,3 @@ def _points(points: PointCloud | None) -> tuple[Tensor, Tensor] | None:
         return None
     positions = torch.from_numpy(points.positions).to(torch.float32)
     return positions, torch.from_numpy(points.colors).to(torch.float32) / 255
-
-
-def _extent(train: list[View], warnings: list[str]) -> float:
-    positions = torch.stack([view.camera.position for view in train])  # [V, 3]
-    radius = float((positions - positions.mean(dim=0)).norm(dim=1).max())
-    if radius == 0:
-        warnings.append("all training cameras stand at one place; the scene's extent is taken as 1")
-        return 1.0
-    return 1.1 * radius

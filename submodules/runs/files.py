@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any, BinaryIO
 import torch
 
 from runs.errors import InputError
+
+LITTLE = 1 << 24
+"""Bytes; a disk that has no more left is full."""
 
 
 @contextmanager
@@ -44,10 +48,21 @@ def write_whole(path: Path | str) -> Iterator[BinaryIO]:
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Writes tensors and plain values, with a ``format`` number among them."""
+    save_tensors(path, state)
+
+
+def save_tensors(path: Path | str, value: Any) -> None:
+    """What ``torch.save`` writes, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; the error names the file.
+    """
     with write_whole(path) as file:
         try:
-            torch.save(state, file)
+            torch.save(value, file)
         except RuntimeError as error:  # how torch's zip writer says that a write failed
+            if shutil.disk_usage(Path(path).parent).free < LITTLE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise OSError(errno.EIO, f"cannot be written ({str(error).splitlines()[0]})") from error
 
 

@@ -1,7 +1,7 @@
 """Sentences to word features, by a frozen language model."""
 
 from .cache import CachedTextEncoder
-from .features import TextEncoder, TextFeatures, is_same_text
+from .features import TextEncoder, TextFeatures, check_text, is_same_text
 from .hashed import HashTextEncoder
 from .pretrained import PretrainedTextEncoder, make_encoder
 
@@ -11,6 +11,7 @@ __all__ = [
     "PretrainedTextEncoder",
     "TextEncoder",
     "TextFeatures",
+    "check_text",
     "is_same_text",
     "make_encoder",
 ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
+import pytest
+
 from refersplat.data import check
+from runs.errors import run
 
 
 def test_check_prints_what_it_found(small_scene, capsys):
     (small_scene.path / "json/frame_00004.json").unlink()
-    assert check.main([str(small_scene.path), "-r", "2", "--test_views", "3"]) == 0
+    check.main([str(small_scene.path), "-r", "2", "--test_views", "3"])
     output = capsys.readouterr().out
     for pattern in (
         r"views +4, frame_00001 … frame_00004",
@@ -24,9 +28,12 @@ def test_check_prints_what_it_found(small_scene, capsys):
         assert re.search(pattern, output), pattern
 
 
-def test_check_exits_with_two_and_one_line(small_scene, capsys):
+def test_check_exits_with_two_and_one_line(small_scene, capsys, monkeypatch):
     (small_scene.path / "gt_mask/cup_frame_00002.png").unlink()
-    assert check.main([str(small_scene.path)]) == 2
+    monkeypatch.setattr(sys, "argv", ["check", str(small_scene.path)])
+    with pytest.raises(SystemExit) as ended:
+        run(check.main)
+    assert ended.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
     assert "names the mask 'cup_frame_00002.png'" in output.err
@@ -35,7 +42,7 @@ def test_check_exits_with_two_and_one_line(small_scene, capsys):
 
 def test_demo_scene_is_whole_and_small(capsys):
     scene = Path(__file__).parents[3] / "data/demo/tabletop"
-    assert check.main([str(scene)]) == 0
+    check.main([str(scene)])
     output = capsys.readouterr().out
     assert "40 train, 8 test" in output
     assert re.search(r"warnings +none", output)

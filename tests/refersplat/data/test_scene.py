@@ -161,6 +161,16 @@ def test_masks_of_any_kind(tmp_path, mode):
     np.testing.assert_array_equal(decode_mask(tmp_path / "mask.png"), wanted)
 
 
+@pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (200, 30, 30)])
+def test_a_mask_drawn_on_nothing(tmp_path, color):
+    wanted = np.zeros((6, 9), dtype=bool)
+    wanted[2:4, 3:7] = True
+    pixels = np.zeros((6, 9, 4), dtype=np.uint8)
+    pixels[wanted] = (*color, 255)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(decode_mask(tmp_path / "mask.png"), wanted)
+
+
 def test_a_mask_of_faint_pixels_is_refused(tmp_path):
     """They may be noise of an empty mask, or numbers of objects."""
     Image.fromarray(np.array([[0, 3], [0, 0]], dtype=np.uint8)).save(tmp_path / "mask.png")

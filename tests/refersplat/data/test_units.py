@@ -1,0 +1,59 @@
+"""Scenes of which 32 bits, or the near plane, would leave nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from refersplat.cameras import Camera
+from refersplat.data.units import NEAR, camera_extent, check_units
+from refersplat.ops import reference
+from runs.errors import InputError
+
+PATH = Path("scene")
+
+
+def cameras(scale=1.0, offset=0.0):
+    """Four on a line, looking along z."""
+    found = []
+    for index in range(4):
+        pose = torch.eye(4)
+        pose[0, 3] = -(index * scale + offset)
+        found.append(Camera(pose, 10.0, 10.0, 5.0, 5.0, 10, 10))
+    return found
+
+
+def points(scale=1.0, offset=0.0):
+    return torch.tensor([[0.0, 0, 3], [1, 1, 4], [2, -1, 5]]) * scale + torch.tensor(
+        [offset, 0.0, 0.0]
+    )
+
+
+def check(scale, offset=0.0):
+    warnings = []
+    some = cameras(scale, offset)
+    extent = camera_extent(some, warnings)
+    check_units(PATH, some, points(scale, offset), extent, warnings)
+    return warnings
+
+
+def test_usual_scenes_are_taken():
+    assert check(1.0) == check(50.0) == check(1.0, offset=100.0) == []
+    warnings = []
+    check_units(PATH, cameras(), None, 1.0, warnings)  # without points nothing tells their depth
+    assert not warnings
+
+
+def test_scenes_far_from_the_origin_are_refused():
+    with pytest.raises(InputError, match=r"stand 5\.2e\+06 units from the origin, where 32 bits"):
+        check(1.0, offset=5.2e6)
+
+
+def test_scenes_in_front_of_the_near_plane_are_refused():
+    assert NEAR == reference.NEAR
+    with pytest.raises(InputError, match=r"points lie 0\.16 units before the cameras, and nothing"):
+        check(0.04)
+    (warning,) = check(0.08)
+    assert "nothing nearer than 0.2 is drawn; make cameras and points larger" in warning

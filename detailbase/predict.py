@@ -92,7 +92,7 @@ def write(out: Path, scan: Scan, sentence: str, found: Sequence[Marked]) -> None
         file.write(json.dumps(answer).encode())
     masks = [one.mask for one in found]
     names = [one.phrase + ("" if one.mask.any() else " (nothing found)") for one in found]
-    image = draw_answer(scan.cloud.xyz.numpy(), scan.colors, sentence, names, masks)
+    image = draw_answer(scan.cloud.xyz.numpy()[scan.owner], scan.colors, sentence, names, masks)
     with write_whole(out / "picture.png") as file:
         file.write(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     for name in former.difference(entry["file"] for entry in entries):

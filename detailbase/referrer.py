@@ -128,7 +128,7 @@ class Referrer:
         marked = []
         answers = answer(self.network, batch, sentences)
         for (head, text), (probability, score) in zip(found, answers, strict=True):
-            mask = (probability >= THRESHOLD).cpu().numpy()
+            mask = (probability >= THRESHOLD).cpu().numpy()[scan.owner]
             # The score is learned from masks that are not empty.
             marked.append(Marked(text, head, float(score) if mask.any() else 0.0, mask))
         return marked

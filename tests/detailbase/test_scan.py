@@ -117,3 +117,34 @@ def test_a_mesh_is_cut_by_the_rule_that_is_asked_for(tmp_path):
     for rule in ("area", "scannet"):
         expected = mesh_superpoints(places, torch.from_numpy(mesh.faces), rule=rule)
         assert torch.equal(read_scan_file(path, rule=rule).cloud.superpoints, expected)
+
+
+def write_floor(path, step):
+    """3 x 3 m, red on one half."""
+    x, y = np.meshgrid(np.arange(0, 3, step), np.arange(0, 3, step))
+    names = [*((axis, "f4") for axis in "xyz"), *((c, "u1") for c in ("red", "green", "blue"))]
+    rows = np.zeros(x.size, dtype=names)
+    rows["x"], rows["y"] = x.ravel(), y.ravel()
+    rows["red"] = np.where(rows["x"] < 1.5, 255, 0)
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(path))
+    return rows
+
+
+def test_dense_rooms_are_thinned_and_every_point_is_answered_for(tmp_path):
+    rows = write_floor(tmp_path / "dense.ply", 0.01)
+    scan = read_scan_file(tmp_path / "dense.ply")
+    assert len(scan.vertices) == scan.total == len(scan.owner) == len(rows)
+    assert len(scan.cloud) < len(rows) / 8
+    assert scan.owner.max() + 1 == len(scan.cloud)
+    # Each stands for points within its cube, and has their mean colour.
+    centred = scan.vertices - scan.vertices.mean(axis=0)
+    assert np.abs(scan.cloud.xyz.numpy()[scan.owner] - centred).max() < 0.04
+    is_red = scan.cloud.rgb[:, 0].numpy()[scan.owner] > 0
+    assert (is_red == (rows["red"] > 0)).mean() > 0.98
+
+
+def test_scans_as_dense_as_scannets_stay_as_they_are(tmp_path):
+    rows = write_floor(tmp_path / "usual.ply", 0.035)
+    scan = read_scan_file(tmp_path / "usual.ply")
+    assert len(scan.cloud) == len(rows)
+    assert np.array_equal(scan.owner, np.arange(len(rows)))

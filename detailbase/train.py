@@ -65,6 +65,8 @@ def train(config: Config) -> Path:
         log.info("going on behind batch %d of epoch %d", training.batch, training.epoch + 1)
 
     out, epochs = claim_folder(config), config.train.epochs
+    if not (out / LAST).exists():
+        training.save(out / LAST)  # so that --resume goes on even from before the first step
     steps = epochs * len(Batches(taught, scans, config.data, config.seed, epoch=0))
     done = steps * training.epoch // epochs + training.batch
     with kept_in(out / LOG), Progress("training", steps, done, events=out) as progress:

@@ -89,7 +89,8 @@ def test_the_backbone_may_learn_more_slowly():
     assert len(slow) + len(fast) == len(training.parameters())
 
 
-def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monkeypatch):
+def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     trainings, asked = [], []
     begin = Training.start
 

@@ -74,19 +74,7 @@ def train(
         "sentences": len(supervision.sentences),
         "Gaussians": gaussians.count,
     }
-    state = ReferringState.start(config, frozen)
-    if config.resume and (out / STATE_FILE).exists():
-        state.load(out / STATE_FILE, identity)
-        log.info("going on from step %d of %s", state.step, out / STATE_FILE)
-    elif published and options.setting == "published":
-        state.adopt(published, config)
-        log.info("the field is that of %s", config.rgb.start_checkpoint)
-    elif published:
-        log.info(
-            "%s: only its Gaussians are taken, sentences are learned anew; "
-            "--train.setting published takes its field, too",
-            config.rgb.start_checkpoint,
-        )
+    state = begin(config, frozen, identity, published)
     state, threshold, aside_iou = run_stages(config, state, frozen, supervision, identity)
     field_threshold = threshold
 
@@ -122,6 +110,30 @@ def train(
         "cameras": {view.name: vars(view.camera) for view in scene.views},
     }
     save_state(out / RESULT_FILE, result)
+
+
+def begin(
+    config: Config,
+    frozen: Frozen,
+    identity: dict[str, Any],
+    published: ReferSplatField | None,
+) -> ReferringState:
+    """Where the training is: at its beginning, where it was stopped, or done by ReferSplat."""
+    path = Path(config.model_path, STATE_FILE)
+    state = ReferringState.start(config, frozen)
+    if config.resume and path.exists():
+        state.load(path, identity)
+        log.info("going on from step %d of %s", state.step, path)
+    elif published and config.train.setting == "published":
+        state.adopt(published, config)
+        log.info("the field is that of %s", config.rgb.start_checkpoint)
+    elif published:
+        log.info(
+            "%s: only its Gaussians are taken, sentences are learned anew; "
+            "--train.setting published takes its field, too",
+            config.rgb.start_checkpoint,
+        )
+    return state
 
 
 def tell_threshold(threshold: float, aside_iou: float, count: int) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from operator import attrgetter
 from pathlib import Path
 
 from detailbase.config import Config
 from detailbase.data.clouds import NUM_CLASSES
+from runs.config import check_ranges
 from runs.errors import InputError
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -52,11 +52,7 @@ def check(config: Config) -> None:
     Raises:
         InputError: One is out of its range.
     """
-    for name, (low, high) in RANGES.items():
-        value = attrgetter(name)(config)
-        if not low <= value <= high or math.isinf(value):
-            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise InputError(f"--{name}: expected {expected}, got {value}; change it")
+    check_ranges(config, RANGES)
     network, drops = config.network, config.train.lr_drops
     if network.width % network.heads:
         raise InputError(

@@ -14,7 +14,7 @@ from refersplat.checkpoint import load_gaussians
 from refersplat.config import Config
 from refersplat.gaussians import Gaussians
 from refersplat.model.matching import PRIOR
-from runs.config import differences, load_yaml, parse, save_yaml
+from runs.config import check_ranges, differences, load_yaml, parse, save_yaml
 from runs.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -125,11 +125,7 @@ def check(config: Config) -> None:
         for field in dataclasses.fields(getattr(config, section))
         if "_lr" in field.name
     ]
-    for name, (low, high) in {**dict.fromkeys(rates, (0, math.inf)), **RANGES}.items():
-        value = attrgetter(name)(config)
-        if not low <= value <= high or math.isinf(value):
-            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise InputError(f"--{name}: expected {expected}, got {value}; change it")
+    check_ranges(config, {**dict.fromkeys(rates, (0, math.inf)), **RANGES})
     if -1 < config.train.threshold < 0:
         raise InputError(
             f"--threshold: expected 0 to 1, or -1 for the one that training chose, got "

@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -184,6 +185,19 @@ def options(schema: type, prefix: str = "") -> Iterator[Option]:
             choices = typing.get_args(kind) if is_choice else ()
             meaning = meanings.get(name, "")
             yield Option(f"{prefix}{name}", aliases, choices, default, meaning)
+
+
+def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Checks options against their least and greatest values; none may be infinite.
+
+    Raises:
+        InputError: One is out of its range.
+    """
+    for name, (low, high) in ranges.items():
+        value = attrgetter(name)(config)
+        if not low <= value <= high or math.isinf(value):
+            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
+            raise InputError(f"--{name}: expected {expected}, got {value}; change it")
 
 
 def differences(one: Any, other: Any) -> list[str]:

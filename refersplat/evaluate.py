@@ -14,7 +14,7 @@ from torch import Tensor
 
 from native import backend
 from refersplat.cases import Case, answer_all
-from refersplat.command import TIMINGS, read_options, trained_gaussians
+from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.gaussians import Gaussians
@@ -22,7 +22,7 @@ from refersplat.metrics import summarize
 from refersplat.report import draw_report
 from refersplat.train_rgb import evaluate_rgb
 from refersplat.trained_scene import TrainedScene
-from runs.config import to_mapping
+from runs.config import load_yaml, to_mapping
 from runs.device import choose_device
 from runs.errors import InputError, run
 from runs.results import Stopwatch, peak_memory_mib, provenance, save_results
@@ -30,8 +30,9 @@ from runs.results import Stopwatch, peak_memory_mib, provenance, save_results
 log = logging.getLogger(__name__)
 
 DESCRIPTION = "Scores the run in a folder (-m) on its test views."
-RESULTS = "results.json"
-REPORT = "report.png"
+RESULTS = "results{}.json"
+REPORT = "report{}.png"
+"""With nothing in between, or the name of a scene that is not the run's own."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -76,13 +77,14 @@ def evaluate(config: Config) -> dict[str, Any]:
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
             **about(config, trained.gaussians),
         }
-        draw_report(out / REPORT, cases, trained)
+        draw_report(out / REPORT.format(other_scene(config)), cases, trained)
     results["stages"] = watch.stages
     results["peak_memory_mib"] = max(
         peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
     )
-    save_results(out / RESULTS, results)
-    log.info("%s and %s are written", out / RESULTS, out / REPORT)
+    files = [out / name.format(other_scene(config)) for name in (RESULTS, REPORT)]
+    save_results(files[0], results)
+    log.info("%s and %s are written", *files)
     return results
 
 
@@ -92,9 +94,17 @@ def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:
     gaussians = trained_gaussians(out).to(choose_device(config.device))
     log.warning("no test view has a sentence: only colours are scored")
     results = {"metrics": evaluate_rgb(gaussians, scene.test), **about(config, gaussians)}
-    save_results(out / RESULTS, results)
-    log.info("%s is written", out / RESULTS)
+    path = out / RESULTS.format(other_scene(config))
+    save_results(path, results)
+    log.info("%s is written", path)
     return results
+
+
+def other_scene(config: Config) -> str:
+    """What is added to the files' names, so that another scene's scores overwrite nothing."""
+    own = Path(load_yaml(Path(config.model_path, RESOLVED), Config).data.scene).name
+    asked = Path(config.data.scene).name
+    return "" if asked == own else f"_{asked}"
 
 
 def about(config: Config, gaussians: Gaussians) -> dict[str, Any]:

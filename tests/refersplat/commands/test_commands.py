@@ -231,6 +231,17 @@ def test_views_without_sentences_are_scored_by_their_colours(run, balls, tmp_pat
     assert results["metrics"].keys() == {"psnr", "ssim", "l1"}
 
 
+def test_another_scenes_scores_overwrite_nothing(run, balls, tmp_path):
+    refersplat.evaluate.main(["-m", str(run)])
+    before = {path: path.read_bytes() for path in run.glob("re[sp]*.*")}
+    other = shutil.copytree(balls, tmp_path / "other")
+    refersplat.evaluate.main(["-m", str(run), "-s", str(other)])
+    assert (run / "results_other.json").is_file()
+    assert (run / "report_other.png").is_file()
+    assert before == {path: path.read_bytes() for path in before}
+    assert len(before) == 2
+
+
 def test_what_was_found_is_said(run, caplog):
     caplog.set_level("INFO")
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from detailbase.data.scan import ROOM
+
 COLORS = (
     *((230, 60, 50), (40, 110, 230), (250, 190, 20), (40, 170, 90), (160, 70, 200)),
     *((0, 180, 190), (240, 120, 30), (230, 90, 160), (120, 180, 20), (120, 90, 60)),
@@ -16,8 +18,8 @@ TURN, TILT = np.radians(30), np.radians(50)
 """How a scan is seen: turned about the vertical, then from so far above the horizon."""
 RIGHT = np.array([np.cos(TURN), -np.sin(TURN), 0])
 AWAY = np.array([np.sin(TURN), np.cos(TURN), 0])
-ROOM, CEILING = 2.5, 2.1
-"""Metres from which a scan is a room, and above whose floor nothing of it is drawn."""
+CEILING = 2.1
+"""Metres above a room's floor from which on nothing of it is drawn."""
 STRIP, WALL, SKIRTING = 0.1, 0.3, 0.3
 """Metres: how wide the strips are in which a near wall is looked for, how thick it may be, and how
 much of it is left standing."""

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from runs.device import send
 
+NEAR = 0.2
+"""Units before a camera from which on Gaussians are drawn."""
+
 
 @dataclass(frozen=True)
 class Camera:

@@ -62,6 +62,9 @@ def evaluate(config: Config) -> dict[str, Any]:
         return evaluate_colors(config, scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     watch = Stopwatch(out / TIMINGS)
+    results_file, report_file = (
+        out / name.format(other_scene(config)) for name in (RESULTS, REPORT)
+    )
     with watch.stage("evaluate"):
         cases = list(answer_all(trained, scene.test, lambda item: item.sentences, amodal=True))
         known = training_sentences(scene)
@@ -77,14 +80,13 @@ def evaluate(config: Config) -> dict[str, Any]:
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
             **about(config, trained.gaussians),
         }
-        draw_report(out / REPORT.format(other_scene(config)), cases, trained)
+        draw_report(report_file, cases, trained)
     results["stages"] = watch.stages
     results["peak_memory_mib"] = max(
         peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
     )
-    files = [out / name.format(other_scene(config)) for name in (RESULTS, REPORT)]
-    save_results(files[0], results)
-    log.info("%s and %s are written", *files)
+    save_results(results_file, results)
+    log.info("%s and %s are written", results_file, report_file)
     return results
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refersplat.cameras import Camera
+from refersplat.cameras import NEAR, Camera
 from runs.errors import InputError
 
 COARSEST = 1e-4
 """Share of a scene's extent that its places must be told apart by."""
-NEAR = 0.2
-"""Units before a camera from which on Gaussians are drawn, as ``refersplat.ops`` has it."""
 SOME_POINTS = 1000
 
 

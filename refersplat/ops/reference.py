@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from native.checks import outside_autocast
+from refersplat.cameras import NEAR
 
-NEAR = 0.2
 BLUR = 0.3
 MAX_ALPHA = 0.99
 MIN_ALPHA = 1 / 255

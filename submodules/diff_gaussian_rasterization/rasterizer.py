@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diff_gaussian_rasterization.covariance import project_covariances
 from native import check_shape
-from refersplat.cameras import Camera
+from refersplat.cameras import NEAR, Camera
 from refersplat.ops import Projected, project, rasterize, reference, spherical_harmonics
 
 
@@ -54,7 +54,7 @@ class GaussianRasterizer(nn.Module):
     def markVisible(self, positions: Tensor) -> Tensor:
         """[N] bool: which of the points [N, 3] are in front of the near plane."""
         view = self.raster_settings.viewmatrix
-        return positions @ view[:3, 2] + view[3, 2] > reference.NEAR
+        return positions @ view[:3, 2] + view[3, 2] > NEAR
 
     def forward(
         self,
@@ -109,7 +109,7 @@ class GaussianRasterizer(nn.Module):
             values.append(features)
         if settings.antialiasing is not None:
             depths = projected.depths
-            values.append(1 / depths.where(depths > reference.NEAR, 1)[:, None])
+            values.append(1 / depths.where(depths > NEAR, 1)[:, None])
         image, transmittance = rasterize(
             means2d,
             projected.conics,
@@ -174,7 +174,7 @@ def kept_by_the_low_pass(projected: Projected) -> Tensor:  # [N]
     """How much smaller a footprint was, as an area, before the projection widened it."""
     xx, xy, yy = projected.conics.unbind(dim=1)
     # Not those with a radius: a Gaussian is drawn as far as it adds 1/255, which may be farther.
-    is_visible = projected.depths > reference.NEAR
+    is_visible = projected.depths > NEAR
     determinant = (xx * yy - xy.square()).where(is_visible, 1)  # of the inverse covariance
     narrow = (yy / determinant - reference.BLUR) * (xx / determinant - reference.BLUR)
     narrow = narrow - (xy / determinant).square()

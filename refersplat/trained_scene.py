@@ -90,14 +90,14 @@ class TrainedScene:
         learned = load_state(path, FORMAT)
         where = choose_device(device)
         gaussians = trained_gaussians(Path(folder)).to(where)
+        text = text or TextConfig(str(learned.get("encoder", "auto")))
+        encoder = make_encoder(text.encoder, text.cache, where)
         try:
             if len(learned["features"]) != gaussians.count:
                 raise InputError(
                     f"{path}: was learned for {len(learned['features'])} Gaussians, but the point "
                     f"cloud has {gaussians.count}; train into a new folder"
                 )
-            text = text or TextConfig(learned["encoder"])
-            encoder = make_encoder(text.encoder, text.cache, where)
             if not is_same_text(learned["encoder_identity"], encoder.identity):
                 raise InputError(
                     f"--text.encoder: {path} was learned with {learned['encoder_identity']}, but "

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 
-from runs.config import choose_model
-from runs.errors import run
+from refer3d.runs.config import choose_model
+from refer3d.runs.errors import run
 from train import MODEL_OF, MODELS
 
 

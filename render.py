@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 
-from runs.config import choose_model
-from runs.errors import InputError, run
+from refer3d.runs.config import choose_model
+from refer3d.runs.errors import InputError, run
 from train import MODEL_OF, MODELS
 
 

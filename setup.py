@@ -2,7 +2,7 @@
 
 The ops are plain C++ bound with pybind11: no torch headers, so they build in seconds and fit every
 torch. Each package's ops are built several times from the same sources, for different instruction
-sets; ``submodules/native`` loads the best one that the machine can run. A build that fails leaves
+sets; ``submodules/refer3d/native`` loads the best one that the machine can run. A build that fails leaves
 a working install: the reason goes into ``<package>/native_build.txt`` and so reaches the user.
 """
 
@@ -19,8 +19,8 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 NATIVE_PACKAGES = ["refersplat", "detailbase"]
-SUBMODULES = find_packages("submodules")
-SHARED = "submodules/native/csrc"
+SHARED_PACKAGES = find_packages("submodules", include=["refer3d*"])
+SHARED = "submodules/refer3d/native/csrc"
 """Sources that are built into the ops of every package."""
 REPORT = "native_build.txt"
 
@@ -166,12 +166,14 @@ def run_and_keep_errors(command: list[str], **_: object) -> None:
 
 
 setup(
-    packages=[*find_packages(include=["refersplat*", "detailbase*"]), *SUBMODULES],
-    package_dir={
-        name: f"submodules/{name.replace('.', '/')}" for name in SUBMODULES if "." not in name
-    },
+    packages=[*find_packages(include=["refersplat*", "detailbase*"]), *SHARED_PACKAGES],
+    package_dir={"refer3d": "submodules/refer3d"},
     package_data={
-        name: ["csrc/*.h", "csrc/*.cpp", "csrc/*.cu"] for name in [*NATIVE_PACKAGES, "native"]
+        **{
+            name: ["csrc/*.h", "csrc/*.cpp", "csrc/*.cu", "py.typed"]
+            for name in [*NATIVE_PACKAGES, "refer3d.native"]
+        },
+        "refer3d": ["py.typed"],
     },
     ext_modules=[extension for package in NATIVE_PACKAGES for extension in extensions(package)],
     cmdclass={"build_ext": BuildNative},

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 
-from runs.config import choose_model
-from runs.errors import run
+from refer3d.runs.config import choose_model
+from refer3d.runs.errors import run
 
 MODELS = ("refersplat", "detailbase")
 MODEL_OF = dict.fromkeys(("-s", "--data.scene", "-m", "--model_path", "--model-path"), "refersplat")

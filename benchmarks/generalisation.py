@@ -27,9 +27,9 @@ from refersplat.referring_state import FORMAT, RESULT_FILE, STATE_FILE
 from refersplat.supervision import Blends, Supervision, supervise
 from refersplat.threshold import mask_probabilities
 from refersplat.train_referring import hold_out
-from runs.config import load_yaml
-from runs.files import load_state
-from text_encoder import make_encoder
+from refer3d.runs.config import load_yaml
+from refer3d.runs.files import load_state
+from refer3d.text_encoder import make_encoder
 
 SWITCHES = [field.name for field in fields(MatchConfig) if field.type == "bool"]
 """Ingredients that can be taken away."""

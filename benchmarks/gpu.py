@@ -26,7 +26,7 @@ from torch import Tensor
 
 from detailbase.model.unet import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
-from native import backend
+from refer3d.native import backend
 from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from detailbase.model.unet import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
-from native.cuda import emulation, emulator
+from refer3d.native.cuda import emulation, emulator
 from refersplat import train_rgb
 from refersplat.cameras import Camera
 from refersplat.config import Config, RgbConfig, TrainConfig

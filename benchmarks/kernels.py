@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 
-from native.cuda.compiler import compile_kernels
-from native.cuda.resources import read_resources
-from native.cuda.source import sources
+from refer3d.native.cuda.compiler import compile_kernels
+from refer3d.native.cuda.resources import read_resources
+from refer3d.native.cuda.source import sources
 
 VARIANTS: dict[tuple[str, str], list[dict[str, str | int]]] = {
     ("refersplat", "project"): [{"DEGREE": degree} for degree in range(4)],

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from native import backend, num_threads
+from refer3d.native import backend, num_threads
 
 
 def seconds(function: Callable[[], object], repeats: int = 3) -> float:

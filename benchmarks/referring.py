@@ -29,7 +29,7 @@ from refersplat.referring_state import Frozen, ReferringState
 from refersplat.render import render
 from refersplat.supervision import Blends, Lesson, Target
 from refersplat.train_referring import learn_from
-from text_encoder import TextFeatures
+from refer3d.text_encoder import TextFeatures
 
 TEXT_DIM = 1024
 WAYS = {"published": 1, "ours": 1, "ours, 8 sentences": 8}

@@ -21,10 +21,10 @@ from detailbase.model.weights import (
     read_checkpoint,
     weights_in,
 )
-from runs.config import from_mapping, load_yaml, to_mapping
-from runs.errors import InputError
-from runs.files import load_state, save_state
-from text_encoder import TextEncoder, is_same_text
+from refer3d.runs.config import from_mapping, load_yaml, to_mapping
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import load_state, save_state
+from refer3d.text_encoder import TextEncoder, is_same_text
 
 FORMAT = 1
 RESOLVED = "config.yaml"

@@ -11,9 +11,9 @@ from pathlib import Path
 from detailbase.checkpoint import RESOLVED
 from detailbase.config import LEARNED, LEARNED_DATA, Config
 from detailbase.ranges import check
-from native import backend
-from runs.config import config_file, differences, load_yaml, parse, save_yaml
-from runs.errors import InputError
+from refer3d.native import backend
+from refer3d.runs.config import config_file, differences, load_yaml, parse, save_yaml
+from refer3d.runs.errors import InputError
 
 MODEL = "detailbase"
 RUNS = Path("exps")

@@ -26,12 +26,12 @@ from detailbase.metrics import Row, by_kind, by_scene, iou, ious_by_name, oracle
 from detailbase.model.network import DetailBase
 from detailbase.report import table
 from detailbase.sentences import Sentences, word_encoder
-from native import backend
-from runs.config import to_mapping
-from runs.device import choose_device
-from runs.errors import InputError, run
-from runs.progress import Progress
-from runs.results import peak_memory_mib, provenance, save_results
+from refer3d.native import backend
+from refer3d.runs.config import to_mapping
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.progress import Progress
+from refer3d.runs.results import peak_memory_mib, provenance, save_results
 
 log = logging.getLogger(__name__)
 

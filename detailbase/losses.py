@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from detailbase.data.clouds import NONE
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
-from runs.device import send
+from refer3d.runs.device import send
 
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0

@@ -21,8 +21,8 @@ from detailbase.command import check_backend
 from detailbase.data.scan import UNITS, UPS, Scan
 from detailbase.pictures import draw_answer, marked
 from detailbase.referrer import DEMO, Marked, Referrer
-from runs.errors import InputError, run
-from runs.files import write_whole
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from detailbase.config import Config
 from detailbase.data.clouds import NUM_CLASSES
-from runs.config import check_ranges
-from runs.errors import InputError
+from refer3d.runs.config import check_ranges
+from refer3d.runs.errors import InputError
 
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),

@@ -20,9 +20,9 @@ from detailbase.model.network import DetailBase
 from detailbase.phrases import find_phrases
 from detailbase.ranges import check
 from detailbase.sentences import Sentences, word_encoder
-from runs.device import choose_device
-from runs.errors import InputError
-from text_encoder import TextEncoder
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError
+from refer3d.text_encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 

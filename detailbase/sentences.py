@@ -12,8 +12,8 @@ from torch import Tensor
 
 from detailbase.config import TextConfig
 from detailbase.data.references import Reference
-from runs.progress import Progress
-from text_encoder import TextEncoder, make_encoder
+from refer3d.runs.progress import Progress
+from refer3d.text_encoder import TextEncoder, make_encoder
 
 Words = tuple[str, ...]
 

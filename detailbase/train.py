@@ -24,10 +24,10 @@ from detailbase.evaluate import score
 from detailbase.losses import Losses, class_loss, loss, object_loss
 from detailbase.metrics import by_kind, logged, summarize
 from detailbase.sentences import Sentences, word_encoder
-from runs.device import choose_device, fix_order_of_sums
-from runs.errors import InputError, run
-from runs.progress import Progress
-from runs.results import peak_memory_mib, save_results
+from refer3d.runs.device import choose_device, fix_order_of_sums
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.progress import Progress
+from refer3d.runs.results import peak_memory_mib, save_results
 
 log = logging.getLogger(__name__)
 

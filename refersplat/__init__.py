@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runs  # noqa: F401  before torch: it says how torch's threads wait
+from refer3d import runs  # noqa: F401  before torch: it says how torch's threads wait
 
 __all__ = ["TrainedScene"]
 

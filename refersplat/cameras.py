@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from runs.device import send
+from refer3d.runs.device import send
 
 NEAR = 0.2
 """Units before a camera from which on Gaussians are drawn."""

@@ -13,7 +13,7 @@ from refersplat.metrics import THRESHOLDS, iou, iou_curve
 from refersplat.model.answer import NO_GROUP
 from refersplat.ops import BlendMatrix
 from refersplat.trained_scene import TrainedScene
-from runs.progress import Progress
+from refer3d.runs.progress import Progress
 
 
 @dataclass(frozen=True)

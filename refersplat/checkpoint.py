@@ -19,8 +19,8 @@ from refersplat.densify import DensificationStatistics
 from refersplat.gaussians import Gaussians, checked, load_ply, padded_sh
 from refersplat.ops.adam import BETAS, EPSILON
 from refersplat.optimizer import Adam
-from runs.errors import InputError
-from runs.files import first_line, save_tensors, write_whole
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import first_line, save_tensors, write_whole
 
 RGB_FORMAT = 1
 """Of ``rgb_state.pt``, which training goes on from."""

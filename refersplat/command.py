@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from native import backend
+from refer3d.native import backend
 from refersplat.checkpoint import load_gaussians
 from refersplat.config import Config
 from refersplat.gaussians import Gaussians
 from refersplat.model.matching import PRIOR
-from runs.config import check_ranges, differences, load_yaml, parse, save_yaml
-from runs.errors import InputError
+from refer3d.runs.config import check_ranges, differences, load_yaml, parse, save_yaml
+from refer3d.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 

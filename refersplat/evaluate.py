@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import backend
+from refer3d.native import backend
 from refersplat.cases import Case, answer_all
 from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussians
 from refersplat.config import Config
@@ -22,10 +22,10 @@ from refersplat.metrics import summarize
 from refersplat.report import draw_report
 from refersplat.train_rgb import evaluate_rgb
 from refersplat.trained_scene import TrainedScene
-from runs.config import load_yaml, to_mapping
-from runs.device import choose_device
-from runs.errors import InputError, run
-from runs.results import Stopwatch, peak_memory_mib, provenance, save_results
+from refer3d.runs.config import load_yaml, to_mapping
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.results import Stopwatch, peak_memory_mib, provenance, save_results
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from refersplat.ops.reference import rotation
-from runs.errors import InputError
-from runs.files import write_whole
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import write_whole
 
 SH_COEFFICIENTS = 16
 """Spherical harmonics are held up to degree 3; lower degrees are padded with zeros."""

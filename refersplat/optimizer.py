@@ -11,7 +11,7 @@ from torch import Tensor
 from refersplat.config import RgbConfig
 from refersplat.gaussians import SH_COEFFICIENTS, Gaussians
 from refersplat.ops.adam import adam_step
-from runs.device import send
+from refer3d.runs.device import send
 
 
 def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str, list[float]]:

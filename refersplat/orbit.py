@@ -18,8 +18,8 @@ from refersplat.gaussians import Gaussians
 from refersplat.overlay import add_caption, draw_overlay, enlargement, to_pixels
 from refersplat.render import render
 from refersplat.trained_scene import TrainedScene
-from runs.errors import InputError
-from runs.progress import Progress
+from refer3d.runs.errors import InputError
+from refer3d.runs.progress import Progress
 
 FRAMES_PER_SECOND = 24
 

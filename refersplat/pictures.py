@@ -21,11 +21,11 @@ from refersplat.data.splits import ViewNames
 from refersplat.orbit import film
 from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.trained_scene import TrainedScene
-from runs.device import choose_device
-from runs.errors import InputError, run
-from runs.files import write_whole
-from runs.progress import Progress
-from text_encoder import check_text
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.files import write_whole
+from refer3d.runs.progress import Progress
+from refer3d.text_encoder import check_text
 
 log = logging.getLogger(__name__)
 

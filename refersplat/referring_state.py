@@ -15,9 +15,9 @@ from refersplat.model.groups import Groups
 from refersplat.model.referring import ReferringField
 from refersplat.ops.adam import EPSILON
 from refersplat.supervision import Blends
-from runs.errors import InputError
-from runs.files import first_line, load_state, save_state
-from text_encoder import TextFeatures
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import first_line, load_state, save_state
+from refer3d.text_encoder import TextFeatures
 
 FORMAT = 2
 STATE_FILE = "referring_state.pt"

@@ -22,7 +22,7 @@ from refersplat.overlay import (
     to_pixels,
 )
 from refersplat.trained_scene import TrainedScene
-from runs.files import write_whole
+from refer3d.runs.files import write_whole
 
 ROWS = 4
 """How many of the best and of the worst."""

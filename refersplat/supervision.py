@@ -16,8 +16,8 @@ from refersplat.data import ReferredObject, Scene, View
 from refersplat.gaussians import Gaussians
 from refersplat.ops import BlendMatrix
 from refersplat.render import frozen_blend
-from runs.device import free_memory, send
-from runs.errors import InputError
+from refer3d.runs.device import free_memory, send
+from refer3d.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 

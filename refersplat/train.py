@@ -13,10 +13,10 @@ from refersplat.config import Config
 from refersplat.data import load_scene
 from refersplat.referring_state import RESULT_FILE
 from refersplat.supervision import supervise
-from runs.device import choose_device, fix_order_of_sums
-from runs.errors import InputError, run
-from runs.results import Stopwatch
-from text_encoder import make_encoder
+from refer3d.runs.device import choose_device, fix_order_of_sums
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.results import Stopwatch
+from refer3d.text_encoder import make_encoder
 
 log = logging.getLogger(__name__)
 

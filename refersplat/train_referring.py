@@ -31,10 +31,10 @@ from refersplat.referring_state import (
 from refersplat.supervision import Blends, Lesson, Supervision
 from refersplat.threshold import choose_threshold, mask_probabilities
 from refersplat.visibility import on_surface
-from runs.device import send
-from runs.files import save_state
-from runs.progress import Progress
-from text_encoder import TextEncoder, TextFeatures, make_encoder
+from refer3d.runs.device import send
+from refer3d.runs.files import save_state
+from refer3d.runs.progress import Progress
+from refer3d.text_encoder import TextEncoder, TextFeatures, make_encoder
 
 log = logging.getLogger(__name__)
 

@@ -29,10 +29,10 @@ from refersplat.image_losses import l1, photo_loss, psnr, ssim
 from refersplat.initialize import starting_gaussians
 from refersplat.optimizer import Adam, learning_rates
 from refersplat.render import Rendering, render
-from runs.device import send
-from runs.errors import InputError
-from runs.files import load_state, save_state
-from runs.progress import Progress
+from refer3d.runs.device import send
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import load_state, save_state
+from refer3d.runs.progress import Progress
 
 log = logging.getLogger(__name__)
 

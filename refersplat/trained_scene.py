@@ -22,10 +22,10 @@ from refersplat.ops import BlendMatrix
 from refersplat.referring_state import FORMAT, RESULT_FILE
 from refersplat.render import frozen_blend
 from refersplat.threshold import mask_probabilities
-from runs.device import choose_device
-from runs.errors import InputError
-from runs.files import load_state
-from text_encoder import TextEncoder, is_same_text, make_encoder
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import load_state
+from refer3d.text_encoder import TextEncoder, is_same_text, make_encoder
 
 
 class Responses(NamedTuple):

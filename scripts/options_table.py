@@ -9,8 +9,8 @@ import argparse
 import importlib
 from pathlib import Path
 
-from runs.config import options
-from runs.files import write_whole
+from refer3d.runs.config import options
+from refer3d.runs.files import write_whole
 
 MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 

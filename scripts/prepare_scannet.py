@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from detailbase.data.prepare import find_scans, prepare
-from runs.errors import InputError, run
+from refer3d.runs.errors import InputError, run
 
 
 def main(argv: list[str]) -> None:

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 
 from detailbase.model.weights import read_weights, to_bytes
-from runs.errors import run
-from runs.files import read_tensors, save_state
+from refer3d.runs.errors import run
+from refer3d.runs.files import read_tensors, save_state
 
 
 def main(argv: list[str]) -> None:

@@ -4,7 +4,7 @@
 #   REFER3D_VENV   folder of the environment (default: .venv in the repository)
 #   PYTHON         the Python to make it with (default: python3)
 
-# Threads that wait for work must not keep the cores from others; see submodules/runs/__init__.py.
+# Threads that wait for work must not keep the cores from others; see submodules/refer3d/runs/__init__.py.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
 # What is installed: the dependencies, the list of packages, and the sources of the compiled ops.
@@ -12,7 +12,7 @@ installation_state() {
   "$1" - <<'PYTHON'
 import hashlib, pathlib, sys
 
-patterns = ["pyproject.toml", "setup.py", "*/csrc/*", "submodules/*/csrc/*", "submodules/*/__init__.py"]
+patterns = ["pyproject.toml", "setup.py", "*/csrc/*", "submodules/refer3d/*/csrc/*", "submodules/refer3d/__init__.py"]
 state = hashlib.sha256(sys.version.encode())
 for path in sorted(path for pattern in patterns for path in pathlib.Path().glob(pattern)):
     # Of a Python package only its presence matters: the installation refers to the folder.

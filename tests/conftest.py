@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import torch
 
-from native import loader
+from refer3d.native import loader
 
 # The same examples on every run: a red test must be red again when someone looks.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)

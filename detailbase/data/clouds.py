@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from runs.errors import InputError
-from runs.files import read_tensors, save_tensors
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import read_tensors, save_tensors
 
 NONE = -100
 """Label of a point that has none."""

@@ -19,8 +19,8 @@ from detailbase.data.clouds import SUFFIX, Cloud, load_cloud
 from detailbase.data.references import Phrase, Reference
 from detailbase.data.targets import Shares, majority
 from detailbase.ops import segment_reduce, voxelize
-from runs.device import send
-from runs.errors import InputError
+from refer3d.runs.device import send
+from refer3d.runs.errors import InputError
 
 
 @dataclass(frozen=True)

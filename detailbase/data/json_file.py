@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 
 def read_json(path: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from plyfile import PlyData, PlyElement, PlyElementParseError, PlyParseError
 
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 

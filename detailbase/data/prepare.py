@@ -13,8 +13,8 @@ import torch
 
 from detailbase.data.clouds import SUFFIX, save_cloud
 from detailbase.data.scannet import OBJECTS, SEGMENTS, missing_files, read_scan
-from runs.errors import InputError
-from runs.progress import Progress
+from refer3d.runs.errors import InputError
+from refer3d.runs.progress import Progress
 
 log = logging.getLogger(__name__)
 

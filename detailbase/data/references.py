@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from detailbase.data.json_file import read_json, short
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import torch
 from detailbase.data.clouds import LARGEST, NONE, Cloud
 from detailbase.data.meshes import read_mesh
 from detailbase.ops import cloud_superpoints, mesh_superpoints
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 """Metres of a file's unit."""

@@ -18,7 +18,7 @@ from detailbase.data.clouds import NONE, Cloud, check_extent
 from detailbase.data.json_file import read_json, short
 from detailbase.data.meshes import Mesh, read_mesh, read_ply, vertices_of
 from detailbase.ops import cloud_superpoints, mesh_superpoints
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 MESH = "_vh_clean_2.ply"
 LABELS = "_vh_clean_2.labels.ply"

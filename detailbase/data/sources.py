@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detailbase.config import DataConfig
 from detailbase.data.references import Reference, read_references
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 FILES = {
     "detailrefer": "DetailRefer/DetailRefer_{split}.json",

@@ -15,7 +15,7 @@ from detailbase.model.norm import BatchNorm
 from detailbase.model.objects import Asked, Objects
 from detailbase.model.unet import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
-from runs.device import send
+from refer3d.runs.device import send
 
 
 @dataclass(frozen=True)

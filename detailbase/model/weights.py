@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runs.errors import InputError
-from runs.files import read_tensors
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import read_tensors
 
 log = logging.getLogger(__name__)
 

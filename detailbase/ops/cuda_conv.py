@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from native.cuda import Kernels, blocks_for
+from refer3d.native.cuda import Kernels, blocks_for
 
 THREADS = 256
 SIDES = (32, 64)

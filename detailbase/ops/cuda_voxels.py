@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detailbase.ops import reference
-from native.cuda import Kernels, blocks_for
-from native.cuda.launcher import REALS
+from refer3d.native.cuda import Kernels, blocks_for
+from refer3d.native.cuda.launcher import REALS
 
 THREADS = 256
 SEGMENT_THREADS, CHANNELS = 512, 32

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
 from detailbase.ops.voxelize import check_integers
-from native import as_array, check_shape, cpu_ops, num_threads
-from native.cuda import kernels
+from refer3d.native import as_array, check_shape, cpu_ops, num_threads
+from refer3d.native.cuda import kernels
 
 BLOCK = 256
 """Outputs that are convolved at once. Their features stay in the cache meanwhile."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from native.checks import outside_autocast
+from refer3d.native.checks import outside_autocast
 
 MAX_AXIS_BITS = 21
 """Three coordinates of so many bits make one int64."""

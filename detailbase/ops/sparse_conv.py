@@ -9,8 +9,8 @@ from torch import Tensor
 
 from detailbase.ops import cuda_conv, reference
 from detailbase.ops.kernel_map import BLOCK, KernelMap
-from native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
-from native.cuda import kernels
+from refer3d.native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
+from refer3d.native.cuda import kernels
 
 
 def sparse_conv(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import reference
-from native import as_array, check_real, check_shape, cpu_ops, num_threads, operator
+from refer3d.native import as_array, check_real, check_shape, cpu_ops, num_threads, operator
 
 
 def mesh_superpoints(

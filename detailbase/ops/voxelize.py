@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
-from native.cuda import kernels
+from refer3d.native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
+from refer3d.native.cuda import kernels
 
 
 def voxelize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from refersplat.data.lens import Lens
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 _RIGID_TOLERANCE = 1e-3  # several tools write six digits; a mirrored or scaled pose is far outside
 

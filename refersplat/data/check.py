@@ -11,7 +11,7 @@ from pathlib import Path
 from refersplat.config import DataConfig
 from refersplat.data.images import decode, in_threads
 from refersplat.data.scene import Scene, View, load_scene
-from runs.errors import run
+from refer3d.runs.errors import run
 
 
 def describe(scene: Scene) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 _NO_DISTORTION = (0.0, 0.0, 0.0, 0.0, 0.0)
 _EDGE_SAMPLES = 65  # points per image side at which a zoom is tried

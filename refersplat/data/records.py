@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 _KINDS = {str: "a string", list: "a list", dict: "an object", float: "a number", int: "an integer"}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, frame_number
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 _TRUE_MASKS = "gt_mask"
 _OTHER_MASKS = "mask"

@@ -30,7 +30,7 @@ from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, choose_test_views, view_names
 from refersplat.data.transforms import find_transforms, read_transforms
 from refersplat.data.units import camera_extent, check_units
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 _DEFAULT_WIDTH = 1600
 _LARGEST_DIVISOR = 8

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from refersplat.data.images import SUFFIXES
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 EVERY = 8
 """Without any list, every 8th view tests, as in Mip-NeRF 360."""

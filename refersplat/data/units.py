@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import NEAR, Camera
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 COARSEST = 1e-4
 """Share of a scene's extent that its places must be told apart by."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from refersplat.config import MatchConfig
-from text_encoder import TextEncoder
+from refer3d.text_encoder import TextEncoder
 
-from .groups import Groups
-from .matching import Match, Matcher
-from .referring import ReferringField
+from refersplat.model.groups import Groups
+from refersplat.model.matching import Match, Matcher
+from refersplat.model.referring import ReferringField
 
 NO_GROUP = -1
 

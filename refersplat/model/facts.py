@@ -16,7 +16,7 @@ from torch import Tensor
 from refersplat.gaussians import Gaussians
 from refersplat.ops.reference import SH_0
 
-from .phrases import COLORS, Phrases, Relation
+from refersplat.model.phrases import COLORS, Phrases, Relation
 
 BOX_MARGIN = 0.02
 """Share of what is visible of a group that lies beyond each side of its box: stray Gaussians."""

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .chunks import map_chunks
+from refersplat.model.chunks import map_chunks
 
 if TYPE_CHECKING:
-    from .referring import ReferringField
+    from refersplat.model.referring import ReferringField
 
 CHUNK = 4096
 """Gaussians in a chunk on a CPU: the tensors of a few sentences then fit the second-level cache."""

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refersplat.gaussians import Gaussians
-from runs.device import send
+from refer3d.runs.device import send
 
-from .facts import Facts, find_facts
+from refersplat.model.facts import Facts, find_facts
 
 if TYPE_CHECKING:
     from refersplat.data import View

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refersplat.config import MatchConfig
-from text_encoder import TextEncoder
+from refer3d.text_encoder import TextEncoder
 
-from .facts import Facts
-from .phrases import Phrases, take_apart
+from refersplat.model.facts import Facts
+from refersplat.model.phrases import Phrases, take_apart
 
 PRIOR = {
     "nearest": 12.0,

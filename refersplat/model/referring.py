@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from text_encoder import TextFeatures
+from refer3d.text_encoder import TextFeatures
 
-from .folded import Interaction
+from refersplat.model.folded import Interaction
 
 SENTENCES_AT_ONCE = 16
 """How many sentences share a pass over the Gaussians when nothing is learned."""

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from native import check_same, check_shape, cpu_ops, num_threads
-from native.cuda import Kernels, blocks_for, kernels
-from native.cuda.launcher import REALS
+from refer3d.native import check_same, check_shape, cpu_ops, num_threads
+from refer3d.native.cuda import Kernels, blocks_for, kernels
+from refer3d.native.cuda.launcher import REALS
 
 BETAS = (0.9, 0.999)
 THREADS = 256

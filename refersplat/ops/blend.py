@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import (
+from refer3d.native import (
     as_array,
     check_same,
     check_shape,
@@ -23,7 +23,7 @@ from native import (
     num_threads,
     operator,
 )
-from native.cuda import kernels
+from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_blend, reference
 from refersplat.ops.rasterize import check_splats
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from native.cuda import Kernels, blocks_for
-from native.cuda.launcher import REALS
+from refer3d.native.cuda import Kernels, blocks_for
+from refer3d.native.cuda.launcher import REALS
 
 THREADS = 128
 LEAF = 16

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from native.cuda import Kernels, blocks_for
-from native.cuda.launcher import REALS
+from refer3d.native.cuda import Kernels, blocks_for
+from refer3d.native.cuda.launcher import REALS
 
 TILE = 16
 THREADS = 256

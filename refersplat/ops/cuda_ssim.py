@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from native.cuda import Kernels, blocks_for
-from native.cuda.launcher import REALS
+from refer3d.native.cuda import Kernels, blocks_for
+from refer3d.native.cuda.launcher import REALS
 
 TILE = 16
 THREADS = 256

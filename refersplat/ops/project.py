@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from native import (
+from refer3d.native import (
     as_array,
     check_constant,
     check_real,
@@ -19,7 +19,7 @@ from native import (
     num_threads,
     operator,
 )
-from native.cuda import kernels
+from refer3d.native.cuda import kernels
 from refersplat.cameras import Camera
 from refersplat.ops import cuda_project, reference
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from native import (
+from refer3d.native import (
     as_array,
     check_real,
     check_same,
@@ -18,7 +18,7 @@ from native import (
     num_threads,
     operator,
 )
-from native.cuda import kernels
+from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_rasterize, reference
 
 

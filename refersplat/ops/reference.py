@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from native.checks import outside_autocast
+from refer3d.native.checks import outside_autocast
 from refersplat.cameras import NEAR
 
 BLUR = 0.3

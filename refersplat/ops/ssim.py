@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from native import (
+from refer3d.native import (
     as_array,
     check_real,
     check_same,
@@ -19,7 +19,7 @@ from native import (
     operator,
     outside_autocast,
 )
-from native.cuda import kernels
+from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_ssim
 
 WINDOW = 11

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detailbase.ops import cloud_superpoints, reference
-from native.loader import runnable_variants
+from refer3d.native.loader import runnable_variants
 
 
 def table_with_boxes(rng, spacing=0.02, noise=0.0002):

@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from detailbase.ops import cuda_conv, sparse_conv, strided_map, submanifold_map, voxelize
-from native.cuda import emulation
-from native.cuda.emulator import EmulatedKernels
+from refer3d.native.cuda import emulation
+from refer3d.native.cuda.emulator import EmulatedKernels
 from tests.detailbase.test_sparse_conv import by_definition
 
 SIZES = [(0, 3, 4), (1, 1, 1), (300, 35, 70), (300, 8, 32), (9, 0, 2)]

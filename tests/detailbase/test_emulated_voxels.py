@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from detailbase.ops import segment_reduce, strided_map, submanifold_map, voxelize
-from native.cuda import emulation
+from refer3d.native.cuda import emulation
 
 
 def cloud(rng, count, dtype=torch.int64, low=-40, high=30):

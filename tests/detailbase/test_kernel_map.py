@@ -5,7 +5,7 @@ import torch
 
 from detailbase.ops import reference, strided_map, submanifold_map, voxelize
 from detailbase.ops.kernel_map import UNBOUNDED
-from native.loader import runnable_variants
+from refer3d.native.loader import runnable_variants
 
 
 def lists(pairs):

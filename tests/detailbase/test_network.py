@@ -13,7 +13,7 @@ from detailbase.model.facts import facts, moments, places
 from detailbase.model.network import DetailBase
 from detailbase.model.objects import Objects, waves
 from detailbase.model.unet import SparseUNet
-from text_encoder import HashTextEncoder
+from refer3d.text_encoder import HashTextEncoder
 
 SENTENCES = [["a", "chair"], ["the", "table", "beside", "a", "lamp"], ["one", "lamp"]]
 SCENES = [0, 1, 0]

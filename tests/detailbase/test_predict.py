@@ -14,9 +14,9 @@ from detailbase.checkpoint import build
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
 from detailbase.referrer import given_phrases
 from detailbase.sentences import Sentences
-from runs.config import save_yaml, to_mapping
-from runs.errors import InputError
-from text_encoder import make_encoder
+from refer3d.runs.config import save_yaml, to_mapping
+from refer3d.runs.errors import InputError
+from refer3d.text_encoder import make_encoder
 
 SMALL = Config(
     name="small",

@@ -6,7 +6,7 @@ from plyfile import PlyData, PlyElement
 from detailbase.data.meshes import read_mesh
 from detailbase.data.scan import UPS, read_scan_file
 from detailbase.ops import mesh_superpoints
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 
 def write_box(path, scale=1.0, faces=None, kind="f4", offset=(0, 0, 0)):

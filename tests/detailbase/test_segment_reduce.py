@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from detailbase.ops import reference, segment_reduce
-from native.loader import runnable_variants
+from refer3d.native.loader import runnable_variants
 
 
 def rows(rng, count, channels, num_segments, dtype=torch.float32, device="cpu"):

@@ -8,8 +8,8 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from detailbase.ops import Pairs, reference, sparse_conv, strided_map, submanifold_map
-from native import load
-from native.loader import runnable_variants
+from refer3d.native import load
+from refer3d.native.loader import runnable_variants
 
 
 def maps(voxels):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detailbase.ops import mesh_superpoints, reference
-from native.loader import runnable_variants
+from refer3d.native.loader import runnable_variants
 
 
 def sheet(rows, columns, height):

@@ -4,9 +4,9 @@ import sys
 import pytest
 import torch
 
-import native
+from refer3d import native
 from detailbase.ops import reference, voxelize
-from native.loader import runnable_variants
+from refer3d.native.loader import runnable_variants
 
 
 def points(rng, count, dtype=torch.int64, low=-20, high=20, device="cpu"):

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import load_backbone, load_weights, read_weights, to_bytes
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 State = dict[str, Tensor]
 ROOT = Path(__file__).parents[2]

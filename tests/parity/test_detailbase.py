@@ -20,7 +20,7 @@ from transformers import MPNetConfig, MPNetModel
 
 from detailbase.losses import loss
 from detailbase.model.network import DetailBase, Predictions
-from text_encoder import PretrainedTextEncoder
+from refer3d.text_encoder import PretrainedTextEncoder
 
 HERE = Path(__file__).parent
 CASES = sorted(Path(os.environ.get("REFER_PARITY_DIR") or HERE / "cases").glob("detailbase_*.npz"))

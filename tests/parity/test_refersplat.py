@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 from refersplat.losses import contrastive_loss, select_answering
 from refersplat.model.referring import ReferringField
-from text_encoder import TextFeatures
+from refer3d.text_encoder import TextFeatures
 
 HERE = Path(__file__).parent
 CASES = sorted(Path(os.environ.get("REFER_PARITY_DIR") or HERE / "cases").glob("refersplat_*.npz"))

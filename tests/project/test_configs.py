@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runs.config import MODEL_KEY, differences, load_yaml, options
+from refer3d.runs.config import MODEL_KEY, differences, load_yaml, options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runs.config import choose_model, parse
+from refer3d.runs.config import choose_model, parse
 from train import MODEL_OF, MODELS
 
 ROOT = Path(__file__).parents[2]

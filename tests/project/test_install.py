@@ -35,7 +35,8 @@ with warnings.catch_warnings(record=True) as caught:
     points = torch.eye(3)
     assert knn(points, points, 1)[1].flatten().tolist() == [0, 1, 2]
     knn(points, points, 2)
-import native, refersplat
+import refersplat
+from refer3d import native
 print(refersplat.__file__, native.backend("refersplat"))
 print(len(caught), caught[0].message)
 """
@@ -68,7 +69,7 @@ def tree(tmp_path):
 
 
 def native_sources(tree):
-    return [*tree.glob("*/csrc/*"), *tree.glob("submodules/native/csrc/*")]
+    return [*tree.glob("*/csrc/*"), *tree.glob("submodules/refer3d/native/csrc/*")]
 
 
 def build_stubs(tree, **environment):
@@ -128,7 +129,7 @@ def test_editable_install_without_a_compiler_works(tree, tmp_path):
 
 
 def test_a_failed_build_tells_the_compilers_error(tree):
-    (tree / "submodules" / "native" / "csrc" / "knn.h").write_text(
+    (tree / "submodules" / "refer3d" / "native" / "csrc" / "knn.h").write_text(
         "#error this cannot be compiled\n"
     )
     for source in tree.glob("*/csrc/*.cpp"):

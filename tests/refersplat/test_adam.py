@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from native.cuda import emulation
+from refer3d.native.cuda import emulation
 from refersplat.ops.adam import BETAS, EPSILON, adam_reference, adam_step
 
 

@@ -14,7 +14,7 @@ from refersplat.model.facts import Facts
 from refersplat.model.groups import Groups
 from refersplat.model.phrases import COLORS
 from refersplat.model.referring import ReferringField
-from text_encoder import make_encoder
+from refer3d.text_encoder import make_encoder
 
 SENTENCES = [
     "The red mug with a handle.",

@@ -19,7 +19,7 @@ from refersplat.config import DataConfig, RgbConfig
 from refersplat.densify import DensificationStatistics
 from refersplat.gaussians import Gaussians, save_ply
 from refersplat.optimizer import Adam, learning_rates
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 COUNT = 6
 EXTENT = 2.5

@@ -16,7 +16,7 @@ from refersplat.image_losses import photo_loss
 from refersplat.losses import mask_loss
 from refersplat.model.referring import ReferringField
 from refersplat.render import frozen_blend, render
-from text_encoder import TextFeatures
+from refer3d.text_encoder import TextFeatures
 
 COUNT, WORDS, TEXT_DIM = 60, 5, 24
 HEIGHT, WIDTH = 30, 40

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from native.cuda import emulation, kernels
+from refer3d.native.cuda import emulation, kernels
 from refersplat.ops import (
     blend_matrix,
     cuda_rasterize,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from native.cuda import emulation
+from refer3d.native.cuda import emulation
 from refersplat.ops.ssim import ssim, ssim_reference
 from tests.refersplat.test_ssim import images
 

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.gaussians import Gaussians, load_ply, ply_properties, save_ply
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 
 def random_gaussians(rng, count):

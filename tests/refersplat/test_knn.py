@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from torch.testing import assert_close
 
-import native
-from native.loader import runnable_variants
+from refer3d import native
+from refer3d.native.loader import runnable_variants
 from refersplat.ops import reference
 from refersplat.ops.knn import knn
 

@@ -10,7 +10,7 @@ from refersplat.config import MatchConfig
 from refersplat.model.facts import Facts, name_colors
 from refersplat.model.matching import PRIOR, Matcher
 from refersplat.model.phrases import COLORS, Relation, take_apart
-from text_encoder import make_encoder
+from refer3d.text_encoder import make_encoder
 
 OBJECTS = [
     (

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from refersplat.model import folded
 from refersplat.model.referring import SENTENCES_AT_ONCE, ReferringField
-from text_encoder import HashTextEncoder, TextFeatures
+from refer3d.text_encoder import HashTextEncoder, TextFeatures
 
 ENCODER = HashTextEncoder(dim=24)
 SENTENCES = ["the red mug", "a banana that lies beside the mug", "mug"]

@@ -26,8 +26,8 @@ from refersplat.referring_state import RESULT_FILE, STATE_FILE, ReferringState
 from refersplat.render import frozen_blend
 from refersplat.supervision import Blends, supervise
 from refersplat.train_referring import freeze, hold_out, learn_from, pick, train, without
-from runs.errors import InputError
-from text_encoder import HashTextEncoder
+from refer3d.runs.errors import InputError
+from refer3d.text_encoder import HashTextEncoder
 
 WIDTH, HEIGHT, NUM_VIEWS = 40, 30, 8
 OBJECTS = {

@@ -12,7 +12,7 @@ from refersplat.data import load_scene
 from refersplat.initialize import gaussians_at, random_points
 from refersplat.optimizer import learning_rates
 from refersplat.train_rgb import RgbState, evaluate_rgb, sh_degree, step, train, view_order
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 QUICK = RgbConfig(
     iterations=120,

@@ -125,7 +125,7 @@ def trained(rooms: Path, config_path: Path, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture
 def says(monkeypatch, capsys):
     """Runs a program that must fail; returns what it says."""
-    from runs.errors import run
+    from refer3d.runs.errors import run
 
     monkeypatch.syspath_prepend(str(ROOT))
 

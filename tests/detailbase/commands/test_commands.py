@@ -16,9 +16,9 @@ from detailbase.data.references import Reference
 from detailbase.evaluate import evaluate, suffix_of, with_kinds
 from detailbase.evaluate import main as eval_main
 from detailbase.train import main as train_main
-from native import backend
-from runs.config import load_yaml, to_mapping
-from runs.errors import InputError
+from refer3d.native import backend
+from refer3d.runs.config import load_yaml, to_mapping
+from refer3d.runs.errors import InputError
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from detailbase.losses import loss
 from detailbase.metrics import Row
 from detailbase.sentences import Sentences, word_encoder
 from detailbase.train import learn_from, step, train
-from runs.config import load_yaml
-from runs.errors import InputError
+from refer3d.runs.config import load_yaml
+from refer3d.runs.errors import InputError
 
 CPU = torch.device("cpu")
 NETWORK = NetworkConfig(channels=(8, 16), width=32, heads=4, hidden=32, layers=2)

@@ -8,7 +8,7 @@ import torch
 
 from detailbase.data.clouds import NONE, Cloud, load_cloud, save_cloud
 from detailbase.data.scannet import read_scan
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 from .conftest import colors, cut, replace, surface, write_ply
 

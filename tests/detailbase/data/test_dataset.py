@@ -15,7 +15,7 @@ from detailbase.config import AugmentConfig, DataConfig
 from detailbase.data.clouds import NONE, Cloud, load_cloud
 from detailbase.data.dataset import Batch, Batches, crop, deal, group, make_batch
 from detailbase.data.references import Phrase, Reference, read_references
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 from .conftest import BOX, DETAILREFER, FLOOR, cut
 

@@ -11,7 +11,7 @@ import torch
 from detailbase.data.clouds import load_cloud
 from detailbase.data.prepare import find_scans, prepare
 from detailbase.data.scannet import read_scan
-from runs.errors import InputError, run
+from refer3d.runs.errors import InputError, run
 
 from .conftest import SmallScan, cut
 

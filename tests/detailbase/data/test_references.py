@@ -6,7 +6,7 @@ import re
 import pytest
 
 from detailbase.data.references import Phrase, Reference, read_references, split_words
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 SAID = {"scene_id": "scene0000_00", "ann_id": "3", "object_id": "7"}
 WORDS = ["two", "chairs", "at", "the", "desk", "."]

@@ -13,8 +13,8 @@ import torch
 from refersplat.gaussians import load_ply, save_ply
 from refersplat.model.matching import PRIOR
 from refersplat.referring_state import FORMAT
-from runs.errors import run
-from runs.files import load_state, save_state
+from refer3d.runs.errors import run
+from refer3d.runs.files import load_state, save_state
 
 ROOT = Path(__file__).parents[3]
 
@@ -263,7 +263,7 @@ def test_a_split_without_views_cannot_be_drawn(says, finished):
 
 
 def test_a_backend_that_there_is_not(says, finished, monkeypatch):
-    from native import load
+    from refer3d.native import load
 
     monkeypatch.setenv("REFER3D_BACKEND", "cpu-abacus")
     load.cache_clear()

@@ -24,9 +24,9 @@ from refersplat.config import Config
 from refersplat.gaussians import load_ply
 from refersplat.pictures import digest, slug
 from refersplat.referring_state import FORMAT
-from runs.config import load_yaml, save_yaml
-from runs.errors import InputError
-from runs.files import load_state
+from refer3d.runs.config import load_yaml, save_yaml
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import load_state
 
 TEST_VIEWS = ["frame_00001", "frame_00009"]
 

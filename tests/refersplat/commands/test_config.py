@@ -8,7 +8,7 @@ import pytest
 from refersplat.command import CHANGEABLE, RANGES, check
 from refersplat.config import Config
 from refersplat.data.splits import REF_LERF_TEST
-from runs.config import load_yaml, options
+from refer3d.runs.config import load_yaml, options
 
 ROOT = Path(__file__).parents[3]
 

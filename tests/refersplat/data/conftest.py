@@ -17,7 +17,7 @@ from PIL import Image
 
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 MODELS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4}
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 LENS = {"fl_x": 50.0, "fl_y": 48.0, "cx": 20.5, "cy": 14.5, "w": 40, "h": 30}
 SPARSE = "sparse/0/"

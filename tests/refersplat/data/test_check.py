@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from refersplat.data import check
-from runs.errors import run
+from refer3d.runs.errors import run
 
 
 def test_check_prints_what_it_found(small_scene, capsys):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from refersplat.config import DataConfig
 from refersplat.data import images, load_ahead, load_scene
 from refersplat.data.images import PixelCache, decode, decode_mask
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 
 def load(small, **options):

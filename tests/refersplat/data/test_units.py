@@ -9,7 +9,7 @@ import torch
 
 from refersplat.cameras import Camera
 from refersplat.data.units import camera_extent, check_units
-from runs.errors import InputError
+from refer3d.runs.errors import InputError
 
 PATH = Path("scene")
 

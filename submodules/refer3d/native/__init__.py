@@ -1,0 +1,29 @@
+"""What the packages' ops share: the loader of compiled code, and argument checks."""
+
+from refer3d.native.checks import (
+    as_array,
+    check_constant,
+    check_real,
+    check_same,
+    check_shape,
+    in_precision_of,
+    outside_autocast,
+)
+from refer3d.native.loader import backend, cpu_ops, is_compiled, load, num_threads
+from refer3d.native.operators import operator
+
+__all__ = [
+    "as_array",
+    "backend",
+    "check_constant",
+    "check_real",
+    "check_same",
+    "check_shape",
+    "cpu_ops",
+    "in_precision_of",
+    "is_compiled",
+    "load",
+    "num_threads",
+    "operator",
+    "outside_autocast",
+]

@@ -1,0 +1,77 @@
+"""Kernels compiled by NVRTC, through NVIDIA's ``cuda-core``."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+from refer3d.native.cuda.source import Defines, cache_folder, digest, read_source
+from refer3d.runs.files import write_whole
+
+OPTIONS = {"std": "c++17"}
+
+logger = logging.getLogger(__name__)
+
+
+def target(capability: tuple[int, int]) -> str:
+    """What to compile for: the GPU's own code, or the newest PTX that NVRTC has for a newer GPU.
+
+    Raises:
+        RuntimeError: NVRTC no longer knows the GPU.
+    """
+    from cuda.bindings import nvrtc
+
+    _, known = nvrtc.nvrtcGetSupportedArchs()
+    own = 10 * capability[0] + capability[1]
+    if own in known:
+        return f"sm_{own}"
+    older = [arch for arch in known if arch < own]
+    if not older:
+        raise RuntimeError(f"NVRTC compiles for sm_{min(known)} and later, the GPU is sm_{own}")
+    return f"compute_{max(older)}"
+
+
+def compile_kernels(path: Path, arch: str, defines: Defines) -> tuple[bytes, str]:
+    """Compiles a file without looking at what is kept.
+
+    Returns:
+        The code, and what the compiler said.
+
+    Raises:
+        Exception: cuda-core's, with the compiler's log.
+    """
+    from cuda.core import Program, ProgramOptions
+
+    options = ProgramOptions(
+        arch=arch,
+        name=path.name,
+        define_macro=[(name, str(value)) for name, value in sorted(defines.items())] or None,
+        **OPTIONS,
+    )
+    log = io.StringIO()
+    program = Program(read_source(path), "c++", options)
+    code = program.compile("ptx" if arch.startswith("compute") else "cubin", logs=log).code
+    return bytes(code), log.getvalue().strip("\0\n ")
+
+
+def compiled(path: Path, arch: str, defines: Defines) -> bytes:
+    """The code of a file: what is kept of an earlier compilation, or a new one, which is kept.
+
+    Any number of processes may ask at once: a file appears whole, and all would write the same.
+    """
+    from cuda.bindings import nvrtc
+
+    _, *version = nvrtc.nvrtcVersion()
+    key = digest(read_source(path), sorted(defines.items()), sorted(OPTIONS.items()), arch, version)
+    kept = cache_folder() / "kernels" / f"{path.stem}-{arch}-{key}.bin"
+    try:
+        return kept.read_bytes()
+    except OSError:
+        code, _ = compile_kernels(path, arch, defines)
+    try:
+        with write_whole(kept) as file:
+            file.write(code)
+    except OSError as error:  # a home that cannot be written to costs time, not the run
+        logger.warning("compiled kernels cannot be kept in %s: %s", kept.parent, error)
+    return code

@@ -1,0 +1,182 @@
+"""What launches a package's kernels on a tensor's device."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import warnings
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from refer3d.native.cuda import emulator
+from refer3d.native.cuda.compiler import compiled, target
+from refer3d.native.cuda.source import kernel_names, sources
+
+REALS = {torch.float32: "float", torch.float64: "double"}
+INSTALL = 'pip install "refer3d[cuda]" (a driver older than 580 needs "refer3d[cuda12]")'
+
+Argument = Tensor | int | float | None
+
+
+class Kernels(Protocol):
+    """Launches the kernels of one package."""
+
+    name: str
+    """``cuda-sm_90``, for another GPU its architecture; ``emulated`` on a CPU."""
+    has_tf32: bool
+    """Whether tensor cores take tf32, bfloat16 and long rows of float16: from sm_80 on."""
+
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        blocks: int | tuple[int, int],
+        threads: int,
+        *arguments: Argument,
+        **defines: str | int,
+    ) -> None:
+        """Runs ``kernel`` of ``csrc/<file>.cu``, compiled with ``defines``.
+
+        A kernel's numbers are ``int64_t`` and ``double``; its pointers are those of contiguous
+        tensors, or null for None.
+        """
+
+
+class CompiledKernels:
+    """Launches on one GPU, on torch's current stream."""
+
+    def __init__(self, package: str, device: torch.device) -> None:
+        """Compiles all files of ``package`` once, in the form that tests know them to compile."""
+        self.device = device
+        self.sources = sources(package)
+        capability = torch.cuda.get_device_capability(device)
+        self.arch, self.has_tf32 = target(capability), capability >= (8, 0)
+        self.name = f"cuda-{self.arch}"
+        self.found: dict[tuple, object] = {}
+        self.lock = threading.Lock()
+        self.thread = threading.local()
+        with torch.cuda.device(device):
+            self._enter_thread()
+            for file, path in self.sources.items():
+                for kernel in kernel_names(path):  # what does not fit the driver shows here
+                    self._function(file, kernel, ())
+
+    def launch(
+        self,
+        file: str,
+        kernel: str,
+        blocks: int | tuple[int, int],
+        threads: int,
+        *arguments: Argument,
+        **defines: str | int,
+    ) -> None:
+        """See :class:`Kernels`."""
+        from cuda.core import launch
+
+        values = [address(argument, self.device) for argument in arguments]
+        with torch.cuda.device(self.device):
+            self._enter_thread()
+            function = self._function(file, kernel, tuple(sorted(defines.items())))
+            stream = _stream(self.device, torch.cuda.current_stream().cuda_stream)
+            launch(stream, _launch_config(blocks, threads), function, *values)
+
+    def _enter_thread(self) -> None:
+        """Makes the GPU's context current in a thread, as autograd's, that torch has not."""
+        from cuda.core import Device
+
+        if not hasattr(self.thread, "is_ready"):
+            Device(self.device.index).set_current()
+            self.thread.is_ready = True
+
+    def _function(self, file: str, kernel: str, defines: tuple) -> object:
+        key = (file, kernel, defines)
+        if key not in self.found:
+            self.found[key] = self._module(file, defines).get_kernel(kernel)
+        return self.found[key]
+
+    def _module(self, file: str, defines: tuple) -> object:
+        from cuda.core import ObjectCode
+
+        with self.lock:
+            if (file, defines) not in self.found:
+                code = compiled(self.sources[file], self.arch, dict(defines))
+                is_ptx = self.arch.startswith("compute")
+                load = ObjectCode.from_ptx if is_ptx else ObjectCode.from_cubin
+                self.found[file, defines] = load(code, name=file)
+            return self.found[file, defines]
+
+
+@functools.lru_cache(maxsize=1024)
+def _launch_config(blocks: int | tuple[int, int], threads: int) -> object:
+    """How many threads are launched, checked once."""
+    from cuda.core import LaunchConfig
+
+    return LaunchConfig(grid=blocks, block=threads)
+
+
+@functools.lru_cache(maxsize=64)
+def _stream(device: torch.device, handle: int) -> object:
+    """Torch's stream as cuda-core takes it; the handle 0 is another one on each GPU."""
+    from cuda.core import Stream
+
+    return Stream.from_handle(handle)
+
+
+def address(argument: Argument, device: torch.device) -> int | float:
+    """A kernel's argument: the tensor's memory, or the number, of eight bytes.
+
+    Raises:
+        ValueError: The tensor lies elsewhere, or has gaps.
+        TypeError: It is neither, as NumPy's numbers are, which may have fewer bytes.
+    """
+    if argument is None:
+        return 0
+    if isinstance(argument, bool):
+        return int(argument)  # else cuda-core hands over one byte where the kernel reads eight
+    if isinstance(argument, Tensor):
+        if not argument.is_contiguous() or argument.device != device:
+            raise ValueError(f"a kernel takes contiguous tensors on {device}")
+        return argument.data_ptr()
+    if type(argument) not in (int, float):
+        raise TypeError(f"a kernel takes tensors, int and float, got {type(argument).__name__}")
+    return argument
+
+
+def kernels(package: str, like: Tensor) -> Kernels | None:
+    """What launches the kernels of ``package`` for ``like``, or None where its reference must do.
+
+    None for a GPU is warned about, once for each package and GPU, with the reason.
+
+    Raises:
+        ImportError: A GPU's kernels are not to be had, and ``REFER3D_STRICT=1``.
+    """
+    if like.is_floating_point() and like.dtype not in REALS:
+        return None
+    if like.device.type == "cuda":
+        return _load(package, like.device)
+    return emulator.active(package) if like.device.type == "cpu" else None
+
+
+@functools.cache
+def _load(package: str, device: torch.device) -> Kernels | None:
+    if os.environ.get("REFER3D_BACKEND") == "reference":
+        return None
+    try:
+        return CompiledKernels(package, device)
+    except Exception as error:  # a package, a driver, an architecture, a compilation
+        message = (
+            f"{package} has no CUDA kernels on {device}: {type(error).__name__}: {error}. "
+            f"To get them: {INSTALL}"
+        )
+        if os.environ.get("REFER3D_STRICT") == "1":
+            raise ImportError(message) from error
+    warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=4)
+    return None
+
+
+def blocks_for(count: int, threads: int) -> int:
+    """How many blocks of ``threads`` cover ``count``."""
+    return -(-count // threads)

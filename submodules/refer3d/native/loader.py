@@ -1,0 +1,141 @@
+"""Finds the compiled ops of a package that this machine can run.
+
+``setup.py`` builds ``<package>._cpu_<variant>`` from the same sources for several instruction sets.
+Two environment variables steer what is loaded:
+
+* ``REFER3D_BACKEND``: ``reference`` for the ops in plain PyTorch, or a variant (``cpu-base``,
+  ``cpu-avx2``, ``cpu-avx512``); ``emulated``, for tests, runs the CUDA kernels on the CPU.
+* ``REFER3D_STRICT=1``: an error instead of the reference where nothing compiled can be loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import sysconfig
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+REBUILD = "pip install -e . in the repository (with a C++17 compiler)"
+
+
+def runnable_variants() -> list[str]:
+    """The variants whose instructions this CPU has, fastest first.
+
+    PyTorch's own answer is taken, so ``ATEN_CPU_CAPABILITY`` lowers both alike.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    return [*{"AVX512": ["avx512", "avx2"], "AVX2": ["avx2"]}.get(capability, []), "base"]
+
+
+@functools.cache
+def load(package: str) -> ModuleType | None:
+    """The compiled ops of ``package``, or None where its reference ops must do.
+
+    None that nobody asked for is warned about, once for each package, with the reason.
+
+    Raises:
+        ImportError: Nothing can be loaded and ``REFER3D_STRICT=1``.
+        ValueError: ``REFER3D_BACKEND`` names something that is not to be had.
+    """
+    variants = runnable_variants()
+    wanted = os.environ.get("REFER3D_BACKEND", "").replace("emulated", "")
+    if wanted == "reference":
+        return None
+    if wanted:
+        if wanted not in (choices := [f"cpu-{variant}" for variant in variants]):
+            raise ValueError(
+                f"REFER3D_BACKEND must be reference or one of {', '.join(choices)} on this machine,"
+                f" got {wanted!r}"
+            )
+        variants = [wanted.removeprefix("cpu-")]
+
+    reasons = []
+    for variant in variants:
+        name = f"{package}._cpu_{variant}"
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:  # built for another Python or C++ library
+            reasons.append(f"{name}: {error}")
+    reason = "; ".join(reasons) or build_failure(package) or hidden_copy(package)
+    reason = reason or "they were not built"
+    message = f"{package} has no compiled ops: {reason}. To build them: {REBUILD}"
+    if wanted or os.environ.get("REFER3D_STRICT") == "1":
+        raise ImportError(message)
+    warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=3)
+    return None
+
+
+def cpu_ops(package: str, like: Tensor) -> ModuleType | None:
+    """The compiled ops of ``package`` for tensors as ``like``, or None where its reference must do.
+
+    They take tensors of the CPU; of those with a point, float32 and float64.
+    """
+    is_other_real = like.is_floating_point() and like.dtype not in (torch.float32, torch.float64)
+    return None if like.device.type != "cpu" or is_other_real else load(package)
+
+
+def build_failure(package: str) -> str:
+    """Why the last build failed, as ``setup.py`` noted it; empty if it did not."""
+    spec = importlib.util.find_spec(package)
+    for folder in spec.submodule_search_locations or [] if spec else []:
+        report = Path(folder, "native_build.txt")
+        if report.is_file():
+            return report.read_text(encoding="utf-8").strip().replace("\n", "; ")
+    return ""
+
+
+def hidden_copy(package: str) -> str:
+    """Says where an installed copy lies that the current folder hides; empty if there is none."""
+    spec = importlib.util.find_spec(package)
+    here = {Path(folder).resolve() for folder in (spec and spec.submodule_search_locations) or ()}
+    for folder in {sysconfig.get_path("platlib"), sysconfig.get_path("purelib")}:
+        copy = Path(folder, package)
+        if copy.resolve() not in here and any(copy.glob("_cpu_*")):
+            return f"those in {copy} are hidden by {', '.join(map(str, here))}"
+    return ""
+
+
+def backend(package: str, device: torch.device | str = "cpu") -> str:
+    """What computes the ops of ``package`` on a device.
+
+    ``cpu-avx512`` or another variant, ``cuda-sm_90`` or another architecture, or ``reference``.
+    """
+    from refer3d.native.cuda import kernels  # which imports what this module is a part of
+
+    device = torch.device(device)
+    if gpu := kernels(package, torch.empty(0, device=device)):
+        return gpu.name
+    module = load(package) if device.type == "cpu" else None
+    return "reference" if module is None else "cpu-" + module.__name__.rpartition("_")[2]
+
+
+def is_compiled(package: str, like: Tensor) -> bool:
+    """Whether ``package`` has compiled ops for tensors as ``like``.
+
+    Where it has none, a differentiable op is its reference itself, of which PyTorch finds the
+    gradients: inside an operator it could not.
+    """
+    return _is_compiled(package, like.device, like.dtype)
+
+
+@torch.compiler.assume_constant_result
+def _is_compiled(package: str, device: torch.device, dtype: torch.dtype) -> bool:
+    from refer3d.native.cuda import kernels  # which imports what this module is a part of
+
+    if kernels(package, torch.empty(0, device=device, dtype=dtype)):
+        return True
+    return cpu_ops(package, torch.empty(0, device=device, dtype=dtype)) is not None
+
+
+def num_threads() -> int:
+    """How many threads a compiled op may use: as many as PyTorch's own ops."""
+    return torch.get_num_threads()

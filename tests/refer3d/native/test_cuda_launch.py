@@ -1,0 +1,101 @@
+"""The way from tensors to a GPU: cuda-core itself, on a driver that only says what it is told."""
+
+import contextlib
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from refer3d.native.cuda import launcher
+
+pytestmark = [
+    pytest.mark.skipif(
+        not sys.platform.startswith("linux"), reason="the driver is built for Linux"
+    ),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a driver"),
+]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def launches(tmp_path_factory):
+    """What :func:`main` says of its tensor, then what reached the driver of its launches."""
+    folder = tmp_path_factory.mktemp("driver")
+    library = ["-shared", "-fPIC", "-D_GNU_SOURCE", "-o", folder / "libcuda.so.1"]
+    subprocess.run(["g++", *library, HERE / "driver.cpp", "-ldl"], check=True)
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": str(folder),
+        "NUM_ARGUMENTS": "4",
+        "REFER3D_CACHE": str(folder),  # NVRTC, too, asks the driver
+        "PYTHONPATH": os.pathsep.join(str(HERE.parents[2] / name) for name in ("", "submodules")),
+    }
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def main() -> None:
+    """Launches, as if torch had a GPU."""
+    torch.cuda.get_device_capability = lambda device: (9, 0)
+    torch.cuda.device = lambda device: contextlib.nullcontext()
+    torch.cuda.current_stream = lambda: SimpleNamespace(cuda_stream=77)
+    gpu = launcher.CompiledKernels("refersplat", torch.device("cpu"))
+    tensor = torch.zeros(3)
+    sys.stdout.write(json.dumps({"name": gpu.name, "tensor": tensor.data_ptr()}) + "\n")
+    sys.stdout.flush()
+    gpu.launch("adam", "adam", (2, 3), 128, tensor, None, True, 0.5, REAL="double")
+    other = threading.Thread(
+        target=gpu.launch, args=("ssim", "ssim_maps", 2**31 - 1, 32, -(2**40), 1, 2.0, tensor)
+    )
+    other.start()  # as autograd's, it has no context
+    other.join()
+
+
+def test_a_launch_arrives_as_it_was_meant(launches):
+    place, launch, _ = launches
+    assert place["name"] == "cuda-sm_90"
+    assert launch == {
+        "kernel": "adam",
+        "grid": [2, 3, 1],
+        "block": [128, 1, 1],
+        "stream": 77,
+        # Each has eight bytes, as every kernel reads them: None and booleans, too.
+        "arguments": [place["tensor"], 0, 1, struct.unpack("<q", struct.pack("<d", 0.5))[0]],
+    }
+
+
+def test_every_thread_finds_the_context(launches):
+    place, _, launch = launches
+    assert launch["kernel"] == "ssim_maps"
+    assert launch["grid"] == [2**31 - 1, 1, 1]
+    assert launch["arguments"] == [
+        -(2**40),
+        1,
+        struct.unpack("<q", struct.pack("<d", 2.0))[0],
+        place["tensor"],
+    ]
+
+
+def test_only_what_a_kernel_can_read_is_handed_over():
+    cpu = torch.device("cpu")
+    with pytest.raises(TypeError, match="a kernel takes tensors, int and float, got int32"):
+        launcher.address(np.int32(3), cpu)
+    with pytest.raises(ValueError, match="a kernel takes contiguous tensors"):
+        launcher.address(torch.zeros(3, 2).T, cpu)
+    with pytest.raises(ValueError, match="a kernel takes contiguous tensors on cuda:0"):
+        launcher.address(torch.zeros(3), torch.device("cuda", 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What happens where CUDA kernels are asked for, on machines with and without a GPU."""
+
+import sys
+import warnings
+
+import pytest
+import torch
+
+from refer3d.native.cuda import emulation, kernels
+from refer3d.native.cuda import launcher as loader
+from refer3d.native.cuda.source import read_source
+
+GPU = torch.device("cuda", 0)
+
+__test__ = sys.platform != "darwin"  # for which there is no cuda-core
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    monkeypatch.delenv("REFER3D_STRICT", raising=False)
+    monkeypatch.delenv("REFER3D_BACKEND", raising=False)
+    loader._load.cache_clear()
+    yield
+    loader._load.cache_clear()
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("the driver is from 2015")
+
+    monkeypatch.setattr(loader, "CompiledKernels", fail)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_missing_driver_is_said_once_with_the_way_out():
+    with pytest.warns(UserWarning, match="refersplat has no CUDA kernels on cuda:0") as caught:
+        assert loader._load("refersplat", GPU) is None
+    message = str(caught[0].message)
+    assert "RuntimeError: the driver is from 2015" in message
+    assert 'pip install "refer3d[cuda]"' in message
+    assert "Using the reference ops" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert loader._load("refersplat", GPU) is None
+
+
+@pytest.mark.usefixtures("broken")
+def test_strictness_makes_it_an_error(monkeypatch):
+    monkeypatch.setenv("REFER3D_STRICT", "1")
+    with pytest.raises(ImportError, match="the driver is from 2015"):
+        loader._load("refersplat", GPU)
+
+
+@pytest.mark.usefixtures("broken")
+def test_the_reference_may_be_asked_for(monkeypatch):
+    monkeypatch.setenv("REFER3D_BACKEND", "reference")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert loader._load("refersplat", GPU) is None
+
+
+def test_cpu_tensors_have_no_cuda_kernels_unless_emulated():
+    like = torch.empty(0)
+    assert kernels("refersplat", like) is None
+    with emulation():
+        assert kernels("refersplat", like) is not None
+        assert kernels("refersplat", like.half()) is None
+    assert kernels("refersplat", like) is None
+
+
+def test_a_header_is_included_once(tmp_path):
+    (tmp_path / "a.h").write_text("#pragma once\nint a;\n")
+    (tmp_path / "b.h").write_text('#include "a.h"\nint b;\n')
+    (tmp_path / "c.cu").write_text('#include "a.h"\n#include "b.h"\n#include <cmath>\nint c;\n')
+    text = read_source(tmp_path / "c.cu")
+    assert text.count("int a;") == text.count("int b;") == 1
+    assert "#include <cmath>" in text
+    assert "pragma" not in text

@@ -1,0 +1,135 @@
+"""Every kernel file compiles for the architectures that we support, without a GPU."""
+
+import sys
+
+import pytest
+
+from refer3d.native.cuda import compiler
+from refer3d.native.cuda.resources import Resources, read_resources
+from refer3d.native.cuda.source import kernel_names, sources
+
+ARCHITECTURES = ["sm_80", "sm_90", "sm_100", "sm_120"]
+PACKAGES = ["refersplat", "detailbase"]
+FILES = {(package, stem): path for package in PACKAGES for stem, path in sources(package).items()}
+VARIANTS = [
+    ("refersplat", "tiles", {"KEY": "int16_t"}),
+    *(("refersplat", "rasterize", {"CHANNELS": width}) for width in (1, 4, 16, 32)),
+    ("refersplat", "rasterize", {"CHANNELS": 32, "REAL": "double"}),
+    ("refersplat", "rasterize", {"ORDERED": 1}),
+    ("refersplat", "rasterize", {"ORDERED": 1, "CHANNELS": 32}),
+    ("refersplat", "rasterize", {"ORDERED": 1, "CHANNELS": 32, "REAL": "double"}),
+    ("refersplat", "blend", {"CHANNELS": 1}),
+    ("refersplat", "blend", {"CHANNELS": 32}),
+    ("refersplat", "blend", {"ORDERED": 1}),
+    ("refersplat", "blend", {"CHANNELS": 16, "REAL": "double"}),
+    *(("refersplat", "project", {"DEGREE": degree}) for degree in (0, 1, 2)),
+    ("refersplat", "knn", {"NEIGHBOURS": 0}),
+    ("detailbase", "voxels", {"INT": "int"}),
+    ("detailbase", "sparse_conv", {"SIDE": 32, "ALIGNED": 1}),
+    ("detailbase", "sparse_conv", {"SIDE": 32, "REAL": "double"}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kTf32"}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kBfloat16", "HALF": 1, "ALIGNED": 1}),
+    ("detailbase", "sparse_conv", {"PRECISION": "kFloat16", "HALF": 1}),
+    *((*file, {"REAL": "double"}) for file in FILES),
+]
+
+__test__ = sys.platform != "darwin"  # for which there is no NVRTC
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("package", "stem"), FILES)
+def test_compiles_by_nvrtc_without_a_word(package, stem, arch):
+    code, said = compiler.compile_kernels(FILES[package, stem], arch, {})
+    assert not said
+    assert code.startswith(b"\x7fELF")
+
+
+@pytest.mark.parametrize(("package", "stem", "defines"), VARIANTS, ids=str)
+def test_specialised_compiles_by_nvrtc_without_a_word(package, stem, defines):
+    _, said = compiler.compile_kernels(FILES[package, stem], "sm_90", defines)
+    assert not said
+
+
+SPILLED = 16
+"""Bytes; more is read and written in a loop."""
+
+
+@pytest.mark.parametrize("case", [*((*file, {}) for file in FILES), *VARIANTS], ids=str)
+def test_threads_keep_what_they_work_with_in_registers_by_nvrtc(case):
+    package, stem, defines = case
+    code, _ = compiler.compile_kernels(FILES[package, stem], "sm_90", defines)
+    found = read_resources(code)
+    assert set(found) == set(kernel_names(FILES[package, stem]))
+    for name, takes in found.items():
+        assert 8 <= takes.registers <= 255
+        assert takes.local <= SPILLED or name == "search", name  # whose way through a tree waits
+        assert takes.shared <= 48 * 1024
+
+
+def test_resources_of_a_kernel_are_read_from_its_code(tmp_path):
+    source = tmp_path / "known.cu"
+    source.write_text(
+        'extern "C" __global__ void shares(float* to) {\n'
+        "  __shared__ float all[300];\n"
+        "  all[threadIdx.x] = to[threadIdx.x];\n  __syncthreads();\n"
+        "  to[threadIdx.x] = all[299 - threadIdx.x];\n}\n"
+        'extern "C" __global__ void walks(int* to, int n) {\n'
+        "  int own[40];\n  for (int i = 0; i < n; ++i) own[to[i]] = i;\n"
+        "  for (int i = 0; i < n; ++i) to[i] = own[(i * 7) % 40];\n}\n"
+    )
+    code, _ = compiler.compile_kernels(source, "sm_90", {})
+    found = read_resources(code)
+    assert set(found) == {"shares", "walks"}
+    assert (found["shares"].shared, found["walks"].shared) == (1200 + 1024, 0)
+    assert (found["shares"].local, found["walks"].local) == (0, 160)
+
+
+@pytest.mark.parametrize(
+    ("registers", "shared", "threads", "blocks"),
+    [(32, 0, 256, 8), (33, 0, 256, 6), (255, 0, 1024, 0), (16, 48 * 1024, 128, 4), (8, 0, 32, 32)],
+)
+def test_blocks_that_fit_a_multiprocessor(registers, shared, threads, blocks):
+    assert Resources(registers, 0, shared).blocks(threads) == blocks
+
+
+def test_a_warning_of_nvrtc_is_heard(tmp_path):
+    source = tmp_path / "careless.cu"
+    source.write_text("__global__ void kernel() {\n  int unused;\n}\n")
+    _, said = compiler.compile_kernels(source, "sm_90", {})
+    assert "careless.cu(2): warning" in said
+
+
+def test_an_error_of_nvrtc_names_the_file_and_the_line(tmp_path):
+    (tmp_path / "wrong.h").write_text("#pragma once\n\nint f() { return y; }\n")
+    source = tmp_path / "careless.cu"
+    source.write_text('#include "wrong.h"\n__global__ void kernel() {\n  z = 1;\n}\n')
+    with pytest.raises(Exception, match='"y" is undefined') as error:
+        compiler.compile_kernels(source, "sm_90", {})
+    assert "wrong.h(3): error" in str(error.value)
+    assert "careless.cu(3): error" in str(error.value)
+
+
+def test_what_nvrtc_compiled_is_kept_until_its_source_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("REFER3D_CACHE", str(tmp_path / "cache"))
+    header, source = tmp_path / "size.h", tmp_path / "fill.cu"
+    header.write_text("constexpr int kSize = 3;\n")
+    source.write_text(
+        '#include "size.h"\nextern "C" __global__ void fill(int* to) { *to = kSize * BY; }\n'
+    )
+    count = lambda: len(list((tmp_path / "cache" / "kernels").iterdir()))  # noqa: E731
+    first = compiler.compiled(source, "sm_90", {"BY": 2})
+    assert compiler.compiled(source, "sm_90", {"BY": 2}) == first
+    assert count() == 1
+    compiler.compiled(source, "sm_90", {"BY": 3})
+    assert count() == 2
+    header.write_text("constexpr int kSize = 4;\n")
+    assert compiler.compiled(source, "sm_90", {"BY": 2}) != first
+    compiler.compiled(source, "sm_80", {"BY": 2})
+    assert count() == 4
+
+
+def test_nvrtc_takes_a_gpu_that_it_does_not_know_by_its_newest_ptx():
+    assert compiler.target((9, 0)) == "sm_90"
+    assert compiler.target((99, 9)).startswith("compute_1")
+    with pytest.raises(RuntimeError, match="the GPU is sm_35"):
+        compiler.target((3, 5))

@@ -1,0 +1,398 @@
+"""Options, files and results of runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Annotated, Literal
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tyro.conf import arg
+
+from refer3d.runs.config import (
+    choose_model,
+    differences,
+    from_mapping,
+    load_yaml,
+    options,
+    parse,
+    save_yaml,
+    to_mapping,
+)
+from refer3d.runs.device import send
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import load_state, save_state, write_whole
+from refer3d.runs.progress import Progress
+from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
+from refer3d.runs.results import save_results as save
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How."""
+
+    head_lr: float = 1e-4
+    """Learning rate of
+    the head."""
+    steps: Annotated[int, arg(aliases=("--steps",))] = 10
+    kind: Literal["adam", "sgd"] = "adam"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What."""
+
+    model_path: Annotated[str, arg(aliases=("-m",))] = ""
+    resume: bool = False
+    names: tuple[str, ...] = ()
+    limit: float | None = None
+    train: Optimiser = field(default_factory=Optimiser)
+
+
+def read(path, text):
+    path.write_text(text, encoding="utf-8")
+    return load_yaml(path, Schema)
+
+
+def test_file_changes_the_defaults(tmp_path):
+    config = read(
+        tmp_path / "a.yaml",
+        "names: [6, frame_7]\nlimit: 2\ntrain:\n  head_lr: 1e-3\n  kind: sgd\n",
+    )
+    assert config == Schema(
+        names=("6", "frame_7"), limit=2.0, train=Optimiser(head_lr=1e-3, kind="sgd")
+    )
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "model: refersplat\n", "train:\n"])
+def test_an_empty_file_changes_nothing(tmp_path, text):
+    assert read(tmp_path / "a.yaml", text) == Schema()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  head_rl: 1\n", "a.yaml: train: unknown key 'head_rl'; did you mean 'head_lr'?"),
+        (
+            "head_lr: 1\n",
+            "a.yaml: unknown key 'head_lr'; did you mean 'head_lr' of section 'train'?",
+        ),
+        ("train:\n  name: x\n", "a.yaml: train: unknown key 'name'; see 'names'"),
+        ("qqq: 1\n", "a.yaml: unknown key 'qqq'; known keys: model_path, resume, names"),
+        ("train: 3\n", "a.yaml: train: expected 'key: value' below it, got 3"),
+        ("train:\n  steps: many\n", "train: steps: expected a whole number, got 'many'"),
+        ("train:\n  steps: 1.5\n", "train: steps: expected a whole number, got 1.5"),
+        ("train:\n  steps: true\n", "train: steps: expected a whole number, got True"),
+        ("train:\n  head_lr: .nan\n", "train: head_lr: expected a number, got nan"),
+        ("train:\n  head_lr: [1]\n", "train: head_lr: expected a number, got [1]"),
+        ("train:\n  kind: adan\n", "train: kind: expected one of adam, sgd, got 'adan'"),
+        ("resume: 1\n", "resume: expected true or false, got 1"),
+        ("names: one\n", "names: expected a list, each text, got 'one'"),
+        ("names: [[1]]\n", "names: expected text, got [1]"),
+        ("model_path:\n", "model_path: expected text, got None"),
+        ("- 1\n", "a.yaml: expected 'section:' and below it 'key: value', got [1]"),
+        ("train: {", "a.yaml: is not YAML ("),
+        ("limit: 1\nlimit: 2\n", "the key 'limit' stands twice"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, text, message):
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "a.yaml", text)
+    assert message in str(caught.value)
+    assert str(tmp_path / "a.yaml") in str(caught.value)
+
+
+def test_an_absent_file_proposes_the_nearest(tmp_path):
+    (tmp_path / "ramen.yaml").touch()
+    with pytest.raises(InputError, match=r"no such config file; did you mean .*ramen\.yaml\?"):
+        load_yaml(tmp_path / "rammen.yaml", Schema)
+    with pytest.raises(InputError, match=r"no such config file; correct the path"):
+        load_yaml(tmp_path / "elsewhere" / "x.yaml", Schema)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"names: [\xff]\n")
+    with pytest.raises(InputError, match="is not UTF-8 text"):
+        load_yaml(tmp_path / "a.yaml", Schema)
+
+
+@given(
+    st.builds(
+        Schema,
+        model_path=st.text(),
+        resume=st.booleans(),
+        names=st.lists(st.text()).map(tuple),
+        limit=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        train=st.builds(
+            Optimiser,
+            head_lr=st.floats(allow_nan=False, allow_infinity=False),
+            steps=st.integers(),
+            kind=st.sampled_from(["adam", "sgd"]),
+        ),
+    )
+)
+def test_what_is_written_is_read(tmp_path_factory, config):
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
+    save_yaml(config, path)
+    assert load_yaml(path, Schema) == config
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("train:\n  head_lr: 2\n  steps: 5\n")
+    argv = ["-m", "out", "--config", str(path), "--steps", "7", "--names", "a", "b", "--resume"]
+    config = parse(Schema, argv, program="train.py", description="")
+    assert config == Schema("out", True, ("a", "b"), train=Optimiser(head_lr=2.0, steps=7))
+
+
+def test_later_programs_start_from_the_options_of_the_run(tmp_path):
+    argv = ["-m", str(tmp_path), "--steps", "7"]
+    how = {"program": "eval.py", "description": "", "resolved": "config.yaml"}
+    with pytest.raises(InputError, match=r"no folder that train\.py has written"):
+        parse(Schema, argv, **how)
+    assert parse(Schema, argv, **how, may_be_absent=True).train.steps == 7
+    save_yaml(Schema(names=("a",)), tmp_path / "config.yaml")
+    config = parse(Schema, argv, **how)
+    assert (config.names, config.train.steps) == (("a",), 7)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--train.head_rl", "1"], "--train.head_lr"),
+        (["--stepps", "1"], "--steps"),
+        (["--steps", "many"], "invalid literal for int"),
+        (["--train.kind", "adan"], "invalid choice 'adan'"),
+        (["-m"], "expected one argument"),
+        (["--config"], "expected one argument"),
+        (["extra"], "Unrecognized options: extra"),
+    ],
+)
+def test_a_wrong_option_ends_the_program_with_a_proposal(argv, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(Schema, argv, program="train.py", description="")
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_shows_meanings_and_aliases(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse(Schema, ["--help"], program="train.py", description="Trains.")
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("Trains.", "--config", "--steps", "Learning rate of"))
+
+
+def test_options_are_listed_with_their_meaning():
+    listed = {option.name: option for option in options(Schema)}
+    assert list(listed) == [
+        *("model_path", "resume", "names", "limit"),
+        *("train.head_lr", "train.steps", "train.kind"),
+    ]
+    assert listed["train.head_lr"].meaning == "Learning rate of the head."
+    assert listed["train.steps"].aliases == ("--steps",)
+    assert listed["train.kind"].choices == ("adam", "sgd")
+    assert listed["limit"].default is None
+
+
+def test_differences_are_named():
+    other = from_mapping(Schema, {"names": ["x"], "train": {"steps": 3}}, "here")
+    assert differences(Schema(), other) == ["names", "train.steps"]
+    assert to_mapping(other)["names"] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "model"),
+    [
+        (["-s", "x"], "one"),
+        (["-m=x"], "one"),
+        (["--config", "{two}/a.yaml"], "two"),
+        (["--config={two}/a.yaml", "-m", "x"], "two"),
+        (["--config", "{two}/named.yaml"], "one"),
+        (["-m", "x", "--config", "{other}/a.yaml"], "one"),
+        (["--help"], "one"),
+    ],
+)
+def test_the_model_is_chosen_by_options_or_config(tmp_path, argv, model):
+    for folder, name, text in (
+        ("two", "a.yaml", ""),
+        ("two", "named.yaml", "model: one"),
+        ("other", "a.yaml", ""),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(text)
+    argv = [word.format(two=tmp_path / "two", other=tmp_path / "other") for word in argv]
+    assert choose_model(argv, ("one", "two"), {"-s": "one", "-m": "one"}) == model
+
+
+def test_a_command_line_that_names_no_model(tmp_path):
+    with pytest.raises(InputError, match="expected -m, or --config FILE, got neither"):
+        choose_model([], ("one",), {"-m": "one"})
+    (tmp_path / "a.yaml").touch()
+    with pytest.raises(InputError, match=r"a\.yaml: lies in no model's folder.*one of: one"):
+        choose_model(["--config", str(tmp_path / "a.yaml")], ("one",), {"-m": "one"})
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder" / "a.txt"
+    with write_whole(path) as file:
+        file.write(b"one")
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), write_whole(path) as file:
+        file.write(b"tw" * (1 // 0))
+    assert path.read_bytes() == b"one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_states_go_and_come_back(tmp_path):
+    save_state(tmp_path / "a.pt", {"format": 3, "steps": 5, "values": torch.arange(3)})
+    state = load_state(tmp_path / "a.pt", 3)
+    assert state["steps"] == 5
+    assert state["values"].tolist() == [0, 1, 2]
+
+
+def test_broken_states_are_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    with pytest.raises(InputError, match=r"a\.pt: no such file"):
+        load_state(path, 1)
+    save_state(path, {"format": 1, "values": torch.zeros(1000)})
+    with pytest.raises(InputError, match="has format 1, this code reads 2"):
+        load_state(path, 2)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(path, 1)
+    for text in ("just text", "", "x = 1\n", "hello world " * 9):
+        path.write_text(text)
+        with pytest.raises(InputError, match="cannot be read"):
+            load_state(path, 1)
+    torch.save([1, 2], path)
+    with pytest.raises(InputError, match="has format None"):
+        load_state(path, 1)
+    torch.save({"format": 1, "code": test_states_go_and_come_back}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        load_state(path, 1)
+
+
+def test_results_are_json_that_everybody_reads(tmp_path):
+    path = tmp_path / "results.json"
+    save(path, {"a": math.nan, "b": (1, math.inf), "c": {2: "ü"}})
+    assert json.loads(path.read_text()) == {"a": None, "b": [1, None], "c": {"2": "ü"}}
+    path.write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        load_results(path)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="expected an object, got list"):
+        load_results(path)
+
+
+def test_a_stage_that_is_stopped_adds_up(tmp_path):
+    path = tmp_path / "timings.json"
+    with pytest.raises(KeyboardInterrupt), Stopwatch(path).stage("fit"):
+        raise KeyboardInterrupt
+    watch = Stopwatch(path)
+    assert watch.stages["fit"]["finished"] is False
+    watch.stages["fit"]["seconds"] = 100.0
+    with watch.stage("fit"):
+        assert Stopwatch(path).stages["fit"]["finished"] is False  # a killed stage has begun
+    assert Stopwatch(path).stages["fit"]["finished"] is True
+    assert 100 <= load_results(path)["fit"]["seconds"] < 101
+    with watch.stage("fit"):
+        pass
+    assert load_results(path)["fit"]["seconds"] < 100
+
+
+def test_provenance_says_what_made_a_result():
+    told = provenance("cpu-base")
+    assert told["backend"] == "cpu-base"
+    assert told["versions"]["torch"] == torch.__version__
+    assert told["threads"] == torch.get_num_threads()
+    assert told["git_commit"] == git_commit()
+    assert 10 < peak_memory_mib() < 1e6
+
+
+def test_progress_keeps_its_numbers(tmp_path):
+    with Progress("fit", 3, events=tmp_path) as progress:
+        progress.advance(2)
+        progress.report(2, loss=0.5)
+    (events,) = tmp_path.glob("events.out.tfevents.*")
+    assert b"fit/loss" in events.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("raise InputError('a.yaml: wrong')", 2, "error: a.yaml: wrong\n"),
+        ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory\n"),
+        (
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9)); save_results('a', {'x': 'y' * 99})",
+            *(2, "error: a: File too large\n"),
+        ),
+        ("raise KeyboardInterrupt", 130, "\nstopped; go on with --resume\n"),
+        ("pass", 0, ""),
+    ],
+)
+def test_programs_end_without_a_traceback(body, status, said, tmp_path):
+    program = (
+        "import resource; from refer3d.runs.errors import InputError, run\n"
+        "from refer3d.runs.results import save_results\n"
+        f"def main(argv):\n    {body}\n"
+        "run(main, when_stopped='go on with --resume')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (status, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_does_not_fit_the_disk_names_its_file(tmp_path, monkeypatch):
+    def no_space(state, file):
+        raise RuntimeError("unexpected pos 64 vs 0\nmore")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(OSError, match="cannot be written") as raised:
+        save_state(tmp_path / "a.pt", {"format": 1})
+    assert raised.value.filename == str(tmp_path / "a.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_output_that_nobody_takes_is_no_bug():
+    program = "from refer3d.runs.errors import run\nrun(lambda argv: print('x\\n' * 99999, flush=True))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_bug_keeps_its_traceback():
+    program = "from refer3d.runs.errors import run\nrun(lambda argv: 1 / 0)\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_what_is_sent_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
+    """Nor is what comes back read before it is there."""
+    said = []
+
+    def stand_in(kind):
+        tensor = SimpleNamespace(device=torch.device(kind))
+        tensor.pin_memory = lambda: said.append("pinned") or tensor
+        tensor.to = lambda device, non_blocking: said.append((str(device), non_blocking)) or tensor
+        return tensor
+
+    for start, end in (("cpu", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:0", "cpu"), ("cpu", "cpu")):
+        send(stand_in(start), end)
+    assert said == ["pinned", ("cuda:0", True), ("cuda:0", True), ("cpu", False), ("cpu", False)]

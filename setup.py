@@ -174,6 +174,7 @@ setup(
             for name in [*NATIVE_PACKAGES, "refer3d.native"]
         },
         "refer3d": ["py.typed"],
+        "detailbase.inference": ["demo/*"],
     },
     ext_modules=[extension for package in NATIVE_PACKAGES for extension in extensions(package)],
     cmdclass={"build_ext": BuildNative},

@@ -24,18 +24,18 @@ from rasterize import garden
 from referring import WAYS, gaussians_before_a_camera, material
 from torch import Tensor
 
-from detailbase.model.unet import SparseUNet, build_levels, spatial_shape
+from detailbase.model.backbone import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
 from refer3d.native import backend
 from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene
 from refersplat.ops import blend_matrix, cuda_rasterize, project, rasterize
-from refersplat.referring_state import Frozen, ReferringState
-from refersplat.render import render
-from refersplat.supervision import Blends
-from refersplat.train_referring import learn_from
-from refersplat.train_rgb import evaluate_rgb, train
+from refersplat.referring.state import Frozen, ReferringState
+from refersplat.splats.render import render
+from refersplat.referring.supervision import Blends
+from refersplat.referring.train import learn_from
+from refersplat.rgb.train import evaluate_rgb, train
 
 SCALES = [1.0, 2.0, 4.0]
 CHANNELS = [3, 16, 32]

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from refersplat.cameras import Camera
 from refersplat.config import Config, TrainConfig
-from refersplat.gaussians import Gaussians
-from refersplat.losses import contrastive_loss, mask_loss
-from refersplat.referring_state import Frozen, ReferringState
-from refersplat.render import render
-from refersplat.supervision import Blends, Lesson, Target
-from refersplat.train_referring import learn_from
+from refersplat.splats.gaussians import Gaussians
+from refersplat.field.losses import contrastive_loss, mask_loss
+from refersplat.referring.state import Frozen, ReferringState
+from refersplat.splats.render import render
+from refersplat.referring.supervision import Blends, Lesson, Target
+from refersplat.referring.train import learn_from
 from refer3d.text_encoder import TextFeatures
 
 TEXT_DIM = 1024

@@ -19,7 +19,7 @@ from machine import describe, peak_mib, save
 from scans import read_mesh, refined
 from torch import Tensor, nn
 
-from detailbase.model.unet import Level, SparseUNet, build_levels, spatial_shape
+from detailbase.model.backbone import Level, SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
 
 

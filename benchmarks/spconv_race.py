@@ -16,7 +16,7 @@ import torch
 from spconv.pytorch import SparseConv3d, SparseConvTensor, SparseInverseConv3d, SubMConv3d
 from torch import Tensor
 
-from detailbase.model.unet import spatial_shape
+from detailbase.model.backbone import spatial_shape
 from pointgroup_ops import voxelization
 
 WIDTHS = (6, 64, 32)

@@ -14,7 +14,7 @@ from spconv.pytorch import (
 )
 from torch import Tensor, nn
 
-from detailbase.model.unet import CHANNELS, norm, spatial_shape
+from detailbase.model.backbone import CHANNELS, norm, spatial_shape
 
 
 def _activated(channels: int, conv: nn.Module) -> SparseSequential:

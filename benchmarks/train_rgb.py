@@ -11,7 +11,7 @@ from machine import describe, save
 
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
-from refersplat.train_rgb import evaluate_rgb, train
+from refersplat.rgb.train import evaluate_rgb, train
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ __all__ = ["Referrer"]
 def __getattr__(name: str) -> object:
     """Imports :class:`Referrer` when it is asked for: it brings the whole network along."""
     if name == "Referrer":
-        from detailbase.referrer import Referrer
+        from detailbase.inference.referrer import Referrer
 
         return Referrer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from detailbase.checkpoint import RESOLVED
+from detailbase.training.state import RESOLVED
 from detailbase.config import LEARNED, LEARNED_DATA, Config
 from detailbase.ranges import check
 from refer3d.native import backend

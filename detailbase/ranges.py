@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from detailbase.config import Config
-from detailbase.data.clouds import NUM_CLASSES
+from detailbase.scans.clouds import NUM_CLASSES
 from refer3d.runs.config import check_ranges
 from refer3d.runs.errors import InputError
 

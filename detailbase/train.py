@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from detailbase.answering import inputs
-from detailbase.checkpoint import Training, save_best
+from detailbase.inference.answering import inputs
+from detailbase.training.state import Training, save_best
 from detailbase.command import BEST, LAST, claim_folder, read_options
 from detailbase.config import Config, TrainConfig
-from detailbase.data.dataset import Batch, Batches
-from detailbase.data.references import Reference
-from detailbase.data.sources import prepared_folder, read_split
+from detailbase.data.batches import Batch, Batches
+from detailbase.descriptions.references import Reference
+from detailbase.descriptions.sources import prepared_folder, read_split
 from detailbase.evaluate import score
-from detailbase.losses import Losses, class_loss, loss, object_loss
-from detailbase.metrics import by_kind, logged, summarize
-from detailbase.sentences import Sentences, word_encoder
+from detailbase.training.losses import Losses, class_loss, loss, object_loss
+from detailbase.inference.metrics import by_kind, logged, summarize
+from detailbase.descriptions.sentences import Sentences, word_encoder
 from refer3d.runs.device import choose_device, fix_order_of_sums
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.progress import Progress

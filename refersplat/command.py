@@ -10,10 +10,10 @@ from operator import attrgetter
 from pathlib import Path
 
 from refer3d.native import backend
-from refersplat.checkpoint import load_gaussians
+from refersplat.splats.checkpoints import load_gaussians
 from refersplat.config import Config
-from refersplat.gaussians import Gaussians
-from refersplat.model.matching import PRIOR
+from refersplat.splats.gaussians import Gaussians
+from refersplat.language.matching import PRIOR
 from refer3d.runs.config import check_ranges, differences, load_yaml, parse, save_yaml
 from refer3d.runs.errors import InputError
 

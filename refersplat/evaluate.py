@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from refer3d.native import backend
-from refersplat.cases import Case, answer_all
+from refersplat.inference.samples import Case, answer_all
 from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
-from refersplat.gaussians import Gaussians
+from refersplat.splats.gaussians import Gaussians
 from refersplat.metrics import summarize
-from refersplat.report import draw_report
-from refersplat.train_rgb import evaluate_rgb
-from refersplat.trained_scene import TrainedScene
+from refersplat.inference.report import draw_report
+from refersplat.rgb.train import evaluate_rgb
+from refersplat.inference.trained_scene import TrainedScene
 from refer3d.runs.config import load_yaml, to_mapping
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run

@@ -18,9 +18,9 @@ from refersplat.command import read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
 from refersplat.data.splits import ViewNames
-from refersplat.orbit import film
-from refersplat.overlay import add_caption, draw_heat, draw_mask, draw_overlay
-from refersplat.trained_scene import TrainedScene
+from refersplat.inference.orbit import film
+from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
+from refersplat.inference.trained_scene import TrainedScene
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.files import write_whole

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from refersplat import train_referring, train_rgb
-from refersplat.checkpoint import load_gaussians, load_refersplat_field
+from refersplat.referring import train as train_referring
+
+from refersplat.rgb import train as train_rgb
+from refersplat.splats.checkpoints import load_gaussians, load_refersplat_field
 from refersplat.command import RESOLVED, TIMINGS, claim_folder, newest_cloud, read_options
 from refersplat.config import Config
 from refersplat.data import load_scene
-from refersplat.referring_state import RESULT_FILE
-from refersplat.supervision import supervise
+from refersplat.referring.state import RESULT_FILE
+from refersplat.referring.supervision import supervise
 from refer3d.runs.device import choose_device, fix_order_of_sums
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.results import Stopwatch

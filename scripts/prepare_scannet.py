@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from detailbase.data.prepare import find_scans, prepare
+from detailbase.scans.prepare import find_scans, prepare
 from refer3d.runs.errors import InputError, run
 
 

@@ -1,4 +1,4 @@
-"""Keeps a best.pth of detailbase as bytes, a quarter of the size, as data/demo/room does.
+"""Keeps a best.pth of detailbase as bytes, a quarter of the size, as detailbase/inference/demo does.
 
 python scripts/shrink_checkpoint.py best.pth small.pth
 """

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from detailbase.model.facts import NUM_FACTS, facts, places
+from detailbase.model.descriptors import NUM_FACTS, facts, places
 from detailbase.model.norm import BatchNorm
 
 HIDDEN = 64

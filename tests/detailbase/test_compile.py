@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detailbase.losses import class_loss, loss, object_loss
+from detailbase.training.losses import class_loss, loss, object_loss
 from detailbase.model.network import DetailBase
 from detailbase.ops import voxelize
 

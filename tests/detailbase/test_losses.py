@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.losses import class_loss, loss, object_loss
+from detailbase.training.losses import class_loss, loss, object_loss
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
 

@@ -1,6 +1,6 @@
 import pytest
 
-from detailbase.phrases import find_phrases
+from detailbase.descriptions.phrases import find_phrases
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from detailbase import Referrer, predict
-from detailbase.checkpoint import build
+from detailbase.training.state import build
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
-from detailbase.referrer import given_phrases
-from detailbase.sentences import Sentences
+from detailbase.inference.referrer import given_phrases
+from detailbase.descriptions.sentences import Sentences
 from refer3d.runs.config import save_yaml, to_mapping
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import make_encoder
@@ -134,7 +134,7 @@ def test_given_phrases_are_found_in_the_sentence():
 
 def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr("detailbase.referrer.THRESHOLD", 2.0)
+    monkeypatch.setattr("detailbase.inference.referrer.THRESHOLD", 2.0)
     argv = [str(scan), "a chair", "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     predict.main(argv)
     (entry,) = json.loads((tmp_path / "out" / "masks.json").read_text())["phrases"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import MPNetConfig, MPNetModel
 
-from detailbase.losses import loss
+from detailbase.training.losses import loss
 from detailbase.model.network import DetailBase, Predictions
 from refer3d.text_encoder import PretrainedTextEncoder
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.model.unet import SparseUNet
+from detailbase.model.backbone import SparseUNet
 from detailbase.ops import segment_reduce
 from pointgroup_ops import voxelization
 

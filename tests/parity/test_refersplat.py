@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from refersplat.losses import contrastive_loss, select_answering
-from refersplat.model.referring import ReferringField
+from refersplat.field.losses import contrastive_loss, select_answering
+from refersplat.field.field import ReferringField
 from refer3d.text_encoder import TextFeatures
 
 HERE = Path(__file__).parent

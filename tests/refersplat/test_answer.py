@@ -9,11 +9,11 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.config import MatchConfig
-from refersplat.model.answer import NO_GROUP, Answerer, Language
-from refersplat.model.facts import Facts
-from refersplat.model.groups import Groups
-from refersplat.model.phrases import COLORS
-from refersplat.model.referring import ReferringField
+from refersplat.language.answer import NO_GROUP, Answerer, Language
+from refersplat.language.attributes import Facts
+from refersplat.language.groups import Groups
+from refersplat.language.phrases import COLORS
+from refersplat.field.field import ReferringField
 from refer3d.text_encoder import make_encoder
 
 SENTENCES = [

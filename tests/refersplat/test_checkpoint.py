@@ -9,16 +9,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.checkpoint import (
+from refersplat.splats.checkpoints import (
     load_gaussians,
     load_refersplat_field,
     save_inria_checkpoint,
     save_viewer_files,
 )
 from refersplat.config import DataConfig, RgbConfig
-from refersplat.densify import DensificationStatistics
-from refersplat.gaussians import Gaussians, save_ply
-from refersplat.optimizer import Adam, learning_rates
+from refersplat.rgb.densify import DensificationStatistics
+from refersplat.splats.gaussians import Gaussians, save_ply
+from refersplat.rgb.optimizer import Adam, learning_rates
 from refer3d.runs.errors import InputError
 
 COUNT = 6

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refersplat.model.chunks import map_chunks
+from refersplat.field.chunks import map_chunks
 
 
 def weigh(shared, chunk):

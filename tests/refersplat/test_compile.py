@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.gaussians import Gaussians
-from refersplat.image_losses import photo_loss
-from refersplat.losses import mask_loss
-from refersplat.model.referring import ReferringField
-from refersplat.render import frozen_blend, render
+from refersplat.splats.gaussians import Gaussians
+from refersplat.rgb.losses import photo_loss
+from refersplat.field.losses import mask_loss
+from refersplat.field.field import ReferringField
+from refersplat.splats.render import frozen_blend, render
 from refer3d.text_encoder import TextFeatures
 
 COUNT, WORDS, TEXT_DIM = 60, 5, 24

@@ -6,16 +6,16 @@ from torch.testing import assert_close
 
 from refersplat.cameras import Camera
 from refersplat.config import RgbConfig
-from refersplat.densify import (
+from refersplat.rgb.densify import (
     DensificationStatistics,
     densify,
     gaussian_limit,
     needs_density,
     split,
 )
-from refersplat.gaussians import Gaussians
-from refersplat.optimizer import Adam
-from refersplat.render import Rendering
+from refersplat.splats.gaussians import Gaussians
+from refersplat.rgb.optimizer import Adam
+from refersplat.splats.render import Rendering
 
 CONFIG = RgbConfig(iterations=30_000)
 EXTENT = 1.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refersplat.gaussians import Gaussians, load_ply, ply_properties, save_ply
+from refersplat.splats.gaussians import Gaussians, load_ply, ply_properties, save_ply
 from refer3d.runs.errors import InputError
 
 

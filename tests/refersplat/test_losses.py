@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refersplat.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
+from refersplat.field.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
 
 
 def test_mask_loss_by_hand():

@@ -7,9 +7,9 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.config import MatchConfig
-from refersplat.model.facts import Facts, name_colors
-from refersplat.model.matching import PRIOR, Matcher
-from refersplat.model.phrases import COLORS, Relation, take_apart
+from refersplat.language.attributes import Facts, name_colors
+from refersplat.language.matching import PRIOR, Matcher
+from refersplat.language.phrases import COLORS, Relation, take_apart
 from refer3d.text_encoder import make_encoder
 
 OBJECTS = [

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from refersplat.model import folded
-from refersplat.model.referring import SENTENCES_AT_ONCE, ReferringField
+from refersplat.field import folded
+from refersplat.field.field import SENTENCES_AT_ONCE, ReferringField
 from refer3d.text_encoder import HashTextEncoder, TextFeatures
 
 ENCODER = HashTextEncoder(dim=24)

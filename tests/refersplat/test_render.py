@@ -7,8 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.gaussians import Gaussians
-from refersplat.render import frozen_blend, render
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import frozen_blend, render
 
 CAMERA = Camera(torch.eye(4), 40.0, 40.0, 20.0, 15.0, width=40, height=30)
 

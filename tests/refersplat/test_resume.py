@@ -6,13 +6,13 @@ import time
 
 import torch
 
-from refersplat.checkpoint import load_gaussians
+from refersplat.splats.checkpoints import load_gaussians
 
 RUN = """
 import sys
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
-from refersplat.train_rgb import train
+from refersplat.rgb.train import train
 
 scene, out, resume = sys.argv[1:]
 rgb = RgbConfig(

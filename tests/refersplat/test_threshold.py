@@ -5,7 +5,7 @@ import math
 import torch
 from torch.testing import assert_close
 
-from refersplat.threshold import choose_threshold, mask_probabilities
+from refersplat.referring.threshold import choose_threshold, mask_probabilities
 
 
 def test_uncovered_pixel_is_background():

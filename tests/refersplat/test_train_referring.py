@@ -17,15 +17,15 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from refersplat import train_referring
+from refersplat.referring import train as train_referring
 from refersplat.cameras import Camera
 from refersplat.config import Config, TextConfig, TrainConfig
-from refersplat.gaussians import Gaussians
-from refersplat.model.referring import ReferringField
-from refersplat.referring_state import RESULT_FILE, STATE_FILE, ReferringState
-from refersplat.render import frozen_blend
-from refersplat.supervision import Blends, supervise
-from refersplat.train_referring import freeze, hold_out, learn_from, pick, train, without
+from refersplat.splats.gaussians import Gaussians
+from refersplat.field.field import ReferringField
+from refersplat.referring.state import RESULT_FILE, STATE_FILE, ReferringState
+from refersplat.splats.render import frozen_blend
+from refersplat.referring.supervision import Blends, supervise
+from refersplat.referring.train import freeze, hold_out, learn_from, pick, train, without
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import HashTextEncoder
 

@@ -6,12 +6,12 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.checkpoint import load_gaussians
+from refersplat.splats.checkpoints import load_gaussians
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
-from refersplat.initialize import gaussians_at, random_points
-from refersplat.optimizer import learning_rates
-from refersplat.train_rgb import RgbState, evaluate_rgb, sh_degree, step, train, view_order
+from refersplat.rgb.initialize import gaussians_at, random_points
+from refersplat.rgb.optimizer import learning_rates
+from refersplat.rgb.train import RgbState, evaluate_rgb, sh_degree, step, train, view_order
 from refer3d.runs.errors import InputError
 
 QUICK = RgbConfig(

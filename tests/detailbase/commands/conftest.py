@@ -32,7 +32,7 @@ SMALL = (
 
 def make_room(seed: int):
     """Four boxes along a wall, in any order, on a floor that is no object; their ids are 1 to 4."""
-    from detailbase.data.clouds import NONE, Cloud
+    from detailbase.scans.clouds import NONE, Cloud
 
     rng = torch.Generator().manual_seed(seed)
 
@@ -56,7 +56,7 @@ def make_room(seed: int):
 
 def write_rooms(root: Path) -> None:
     """A dataset folder with prepared rooms and DetailRefer's files about them."""
-    from detailbase.data.clouds import SUFFIX, save_cloud
+    from detailbase.scans.clouds import SUFFIX, save_cloud
 
     names, number = list(COLORS), 0
     for split, count in SPLITS.items():

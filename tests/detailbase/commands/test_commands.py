@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from detailbase.config import Config
-from detailbase.data.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
-from detailbase.data.references import Reference
+from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
+from detailbase.descriptions.references import Reference
 from detailbase.evaluate import evaluate, suffix_of, with_kinds
 from detailbase.evaluate import main as eval_main
 from detailbase.train import main as train_main

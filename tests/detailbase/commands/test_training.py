@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.answering import inputs
-from detailbase.checkpoint import Training
+from detailbase.inference.answering import inputs
+from detailbase.training.state import Training
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig, TrainConfig
-from detailbase.data.dataset import Batches
-from detailbase.data.sources import prepared_folder, read_split
-from detailbase.losses import loss
-from detailbase.metrics import Row
-from detailbase.sentences import Sentences, word_encoder
+from detailbase.data.batches import Batches
+from detailbase.descriptions.sources import prepared_folder, read_split
+from detailbase.training.losses import loss
+from detailbase.inference.metrics import Row
+from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.train import learn_from, step, train
 from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError

@@ -162,7 +162,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def prepared(make_dataset: Callable[..., Path]) -> Path:
     """A dataset whose scans are prepared."""
-    from detailbase.data.prepare import find_scans, prepare_scan
+    from detailbase.scans.prepare import find_scans, prepare_scan
 
     root = make_dataset("prepared")
     for one in find_scans(root):

@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from detailbase.config import AugmentConfig
-from detailbase.data.augment import ELASTIC, augment, smooth_noise, transform
+from detailbase.data.augmentation import ELASTIC, augment, smooth_noise, transform
 
 NOTHING = AugmentConfig(jitter_chance=0, flip=0, rotate=0, elastic=0, color_chance=0)
 

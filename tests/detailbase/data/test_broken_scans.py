@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detailbase.data.clouds import NONE, Cloud, load_cloud, save_cloud
-from detailbase.data.scannet import read_scan
+from detailbase.scans.clouds import NONE, Cloud, load_cloud, save_cloud
+from detailbase.scans.scannet import read_scan
 from refer3d.runs.errors import InputError
 
 from .conftest import colors, cut, replace, surface, write_ply

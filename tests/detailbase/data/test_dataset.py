@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from detailbase.config import AugmentConfig, DataConfig
-from detailbase.data.clouds import NONE, Cloud, load_cloud
-from detailbase.data.dataset import Batch, Batches, crop, deal, group, make_batch
-from detailbase.data.references import Phrase, Reference, read_references
+from detailbase.scans.clouds import NONE, Cloud, load_cloud
+from detailbase.data.batches import Batch, Batches, crop, deal, group, make_batch
+from detailbase.descriptions.references import Phrase, Reference, read_references
 from refer3d.runs.errors import InputError
 
 from .conftest import BOX, DETAILREFER, FLOOR, cut
@@ -194,7 +194,7 @@ def test_workers_read_ahead(prepared, references, monkeypatch):
     asked = []
     loader = torch.utils.data.DataLoader
     monkeypatch.setattr(
-        "detailbase.data.dataset.DataLoader",
+        "detailbase.data.batches.DataLoader",
         lambda *args, **options: asked.append(options["num_workers"]) or loader(*args, **options),
     )
     for workers in (0, 1, 9):

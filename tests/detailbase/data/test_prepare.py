@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from detailbase.data.clouds import load_cloud
-from detailbase.data.prepare import find_scans, prepare
-from detailbase.data.scannet import read_scan
+from detailbase.scans.clouds import load_cloud
+from detailbase.scans.prepare import find_scans, prepare
+from detailbase.scans.scannet import read_scan
 from refer3d.runs.errors import InputError, run
 
 from .conftest import SmallScan, cut
@@ -156,7 +156,7 @@ def test_a_negative_number_of_workers_is_refused(make_dataset, program):
 
 
 def test_a_killed_process_is_told(make_dataset, monkeypatch):
-    monkeypatch.setattr("detailbase.data.prepare.prepare_scan", _die)
+    monkeypatch.setattr("detailbase.scans.prepare.prepare_scan", _die)
     with pytest.raises(InputError, match=r"--workers: a process was killed, .*is prepared is kept"):
         prepare(find_scans(make_dataset()), workers=1)
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from detailbase.data.references import Phrase, Reference, read_references, split_words
+from detailbase.descriptions.references import Phrase, Reference, read_references, split_words
 from refer3d.runs.errors import InputError
 
 SAID = {"scene_id": "scene0000_00", "ann_id": "3", "object_id": "7"}

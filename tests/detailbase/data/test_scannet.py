@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.data.clouds import NONE
-from detailbase.data.meshes import read_mesh
-from detailbase.data.scannet import CLASSES, read_instances, read_scan, read_semantic
+from detailbase.scans.clouds import NONE
+from detailbase.scans.meshes import read_mesh
+from detailbase.scans.scannet import CLASSES, read_instances, read_scan, read_semantic
 
 from .conftest import BOX, FLOOR, GROUPS, colors, surface, write_ply
 

@@ -21,9 +21,9 @@ import refersplat.pictures
 import refersplat.train
 from refersplat.command import RESOLVED
 from refersplat.config import Config
-from refersplat.gaussians import load_ply
+from refersplat.splats.gaussians import load_ply
 from refersplat.pictures import digest, slug
-from refersplat.referring_state import FORMAT
+from refersplat.referring.state import FORMAT
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import load_state

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from refersplat.cameras import Camera
-from refersplat.cases import Case
+from refersplat.inference.samples import Case
 from refersplat.evaluate import (
     best_threshold_iou,
     break_down,
@@ -18,11 +18,11 @@ from refersplat.evaluate import (
     metrics,
     training_sentences,
 )
-from refersplat.gaussians import Gaussians
+from refersplat.splats.gaussians import Gaussians
 from refersplat.metrics import THRESHOLDS
-from refersplat.model.answer import NO_GROUP, Answer
-from refersplat.trained_scene import Responses, TrainedScene
-from refersplat.visibility import visible_share
+from refersplat.language.answer import NO_GROUP, Answer
+from refersplat.inference.trained_scene import Responses, TrainedScene
+from refersplat.splats.visibility import visible_share
 
 
 def case(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):

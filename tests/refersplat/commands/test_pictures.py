@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.gaussians import Gaussians
-from refersplat.orbit import circle, film
-from refersplat.overlay import (
+from refersplat.splats.gaussians import Gaussians
+from refersplat.inference.orbit import circle, film
+from refersplat.inference.overlay import (
     MARK,
     add_caption,
     draw_heat,
@@ -113,7 +113,7 @@ def test_cameras_that_all_look_the_same_way_fly_around_what_is_there(count):
 
 
 def test_a_video_that_was_not_written_whole_is_not_kept(monkeypatch, tmp_path):
-    monkeypatch.setattr("refersplat.orbit._count_frames", lambda path: 2)
+    monkeypatch.setattr("refersplat.inference.orbit._count_frames", lambda path: 2)
     gaussians = Gaussians(
         *(torch.zeros(1, 3), torch.zeros(1, 3), torch.ones(1, 4), torch.zeros(1)),
         torch.zeros(1, 16, 3),

@@ -1,0 +1,310 @@
+"""Batches of scans with descriptions, the same for the same seed whatever the number of workers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from detailbase.config import DataConfig
+from detailbase.data.augmentation import augment
+from detailbase.scans.clouds import SUFFIX, Cloud, load_cloud
+from detailbase.descriptions.references import Phrase, Reference
+from detailbase.data.targets import Shares, majority
+from detailbase.ops import segment_reduce, voxelize
+from refer3d.runs.device import send
+from refer3d.runs.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scans with descriptions; points, voxels and superpoints of all scans stand together."""
+
+    features: Tensor
+    """[M, 6] each voxel's colour and place, the means of its points."""
+    voxels: Tensor
+    """[M, 4] int64, (scan, x, y, z)."""
+    point_to_voxel: Tensor
+    """[N] int64."""
+    superpoints: Tensor
+    """[N] int64, numbered over all scans."""
+    instances: Tensor
+    """[N] int64, the object id of each point in its scan, or ``NONE``."""
+    superpoint_starts: list[int]
+    """Where each scan's superpoints begin, then how many there are."""
+    point_starts: list[int]
+    """The same of points."""
+    references: list[Reference]
+    """B descriptions."""
+    scene_of_sentence: list[int]
+    """[B]"""
+    phrases: list[Phrase]
+    """P, those of all descriptions; in training, only those that have points."""
+    sentence_of_phrase: list[int]
+    """[P]"""
+    classes: Tensor
+    """[S] int64, ScanNet's class of most of each superpoint's points, or ``NONE``."""
+    objects: Tensor
+    """[S] int64, the object in its scan of most of each superpoint's points, or ``NONE``."""
+    superpoint_targets: Tensor
+    """``targets``, one behind the other: what is sent from a worker are few tensors."""
+    left_out: int
+    """How many phrases have no points and therefore nothing to be learnt from."""
+
+    @property
+    def query_of_phrase(self) -> list[int]:
+        """P of them."""
+        return [phrase.query for phrase in self.phrases]
+
+    @property
+    def targets(self) -> Sequence[Tensor]:
+        """For each phrase [S] float, 1 at superpoints of which more than half belongs to it."""
+        starts = self.superpoint_starts
+        scenes = [self.scene_of_sentence[sentence] for sentence in self.sentence_of_phrase]
+        return self.superpoint_targets.split([starts[i + 1] - starts[i] for i in scenes])
+
+    @cached_property
+    def point_targets(self) -> list[Tensor]:
+        """For each phrase [N] bool, the points of its scan that belong to it."""
+        found = []
+        for phrase, sentence in zip(self.phrases, self.sentence_of_phrase, strict=True):
+            scene = self.scene_of_sentence[sentence]
+            own = self.instances[self.point_starts[scene] : self.point_starts[scene + 1]]
+            found.append(torch.isin(own, own.new_tensor(phrase.object_ids)))
+        return found
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on another device."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **{name: send(value, device) for name, value in tensors.items()})
+
+
+@dataclass(frozen=True)
+class Item:
+    """A scan with some of its descriptions."""
+
+    scene_id: str
+    references: tuple[Reference, ...]
+
+
+class Batches(Dataset[Batch]):
+    """The batches of one epoch, in order.
+
+    In training, every description comes once an epoch. Scans and descriptions are shuffled by
+    (seed, epoch), and what is random in a batch depends on (seed, epoch, its place) alone. In
+    evaluation nothing is random, and no point or phrase is left out.
+    """
+
+    def __init__(
+        self,
+        references: Sequence[Reference],
+        folder: Path,
+        options: DataConfig,
+        seed: int = 0,
+        epoch: int | None = None,
+        first: int = 0,
+    ) -> None:
+        """Groups descriptions by scan.
+
+        Args:
+            references: The descriptions.
+            folder: Of prepared scans; they lie in its subfolders ``train`` and ``val``.
+            options: Sizes and augmentation.
+            seed: Of everything random.
+            epoch: Which; None for evaluation, where nothing is random.
+            first: How many batches to leave out.
+
+        Raises:
+            InputError: A scan has not been prepared.
+        """
+        self.options, self.seed, self.epoch, self.first = options, seed, epoch, first
+        self.paths = find_clouds(folder, {reference.scene_id for reference in references})
+        rng = None if epoch is None else np.random.default_rng((seed, epoch, 0))
+        items = group(references, options.max_sentences, rng)
+        self.items = [[item] for item in items]
+        if rng is not None:
+            sizes = [self.paths[item.scene_id].stat().st_size for item in items]
+            batches = deal(sizes, options.scenes_per_batch, rng)
+            self.items = [[items[index] for index in batch] for batch in batches]
+
+    def __len__(self) -> int:
+        """How many batches are left."""
+        return max(0, len(self.items) - self.first)
+
+    def __getitem__(self, index: int) -> Batch:
+        """Loads, augments and voxelises the scans of a batch."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        index += self.first
+        clouds = [load_cloud(self.paths[item.scene_id]) for item in self.items[index]]
+        asked = [item.references for item in self.items[index]]
+        if self.epoch is not None:
+            rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
+            return make_batch(clouds, asked, self.options, rng)
+        for item, cloud in zip(self.items[index], clouds, strict=True):
+            if len(cloud) > self.options.max_points:
+                raise InputError(
+                    f"{self.paths[item.scene_id]}: has {len(cloud)} points, more than "
+                    f"--data.max_points {self.options.max_points}; all are scored, so raise it"
+                )
+        return make_batch(clouds, asked, self.options)
+
+    def loader(self) -> Iterator[Batch]:
+        """Reads ahead in ``options.workers`` processes.
+
+        Raises:
+            InputError: A prepared scan is broken.
+        """
+        workers = min(self.options.workers, len(self))
+        for batch in DataLoader(_Guarded(self), batch_size=None, num_workers=workers):
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+class _Guarded(Dataset[Batch | InputError]):
+    """Returns mistakes in files: raised in a worker, they would come with its traceback."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> Batch | InputError:
+        try:
+            return self.batches[index]
+        except InputError as error:
+            return error
+
+
+def find_clouds(folder: Path, scene_ids: set[str]) -> dict[str, Path]:
+    """Where each prepared scan lies.
+
+    Raises:
+        InputError: One is nowhere.
+    """
+    found = {}
+    for scene_id in sorted(scene_ids):
+        paths = [folder / split / f"{scene_id}{SUFFIX}" for split in ("train", "val")]
+        existing = [path for path in paths if path.is_file()]
+        if not existing:
+            raise InputError(
+                f"{folder}: neither train/ nor val/ holds {scene_id}{SUFFIX}; "
+                "run scripts/prepare_scannet.py"
+            )
+        found[scene_id] = existing[0]
+    return found
+
+
+def group(
+    references: Sequence[Reference], size: int, rng: np.random.Generator | None = None
+) -> list[Item]:
+    """Descriptions by scan, at most ``size`` at a time, each once; shuffled by an rng."""
+    by_scene: dict[str, list[Reference]] = {}
+    for reference in references:
+        by_scene.setdefault(reference.scene_id, []).append(reference)
+    items = []
+    for scene_id, own in sorted(by_scene.items()):
+        if rng is not None:
+            own = [own[index] for index in rng.permutation(len(own))]
+        for start in range(0, len(own), size):
+            items.append(Item(scene_id, tuple(own[start : start + size])))
+    return items
+
+
+def deal(sizes: Sequence[int], count: int, rng: np.random.Generator) -> list[list[int]]:
+    """Indices in batches of at most ``count``, large ones with small ones, in random order.
+
+    Steps then take alike much time and memory, and no batch norm sees a small scan alone. Sizes are
+    blurred, so that a scan meets others in each epoch.
+    """
+    blurred = np.asarray(sizes) * rng.uniform(0.7, 1.3, len(sizes))
+    batches: list[list[int]] = [[] for _ in range(-(-len(sizes) // count))]
+    for place, index in enumerate(np.argsort(-blurred, kind="stable")):
+        row, column = divmod(place, len(batches))
+        batches[-1 - column if row % 2 else column].append(int(index))
+    return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def make_batch(
+    clouds: Sequence[Cloud],
+    asked: Sequence[Sequence[Reference]],
+    options: DataConfig,
+    rng: np.random.Generator | None = None,
+) -> Batch:
+    """Puts scans together.
+
+    Args:
+        clouds: The scans.
+        asked: The descriptions of each.
+        options: Sizes and augmentation.
+        rng: For training: changes the clouds, and leaves out what names no point.
+    """
+    if rng is not None:
+        rngs = rng.spawn(len(clouds))
+        clouds = [crop(c, options.max_points, own) for c, own in zip(clouds, rngs, strict=True)]
+    coords, features = [], []
+    for index, cloud in enumerate(clouds):
+        places, xyz, rgb = cloud.xyz, cloud.xyz, cloud.rgb
+        if rng is not None:
+            places, xyz, rgb = augment(xyz, rgb, options.augment, rngs[index])
+        coords.append(((places - places.amin(dim=0)) * options.voxels_per_metre).floor().long())
+        features.append(torch.cat([rgb, xyz], dim=1))
+    sizes = [len(cloud) for cloud in clouds]
+    scene = torch.arange(len(clouds)).repeat_interleave(torch.tensor(sizes))
+    voxels, point_to_voxel = voxelize(torch.cat(coords), scene)
+    starts = list(itertools.accumulate((c.num_superpoints for c in clouds), initial=0))
+    superpoints = [c.superpoints + start for c, start in zip(clouds, starts, strict=False)]
+    references, scene_of_sentence, phrases, sentence_of_phrase, targets = [], [], [], [], []
+    left_out = 0
+    for index, (cloud, own) in enumerate(zip(clouds, asked, strict=True)):
+        shares = Shares(cloud)
+        for reference in own:
+            kept = reference.phrases
+            if rng is not None:
+                # One that names nothing, as Multi3DRefer's may, has a target: nothing.
+                kept = [phrase for phrase in kept if not phrase.object_ids or shares.has(phrase)]
+            left_out += len(reference.phrases) - len(kept)
+            if kept:
+                phrases += kept
+                sentence_of_phrase += [len(references)] * len(kept)
+                targets += [shares.target(phrase) for phrase in kept]
+                references.append(reference)
+                scene_of_sentence.append(index)
+    return Batch(
+        features=segment_reduce(torch.cat(features), point_to_voxel, len(voxels), "mean"),
+        voxels=voxels,
+        point_to_voxel=point_to_voxel,
+        superpoints=torch.cat(superpoints),
+        instances=torch.cat([cloud.instances for cloud in clouds]),
+        superpoint_starts=starts,
+        point_starts=list(itertools.accumulate(sizes, initial=0)),
+        references=references,
+        scene_of_sentence=scene_of_sentence,
+        phrases=phrases,
+        sentence_of_phrase=sentence_of_phrase,
+        classes=torch.cat([majority(cloud, cloud.semantic) for cloud in clouds]),
+        objects=torch.cat([majority(cloud, cloud.instances) for cloud in clouds]),
+        superpoint_targets=torch.cat(targets) if targets else torch.zeros(0),
+        left_out=left_out,
+    )
+
+
+def crop(cloud: Cloud, largest: int, rng: np.random.Generator) -> Cloud:
+    """The ``largest`` points that are nearest, seen from above, to a random one."""
+    if len(cloud) <= largest:
+        return cloud
+    centre = cloud.xyz[int(rng.integers(len(cloud))), :2]
+    distance = (cloud.xyz[:, :2] - centre).square().sum(dim=1)
+    kept = torch.zeros(len(cloud), dtype=torch.bool)
+    kept[distance.argsort(dim=0, stable=True)[:largest]] = True
+    return cloud.select(kept)

@@ -1,0 +1,1 @@
+"""Sentences about scans: the datasets' files, their phrases and their word features."""

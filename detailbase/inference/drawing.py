@@ -1,0 +1,122 @@
+"""A cloud from above, with what phrases name in their colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from detailbase.scans.scan import ROOM
+
+COLORS = (
+    *((230, 60, 50), (40, 110, 230), (250, 190, 20), (40, 170, 90), (160, 70, 200)),
+    *((0, 180, 190), (240, 120, 30), (230, 90, 160), (120, 180, 20), (120, 90, 60)),
+)
+"""RGB of the phrases, again from the first after the last."""
+TURN, TILT = np.radians(30), np.radians(50)
+"""How a scan is seen: turned about the vertical, then from so far above the horizon."""
+RIGHT = np.array([np.cos(TURN), -np.sin(TURN), 0])
+AWAY = np.array([np.sin(TURN), np.cos(TURN), 0])
+CEILING = 2.1
+"""Metres above a room's floor from which on nothing of it is drawn."""
+STRIP, WALL, SKIRTING = 0.1, 0.3, 0.3
+"""Metres: how wide the strips are in which a near wall is looked for, how thick it may be, and how
+much of it is left standing."""
+STRENGTH = 0.75
+"""How much of a marked point's colour is its phrase's."""
+
+
+def marked(
+    colors: np.ndarray,  # [N, 3] uint8
+    masks: Sequence[np.ndarray],  # [N] bool each
+    chosen: Sequence[int],
+) -> np.ndarray:  # [N, 3] uint8
+    """Colours in which masks show; ``chosen`` gives each mask's place in ``COLORS``."""
+    result = colors.astype(np.float32)
+    for mask, index in zip(masks, chosen, strict=True):
+        color = np.array(COLORS[index % len(COLORS)], dtype=np.float32)
+        result[mask] = (1 - STRENGTH) * result[mask] + STRENGTH * color
+    return result.astype(np.uint8)
+
+
+def before_room(xyz: np.ndarray) -> np.ndarray:  # [N, 3] -> [N] bool
+    """What hides the inside of a room; nothing, where the scan is smaller than one."""
+    if not len(xyz) or np.ptp(xyz[:, :2], axis=0).min() < ROOM:
+        return np.zeros(len(xyz), dtype=bool)
+    height = xyz[:, 2] - np.quantile(xyz[:, 2], 0.02)
+    strip = ((xyz @ RIGHT - (xyz @ RIGHT).min()) / STRIP).astype(int)
+    first = np.full(strip.max() + 1, np.inf)
+    np.minimum.at(first, strip, xyz @ AWAY)
+    is_wall = (xyz @ AWAY < first[strip] + WALL) & (height > SKIRTING)
+    return is_wall | (height > CEILING)
+
+
+def draw_cloud(
+    xyz: np.ndarray,  # [N, 3], z up
+    colors: np.ndarray,  # [N, 3] uint8
+    width: int = 720,
+    height: int = 560,
+) -> np.ndarray:  # [H, W, 3] uint8
+    """The points seen at an angle from above, near ones before far ones, on white."""
+    right, away = xyz @ RIGHT, xyz @ AWAY
+    up = xyz[:, 2] * np.cos(TILT) + away * np.sin(TILT)
+    near = xyz[:, 2] * np.sin(TILT) - away * np.cos(TILT)
+    spans = (np.ptp(right), np.ptp(up))
+    scale = min((width - 20) / max(spans[0], 1e-3), (height - 20) / max(spans[1], 1e-3))
+    x = (width / 2 + (right - (right.min() + right.max()) / 2) * scale).astype(int)
+    y = (height / 2 - (up - (up.min() + up.max()) / 2) * scale).astype(int)
+    # Points grow with the space between them, so that surfaces close.
+    filled = width * height * 0.5
+    radius = int(np.clip(np.sqrt(filled / max(len(xyz), 1)) / 1.5, 3, 6))
+    nearest = np.full(height * width, -np.inf)
+    owner = np.full(height * width, -1)
+    offsets = [(x, y) for x in range(-radius, radius + 1) for y in range(-radius, radius + 1)]
+    # A point's middle counts as nearer than the rims of those beside it, so that none is lost.
+    for dx, dy in sorted(offsets, key=lambda at: -max(map(abs, at))):
+        columns, rows = np.clip(x + dx, 0, width - 1), np.clip(y + dy, 0, height - 1)
+        place = rows * width + columns
+        depth = near - max(abs(dx), abs(dy)) / scale
+        np.maximum.at(nearest, place, depth)
+        is_first = nearest[place] == depth
+        owner[place[is_first]] = np.flatnonzero(is_first)
+    image = np.full((height * width, 3), 255, dtype=np.uint8)
+    image[owner >= 0] = colors[owner[owner >= 0]]
+    return image.reshape(height, width, 3)
+
+
+def smallest_last(
+    masks: Sequence[np.ndarray],
+) -> tuple[list[np.ndarray], list[int]]:
+    """Masks in an order in which a small one is not painted over, and whose they are."""
+    order = sorted(range(len(masks)), key=lambda index: -int(masks[index].sum()))
+    return [masks[index] for index in order], order
+
+
+def draw_answer(
+    xyz: np.ndarray,  # [N, 3]
+    colors: np.ndarray,  # [N, 3] uint8
+    sentence: str,
+    phrases: Sequence[str],
+    masks: Sequence[np.ndarray],  # [N] bool each
+) -> np.ndarray:  # [H, W, 3] uint8
+    """The scan, the same with its phrases marked, and which colour is which.
+
+    Of a room, what hides its inside is left out, but for what a phrase names.
+    """
+    kept = ~before_room(xyz) | np.any([np.zeros(len(xyz), dtype=bool), *masks], axis=0)
+    xyz, colors, masks = xyz[kept], colors[kept], [mask[kept] for mask in masks]
+    pair = [
+        draw_cloud(xyz, colors),
+        draw_cloud(xyz, marked(colors, *smallest_last(masks))),
+    ]
+    image = np.concatenate(pair, axis=1)
+    lines = [(sentence, (30, 30, 30))]
+    lines += [(phrase, COLORS[index % len(COLORS)]) for index, phrase in enumerate(phrases)]
+    legend = np.full((14 + 26 * len(lines), image.shape[1], 3), 255, dtype=np.uint8)
+    for row, (text, color) in enumerate(lines):
+        place = (12, 24 + 26 * row)
+        font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.6
+        plain = text.encode("ascii", "replace").decode()
+        cv2.putText(legend, plain, place, font, size, color, 1 + (row > 0), cv2.LINE_AA)
+    return np.concatenate([image, legend])

@@ -1,0 +1,1 @@
+"""Scans in: meshes, clouds, ScanNet's layout, and their preparation."""

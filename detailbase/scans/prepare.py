@@ -1,0 +1,163 @@
+"""Scans in ScanNet's layout to files that training reads quickly."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from detailbase.scans.clouds import SUFFIX, save_cloud
+from detailbase.scans.scannet import OBJECTS, SEGMENTS, missing_files, read_scan
+from refer3d.runs.errors import InputError
+from refer3d.runs.progress import Progress
+
+log = logging.getLogger(__name__)
+
+FOLDERS = {"train": "train", "val": "val", "test": "val"}
+"""Where a list's scans go. DetailRefer's test scans are ones of ScanNet's val; so that another
+dataset may have a list of its own for them, they go there whichever of the two names them."""
+
+
+class Scan(NamedTuple):
+    """A scan to be prepared."""
+
+    folder: Path
+    out: Path
+
+
+class Outcome(NamedTuple):
+    """What became of a scan."""
+
+    missing: str = ""
+    """What it had to be prepared without."""
+    error: str = ""
+    """Why it could not be prepared."""
+
+
+class Summary(NamedTuple):
+    """What became of all scans, by name."""
+
+    prepared: list[str]
+    kept: list[str]
+    """Those that there were already."""
+    missing: dict[str, str]
+    """What some of both lack."""
+    broken: dict[str, str]
+    """What is wrong with those that were not."""
+
+
+def find_scans(root: Path, out: Path | None = None, split: str = "all") -> list[Scan]:
+    """The scans that the lists ``scannetv2_{train,val,test}.txt`` name.
+
+    Args:
+        root: Folder with ``scans/``, itself or in its ``scannetv2/``; the lists stand beside
+            ``scans/``, in ``meta_data/`` or ``meta/`` there, or in ``root``.
+        out: Where the prepared scans go; by default beside ``scans/``.
+        split: ``train``; ``val``, which is also what the list of test names; or ``all``.
+
+    Raises:
+        InputError: There are no scans or no lists.
+    """
+    base = next((b for b in (root / "scannetv2", root) if (b / "scans").is_dir()), None)
+    if base is None:
+        raise InputError(
+            f"{root}: holds neither scans/ nor scannetv2/scans/; ScanNet v2 is given out at "
+            "http://www.scan-net.org after its terms of use are signed"
+        )
+    places = (base, base / "meta_data", base / "meta", root, root / "meta_data")
+    found: dict[str, Scan] = {}
+    for name, target in FOLDERS.items():
+        if split not in ("all", target):
+            continue
+        lists = [place / f"scannetv2_{name}.txt" for place in places]
+        path = next((path for path in lists if path.is_file()), None)
+        if path is None:
+            continue
+        for scene_id in path.read_text(encoding="utf-8").split():
+            folder = base / "scans" / scene_id
+            if name == "test" and not folder.is_dir():
+                continue  # ScanNet's own test scans have no objects and lie elsewhere
+            target_path = (out or base) / target / f"{scene_id}{SUFFIX}"
+            found.setdefault(scene_id, Scan(folder, target_path))
+    if not found:
+        wanted = " or ".join(f"scannetv2_{n}.txt" for n in ("train", "val") if split in ("all", n))
+        raise InputError(
+            f"{base}: holds no {wanted} with names of scans; they are in ScanNet's repository "
+            "under Tasks/Benchmark"
+        )
+    return list(found.values())
+
+
+def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Summary:
+    """Prepares scans in several processes; a broken one does not keep the others.
+
+    Args:
+        scans: From :func:`find_scans`.
+        workers: How many processes; 0 takes one a core.
+        force: Also those that are there already. Files are written whole or not at all, so what is
+            there of a stopped run is complete.
+
+    Raises:
+        InputError: A process was killed.
+    """
+    summary = Summary([], [], {}, {})
+    todo = [scan for scan in scans if force or not scan.out.is_file()]
+    for scan in scans:
+        if scan not in todo:
+            summary.kept.append(scan.folder.name)
+            if scan.folder.is_dir() and (missing := missing_files(scan.folder)):
+                summary.missing[scan.folder.name] = tell_missing(scan, missing)
+    if not todo:
+        return summary
+    # The processes share the cores: each keeps to one.
+    count = min(workers or os.cpu_count() or 1, len(todo))
+    pool = ProcessPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        with Progress("scans", len(todo)) as progress:
+            jobs = {pool.submit(prepare_scan, scan): scan.folder.name for scan in todo}
+            for job in as_completed(jobs):
+                name, outcome = jobs[job], job.result()
+                if outcome.error:
+                    summary.broken[name] = outcome.error
+                else:
+                    summary.prepared.append(name)
+                if outcome.missing:
+                    summary.missing[name] = outcome.missing
+                progress.advance()
+    except BrokenExecutor as error:
+        raise InputError(
+            "--workers: a process was killed, perhaps because memory ran out; give fewer, and what "
+            "is prepared is kept"
+        ) from error
+    finally:  # after Ctrl-C, too: the scans in work are finished, no others begun
+        pool.shutdown(cancel_futures=True)
+    return summary
+
+
+def prepare_scan(scan: Scan) -> Outcome:
+    """Prepares one."""
+    try:
+        if not scan.folder.is_dir():
+            raise InputError(
+                f"{scan.folder}: no such folder; copy the scan, or take it off the list"
+            )
+        cloud, missing = read_scan(scan.folder)
+        save_cloud(cloud, scan.out)
+    except InputError as error:
+        return Outcome(error=str(error))
+    except OSError as error:
+        return Outcome(error=f"{error.filename or scan.folder}: {error.strerror or error}")
+    return Outcome(missing=tell_missing(scan, missing) if missing else "")
+
+
+def tell_missing(scan: Scan, missing: Sequence[str]) -> str:
+    """What a scan lacks, and what that means."""
+    text = f"{scan.folder}: has no {', '.join(missing)}"
+    if SEGMENTS in missing:
+        return text + "; its superpoints are computed, its objects unknown"
+    return text + ("; its objects are unknown" if OBJECTS in missing else "")

@@ -1,0 +1,173 @@
+"""Scans in ScanNet's layout.
+
+``<scan>/<scan>_vh_clean_2.ply`` is the mesh, ``_vh_clean_2.labels.ply`` the same vertices with
+NYU40 labels, ``_vh_clean_2.0.010000.segs.json`` the segment of each vertex, and
+``.aggregation.json`` the segments of each object.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detailbase.scans.clouds import NONE, Cloud, check_extent
+from detailbase.scans.json_file import read_json, short
+from detailbase.scans.meshes import Mesh, read_mesh, read_ply, vertices_of
+from detailbase.ops import cloud_superpoints, mesh_superpoints
+from refer3d.runs.errors import InputError
+
+MESH = "_vh_clean_2.ply"
+LABELS = "_vh_clean_2.labels.ply"
+SEGMENTS = "_vh_clean_2.0.010000.segs.json"
+OBJECTS = ".aggregation.json"
+CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
+"""NYU40 ids of ScanNet's 20 classes."""
+
+
+def read_scan(folder: Path) -> tuple[Cloud, list[str]]:
+    """A scan with its objects.
+
+    Only the mesh must be there. Segments are computed where ``segs.json`` is absent; objects, which
+    are made of the numbers in it, are then unknown.
+
+    Args:
+        folder: Of the scan; its name is the scan's.
+
+    Returns:
+        cloud: The scan; its superpoints are the segments.
+        missing: The endings of the files that are not there.
+
+    Raises:
+        InputError: A file is broken, or does not belong to the mesh.
+    """
+    paths = _paths(folder)
+    mesh = read_mesh(paths[MESH])
+    count = len(mesh.vertices)
+    missing = missing_files(folder)
+    semantic = instances = np.full(count, NONE, dtype=np.int64)
+    if LABELS not in missing:
+        semantic = read_semantic(paths[LABELS], count)
+    if SEGMENTS in missing:
+        superpoints = compute_superpoints(mesh)
+    else:
+        segments = read_segments(paths[SEGMENTS], count)
+        superpoints = torch.from_numpy(np.unique(segments, return_inverse=True)[1])
+        if OBJECTS not in missing:
+            instances = read_instances(paths[OBJECTS], segments)
+    xyz = torch.from_numpy(mesh.vertices)
+    check_extent(xyz, paths[MESH])
+    cloud = Cloud(
+        xyz=(xyz - xyz.mean(dim=0)).float(),
+        rgb=torch.from_numpy(mesh.colors).float() / 127.5 - 1,
+        superpoints=superpoints,
+        semantic=torch.from_numpy(semantic),
+        instances=torch.from_numpy(instances),
+    )
+    return cloud, missing
+
+
+def missing_files(folder: Path) -> list[str]:
+    """The endings of a scan's files that are not there."""
+    return [name for name, path in _paths(folder).items() if not path.is_file()]
+
+
+def _paths(folder: Path) -> dict[str, Path]:
+    return {name: folder / f"{folder.name}{name}" for name in (MESH, LABELS, SEGMENTS, OBJECTS)}
+
+
+def compute_superpoints(mesh: Mesh) -> Tensor:  # [N]
+    """What ScanNet's own program makes of a mesh; without faces, of its points."""
+    vertices = torch.from_numpy(mesh.vertices).float()
+    if len(mesh.faces):
+        return mesh_superpoints(vertices, torch.from_numpy(mesh.faces), rule="scannet")
+    return cloud_superpoints(vertices)
+
+
+def read_semantic(path: Path, count: int) -> np.ndarray:
+    """[N] ScanNet's class of each vertex, 0 to 19, or ``NONE``."""
+    vertex = vertices_of(read_ply(path), path)
+    kinds = {p.name: p for p in vertex.properties}
+    if "label" not in kinds or vertex.data["label"].dtype.kind not in "iu":
+        raise InputError(f"{path}: its vertices need whole numbers as label; copy it again")
+    labels = np.asarray(vertex["label"])
+    if len(labels) != count:
+        raise InputError(
+            f"{path}: has labels of {len(labels)} vertices, but the mesh has {count}; the two "
+            "files do not belong together"
+        )
+    classes = np.full(count, NONE, dtype=np.int64)
+    for index, label in enumerate(CLASSES):
+        classes[labels == label] = index
+    return classes
+
+
+def read_segments(path: Path, count: int) -> np.ndarray:
+    """[N] the segment of each vertex, in any numbering."""
+    segments = _read_list(path, "segIndices")
+    if not _are_numbers(segments):
+        row = next(row for row, value in enumerate(segments) if not _are_numbers([value]))
+        raise InputError(
+            f"{path}: segIndices[{row}] must be a whole number, got {short(segments[row])}; copy "
+            "the file again"
+        )
+    if len(segments) != count:
+        raise InputError(
+            f"{path}: segIndices has {len(segments)} entries, but the mesh has {count} vertices; "
+            "the two files do not belong together"
+        )
+    return np.array(segments, dtype=np.int64)
+
+
+def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
+    """[N] the object of each vertex: ``id`` of the group that its segment is in, or ``NONE``.
+
+    If several groups name a segment, the first has it: one of ScanNet's scans lists its objects
+    twice.
+    """
+    names, rows = np.unique(segments, return_inverse=True)
+    owners = np.full(len(names), NONE, dtype=np.int64)
+    for index, group in reversed(list(enumerate(_read_list(path, "segGroups")))):
+        where = f"{path}: segGroups[{index}]"
+        if not isinstance(group, dict):
+            raise InputError(
+                f"{where} must be an object with id and segments, got {short(group)}; copy the "
+                "file again"
+            )
+        identity = group.get("id", group.get("objectId"))
+        if type(identity) is not int or not 0 <= identity < 2**31:
+            raise InputError(
+                f"{where}: id must be a whole number from 0 to 2^31, got {short(identity)}; copy "
+                "the file again"
+            )
+        members = group.get("segments")
+        if not isinstance(members, list) or not _are_numbers(members):
+            raise InputError(
+                f"{where}: segments must be a list of whole numbers, got {short(members)}; copy "
+                "the file again"
+            )
+        if absent := sorted(set(members).difference(names.tolist())):
+            raise InputError(
+                f"{where}: segment {absent[0]} is not in the scan's segs.json; the two files do "
+                "not belong together"
+            )
+        owners[np.searchsorted(names, members)] = identity
+    return owners[rows]
+
+
+def _read_list(path: Path, name: str) -> list[Any]:
+    content = read_json(path)
+    value = content.get(name) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not isinstance(value, list):
+        raise InputError(
+            f"{path}: expected an object with the list {name}, got {short(value)}; copy it again"
+        )
+    return value
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    """Whether all are whole numbers of 64 bits."""
+    return all(type(value) is int and -(2**63) <= value < 2**63 for value in values)

@@ -1,0 +1,1 @@
+"""Losses, and the state that a training goes on from."""

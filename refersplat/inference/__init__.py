@@ -1,0 +1,1 @@
+"""What a trained scene is asked: masks, evaluation samples, overlays, reports, videos."""

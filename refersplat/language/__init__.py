@@ -1,0 +1,1 @@
+"""Which group of Gaussians a sentence means."""

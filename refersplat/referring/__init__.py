@@ -1,0 +1,1 @@
+"""The second stage: trains the referring field on sentences and masks."""

@@ -22,7 +22,7 @@ from detailbase.scans.scan import UNITS, UPS, Scan
 from detailbase.inference.drawing import draw_answer, marked
 from detailbase.inference.referrer import DEMO, Marked, Referrer
 from refer3d.runs.errors import InputError, run
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -88,12 +88,12 @@ def write(out: Path, scan: Scan, sentence: str, found: Sequence[Marked]) -> None
         log.info("%-30s %-28s   %s", phrase, said, out / name)
     answer = {"sentence": sentence, "points": scan.total, "phrases": entries}
     answer["left_out"] = scan.total - len(scan.rows)
-    with write_whole(out / "masks.json") as file:
+    with atomic_write(out / "masks.json") as file:
         file.write(json.dumps(answer).encode())
     masks = [one.mask for one in found]
     names = [one.phrase + ("" if one.mask.any() else " (nothing found)") for one in found]
     image = draw_answer(scan.cloud.xyz.numpy()[scan.owner], scan.colors, sentence, names, masks)
-    with write_whole(out / "picture.png") as file:
+    with atomic_write(out / "picture.png") as file:
         file.write(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     for name in former.difference(entry["file"] for entry in entries):
         (out / name).unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def write_cloud(
     for index, color in enumerate(("red", "green", "blue")):
         rows[color] = colors[:, index]
     rows["selected"] = mask
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         PlyData([PlyElement.describe(rows, "vertex")]).write(file)
 
 

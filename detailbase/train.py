@@ -24,7 +24,7 @@ from detailbase.evaluate import score
 from detailbase.training.losses import Losses, class_loss, loss, object_loss
 from detailbase.inference.metrics import by_kind, logged, summarize
 from detailbase.descriptions.sentences import Sentences, word_encoder
-from refer3d.runs.device import choose_device, fix_order_of_sums
+from refer3d.runs.device import choose_device, set_deterministic
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import peak_memory_mib, save_results
@@ -50,7 +50,7 @@ def train(config: Config) -> Path:
         InputError: A file is absent or wrong; they are all looked at before the folder is made.
     """
     torch.set_float32_matmul_precision(config.precision)
-    fix_order_of_sums(config.deterministic)
+    set_deterministic(config.deterministic)
     device = choose_device(config.device)
     taught = [r for name in config.data.train_on for r in read_split(config.data, name, "train")]
     asked = read_split(config.data, config.data.dataset, "val")

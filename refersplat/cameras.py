@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 
 NEAR = 0.2
 """Units before a camera from which on Gaussians are drawn."""
@@ -55,7 +55,7 @@ class Camera:
 
     def to(self, device: torch.device | str) -> Camera:
         """The same camera with its pose on ``device``."""
-        return replace(self, world_to_camera=send(self.world_to_camera, device))
+        return replace(self, world_to_camera=to_device(self.world_to_camera, device))
 
 
 def look_at_point(cameras: Sequence[Camera], reach: float) -> Tensor | None:  # [3]

@@ -23,7 +23,7 @@ from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw
 from refersplat.inference.trained_scene import TrainedScene
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 from refer3d.runs.progress import Progress
 from refer3d.text_encoder import check_text
 
@@ -205,7 +205,7 @@ def _write(
     ):
         is_photo = kind.endswith("jpg")
         options = {"quality": 92} if is_photo else {"compress_level": 4}
-        with write_whole(folder / f"{question.stem}.{kind}") as file:
+        with atomic_write(folder / f"{question.stem}.{kind}") as file:
             picture.save(file, format="JPEG" if is_photo else "PNG", **options)
 
 

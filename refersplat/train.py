@@ -15,7 +15,7 @@ from refersplat.config import Config
 from refersplat.data import load_scene
 from refersplat.referring.state import RESULT_FILE
 from refersplat.referring.supervision import supervise
-from refer3d.runs.device import choose_device, fix_order_of_sums
+from refer3d.runs.device import choose_device, set_deterministic
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.results import Stopwatch
 from refer3d.text_encoder import make_encoder
@@ -36,7 +36,7 @@ def train(config: Config) -> None:
     Raises:
         InputError: Something that a stage needs is wrong; the later stages' are looked at first.
     """
-    fix_order_of_sums(config.deterministic)
+    set_deterministic(config.deterministic)
     out, device = Path(config.model_path), choose_device(config.device)
     scene = load_scene(config.data)
     for warning in scene.warnings:

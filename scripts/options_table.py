@@ -10,7 +10,7 @@ import importlib
 from pathlib import Path
 
 from refer3d.runs.config import options
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 
@@ -39,7 +39,7 @@ def main() -> None:
         print(table(arguments.model), end="")
         return
     before = arguments.write.read_text(encoding="utf-8").split(MARK)[0]
-    with write_whole(arguments.write) as file:
+    with atomic_write(arguments.write) as file:
         file.write(f"{before}{MARK}\n{table(arguments.model)}".encode())
 
 

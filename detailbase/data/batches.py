@@ -19,7 +19,7 @@ from detailbase.scans.clouds import SUFFIX, Cloud, load_cloud
 from detailbase.descriptions.references import Phrase, Reference
 from detailbase.data.targets import Shares, majority
 from detailbase.ops import segment_reduce, voxelize
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 
 
@@ -84,7 +84,7 @@ class Batch:
         """The batch on another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **{name: send(value, device) for name, value in tensors.items()})
+        return replace(self, **{name: to_device(value, device) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)

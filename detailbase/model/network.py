@@ -15,7 +15,7 @@ from detailbase.model.norm import BatchNorm
 from detailbase.model.objects import Asked, Objects
 from detailbase.model.backbone import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class DetailBase(SparseUNet):
         for scene, (start, end) in enumerate(itertools.pairwise(starts)):
             asked = [row for row, other in enumerate(scene_of_sentence) if other == scene]
             if asked:
-                rows = send(torch.tensor(asked), words.device)
+                rows = to_device(torch.tensor(asked), words.device)
                 own_words, own_mask = words.index_select(0, rows), mask.index_select(0, rows)
                 answer = self.decoder(embedded[start:end], own_words, own_mask)
                 masks.update(zip(asked, answer.masks.unbind(dim=1), strict=True))

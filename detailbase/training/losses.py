@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from detailbase.scans.clouds import NONE
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0
@@ -60,9 +60,9 @@ def loss(
     logits = pad_sequence([answer.T for answer in answers], batch_first=True)  # [P, S, R]
     logits = _unshortened(logits)
     target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
-    sizes = send(torch.tensor([len(one) for one in targets]), logits.device)[:, None]
+    sizes = to_device(torch.tensor([len(one) for one in targets]), logits.device)[:, None]
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
-    of_sentence, of_query = send(torch.tensor([sentences, queries]), logits.device)
+    of_sentence, of_query = to_device(torch.tensor([sentences, queries]), logits.device)
     scores = _unshortened(predictions.scores[:, of_sentence, of_query].T)  # [P, R]
 
     cross_entropy, dice = (x.mean(dim=0) for x in mask_losses(logits, target, is_real, balance))

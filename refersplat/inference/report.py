@@ -22,7 +22,7 @@ from refersplat.inference.overlay import (
     to_pixels,
 )
 from refersplat.inference.trained_scene import TrainedScene
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 ROWS = 4
 """How many of the best and of the worst."""
@@ -42,7 +42,7 @@ def draw_report(path: Path, cases: Sequence[Case], trained: TrainedScene) -> Non
     if not rows:
         rows = [_title("No object is seen in any test view")]
     page = stack(rows)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         page.save(file, format="PNG")
 
 

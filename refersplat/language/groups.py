@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refersplat.splats.gaussians import Gaussians
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 
 from refersplat.language.attributes import Facts, find_facts
 
@@ -211,7 +211,7 @@ def _masks(
         device = blend.weights.device
         labels = [lesson.masks(rows, device).float().mean(dim=0) for rows in owned.values()]
         nothing = torch.zeros(0, blend.height, blend.width, device=device)
-        objects = send(torch.tensor(list(owned), dtype=torch.int64), device)
+        objects = to_device(torch.tensor(list(owned), dtype=torch.int64), device)
         yield Masks(objects, torch.stack(labels) if labels else nothing, blend)
 
 

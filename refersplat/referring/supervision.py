@@ -16,7 +16,7 @@ from refersplat.data import ReferredObject, Scene, View
 from refersplat.splats.gaussians import Gaussians
 from refersplat.ops import BlendMatrix
 from refersplat.splats.render import frozen_blend
-from refer3d.runs.device import free_memory, send
+from refer3d.runs.device import free_memory, to_device
 from refer3d.runs.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Lesson(NamedTuple):
     def masks(self, chosen: Sequence[int], device: torch.device | str) -> Tensor:
         """The masks [B, H, W] of some targets, unpacked where they are needed."""
         packed = np.stack([self.targets[index].mask for index in chosen])
-        bytes_ = send(torch.from_numpy(packed), device)
+        bytes_ = to_device(torch.from_numpy(packed), device)
         pixels = _eight_pixels(device)[bytes_.int()].view(torch.bool)  # [B, H, 8 ceil(W / 8)]
         return pixels[..., : self.view.camera.width]
 

@@ -31,7 +31,7 @@ from refersplat.referring.state import (
 from refersplat.referring.supervision import Blends, Lesson, Supervision
 from refersplat.referring.threshold import choose_threshold, mask_probabilities
 from refersplat.splats.visibility import on_surface
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 from refer3d.runs.files import save_state
 from refer3d.runs.progress import Progress
 from refer3d.text_encoder import TextEncoder, TextFeatures, make_encoder
@@ -289,7 +289,7 @@ def learn_from(
         losses["contrastive"] = contrastive_loss(
             met.mean(selected),
             sentence_means(state.field, text[said], counts_padding=is_published),
-            send(torch.tensor(targets)[:, None] == torch.tensor(owner), positions.device),
+            to_device(torch.tensor(targets)[:, None] == torch.tensor(owner), positions.device),
         )
     loss = losses["bce"] + options.contrastive_weight * losses.get("contrastive", 0)
     state.optimizer.zero_grad()

@@ -11,7 +11,7 @@ from torch import Tensor
 from refersplat.config import RgbConfig
 from refersplat.splats.gaussians import SH_COEFFICIENTS, Gaussians
 from refersplat.ops.adam import adam_step
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 
 
 def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str, list[float]]:
@@ -61,7 +61,7 @@ class Adam:
         # One copy to the device instead of one for each tensor.
         sizes = [len(rates[name]) for name in learned]
         flat = torch.tensor([rate for name in learned for rate in rates[name]])
-        split = send(flat, self.gaussians.means.device).split(sizes) if learned else ()
+        split = to_device(flat, self.gaussians.means.device).split(sizes) if learned else ()
         for (name, parameter), rate in zip(learned.items(), split, strict=True):
             adam_step(
                 parameter.detach(), parameter.grad, first[name], second[name], rate, self.steps

@@ -29,7 +29,7 @@ from refersplat.rgb.losses import l1, photo_loss, psnr, ssim
 from refersplat.rgb.initialize import starting_gaussians
 from refersplat.rgb.optimizer import Adam, learning_rates
 from refersplat.splats.render import Rendering, render
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import load_state, save_state
 from refer3d.runs.progress import Progress
@@ -217,10 +217,10 @@ def choose_background(
     plain = image.new_full((3,), view.background)
     if not config.random_background:
         return plain, image
-    background = send(torch.rand(3, generator=generator), image.device)
+    background = to_device(torch.rand(3, generator=generator), image.device)
     alpha = view.alpha()
     if alpha is not None:
-        image = image + (1 - send(alpha, image.device)) * (background - plain)[:, None, None]
+        image = image + (1 - to_device(alpha, image.device)) * (background - plain)[:, None, None]
     return background, image
 
 

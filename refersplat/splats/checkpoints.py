@@ -20,7 +20,7 @@ from refersplat.splats.gaussians import Gaussians, checked, load_ply, padded_sh
 from refersplat.ops.adam import BETAS, EPSILON
 from refersplat.rgb.optimizer import Adam
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import first_line, save_tensors, write_whole
+from refer3d.runs.files import first_line, save_tensors, atomic_write
 
 RGB_FORMAT = 1
 """Of ``rgb_state.pt``, which training goes on from."""
@@ -193,7 +193,7 @@ def save_viewer_files(folder: Path | str, views: Sequence[View], data: DataConfi
         ("cameras.json", json.dumps(cameras)),
         ("cfg_args", f"Namespace({listed})"),
     ):
-        with write_whole(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(text.encode())
 
 

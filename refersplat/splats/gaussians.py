@@ -13,7 +13,7 @@ from torch import Tensor
 
 from refersplat.ops.reference import rotation
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 SH_COEFFICIENTS = 16
 """Spherical harmonics are held up to degree 3; lower degrees are padded with zeros."""
@@ -171,7 +171,7 @@ def save_ply(gaussians: Gaussians, path: Path | str) -> None:
         :, 0
     ]
     vertices = plyfile.PlyElement.describe(rows, "vertex")
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         plyfile.PlyData([vertices], byte_order="<").write(file)
 
 

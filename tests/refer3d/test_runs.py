@@ -26,9 +26,9 @@ from refer3d.runs.config import (
     save_yaml,
     to_mapping,
 )
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state, save_state, write_whole
+from refer3d.runs.files import load_state, save_state, atomic_write
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
 from refer3d.runs.results import save_results as save
@@ -242,10 +242,10 @@ def test_a_command_line_that_names_no_model(tmp_path):
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "folder" / "a.txt"
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"one")
         assert not path.exists()
-    with pytest.raises(ZeroDivisionError), write_whole(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         file.write(b"tw" * (1 // 0))
     assert path.read_bytes() == b"one"
     assert list(path.parent.iterdir()) == [path]
@@ -394,5 +394,5 @@ def test_what_is_sent_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
         return tensor
 
     for start, end in (("cpu", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:0", "cpu"), ("cpu", "cpu")):
-        send(stand_in(start), end)
+        to_device(stand_in(start), end)
     assert said == ["pinned", ("cuda:0", True), ("cuda:0", True), ("cpu", False), ("cpu", False)]

@@ -24,7 +24,7 @@ import tyro
 import yaml
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 Schema = TypeVar("Schema")
 
@@ -153,7 +153,7 @@ def save_yaml(config: Any, path: Path | str, model: str = "") -> None:
     Such a file can be given by ``--config`` from any folder.
     """
     values = {MODEL_KEY: model} if model else {}
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         text = yaml.safe_dump(values | to_mapping(config), sort_keys=False, allow_unicode=True)
         file.write(text.encode())
 

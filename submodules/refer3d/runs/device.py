@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
         ) from error
 
 
-def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """``tensor`` on ``device``; nobody waits for the copy from the CPU to a GPU."""
     is_sent = torch.device(device).type == "cuda" and tensor.device.type == "cpu"
     if is_sent and not torch.compiler.is_compiling():  # a graph has no such operation
@@ -41,7 +41,7 @@ def send(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
-def fix_order_of_sums(wanted: bool) -> None:
+def set_deterministic(wanted: bool) -> None:
     """Whether a GPU adds up in a fixed order.
 
     PyTorch warns of what it cannot do so, where it has no other way.

@@ -20,7 +20,7 @@ LITTLE = 1 << 24
 
 
 @contextmanager
-def write_whole(path: Path | str) -> Iterator[BinaryIO]:
+def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """A binary file that appears under ``path`` when the block ends, complete and on the disk.
 
     If the block raises or the process dies, what was there before stays untouched.
@@ -57,7 +57,7 @@ def save_tensors(path: Path | str, value: Any) -> None:
     Raises:
         OSError: It cannot be written; the error names the file.
     """
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         try:
             torch.save(value, file)
         except RuntimeError as error:  # how torch's zip writer says that a write failed

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 LIBRARIES = ("refer3d", "torch", "numpy", "transformers")
 
@@ -104,7 +104,7 @@ class Stopwatch:
 
 def save_results(path: Path | str, results: Mapping[str, Any]) -> None:
     """Writes JSON; numbers that are not finite, which JSON has not, become null."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n").encode())
 
 

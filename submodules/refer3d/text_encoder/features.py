@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from refer3d.runs.device import send
+from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 
 
@@ -48,7 +48,7 @@ class TextFeatures:
         every = range(len(self))
         chosen = every[index] if isinstance(index, slice) else [every[row] for row in index]
         length = max((self.lengths[row] for row in chosen), default=0)
-        rows = send(torch.tensor(chosen, dtype=torch.int64), self.words.device)
+        rows = to_device(torch.tensor(chosen, dtype=torch.int64), self.words.device)
         parts = (self.words[:, :length], self.mask[:, :length], self.embeddings)
         return TextFeatures(*(part.index_select(0, rows) for part in parts))
 
@@ -60,7 +60,7 @@ class TextFeatures:
     def to(self, device: torch.device | str) -> TextFeatures:
         """The same features on another device."""
         parts = (self.words, self.mask, self.embeddings)
-        return TextFeatures(*(send(part, device) for part in parts))
+        return TextFeatures(*(to_device(part, device) for part in parts))
 
     @classmethod
     def collate(cls, words: Sequence[Tensor], embeddings: Sequence[Tensor]) -> TextFeatures:

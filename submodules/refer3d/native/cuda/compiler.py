@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from refer3d.native.cuda.source import Defines, cache_folder, digest, read_source
-from refer3d.runs.files import write_whole
+from refer3d.runs.files import atomic_write
 
 OPTIONS = {"std": "c++17"}
 
@@ -70,7 +70,7 @@ def compiled(path: Path, arch: str, defines: Defines) -> bytes:
     except OSError:
         code, _ = compile_kernels(path, arch, defines)
     try:
-        with write_whole(kept) as file:
+        with atomic_write(kept) as file:
             file.write(code)
     except OSError as error:  # a home that cannot be written to costs time, not the run
         logger.warning("compiled kernels cannot be kept in %s: %s", kept.parent, error)

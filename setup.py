@@ -2,8 +2,8 @@
 
 The ops are plain C++ bound with pybind11: no torch headers, so they build in seconds and fit every
 torch. Each package's ops are built several times from the same sources, for different instruction
-sets; ``submodules/refer3d/native`` loads the best one that the machine can run. A build that fails leaves
-a working install: the reason goes into ``<package>/native_build.txt`` and so reaches the user.
+sets; ``refer3d.native`` loads the best one that the machine can run. A build that fails leaves a
+working install: the reason goes into ``<package>/native_build.txt`` and so reaches the user.
 """
 
 from __future__ import annotations

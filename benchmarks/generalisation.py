@@ -16,20 +16,20 @@ from typing import Any, NamedTuple
 from machine import describe, save
 from torch import Tensor
 
+from refer3d.runs.config import load_yaml
+from refer3d.runs.files import load_state
+from refer3d.text_encoder import make_encoder
 from refersplat.command import RESOLVED, trained_gaussians
 from refersplat.config import Config, MatchConfig
 from refersplat.data import Scene, load_scene
-from refersplat.splats.gaussians import Gaussians
-from refersplat.metrics import iou
 from refersplat.language.answer import NO_GROUP, Answer, Answerer, Language
 from refersplat.language.groups import Groups, build_groups
+from refersplat.metrics import iou
 from refersplat.referring.state import FORMAT, RESULT_FILE, STATE_FILE
 from refersplat.referring.supervision import Blends, Supervision, supervise
 from refersplat.referring.threshold import mask_probabilities
 from refersplat.referring.train import hold_out
-from refer3d.runs.config import load_yaml
-from refer3d.runs.files import load_state
-from refer3d.text_encoder import make_encoder
+from refersplat.splats.gaussians import Gaussians
 
 SWITCHES = [field.name for field in fields(MatchConfig) if field.type == "bool"]
 """Ingredients that can be taken away."""

@@ -32,10 +32,10 @@ from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene
 from refersplat.ops import blend_matrix, cuda_rasterize, project, rasterize
 from refersplat.referring.state import Frozen, ReferringState
-from refersplat.splats.render import render
 from refersplat.referring.supervision import Blends
 from refersplat.referring.train import learn_from
 from refersplat.rgb.train import evaluate_rgb, train
+from refersplat.splats.render import render
 
 SCALES = [1.0, 2.0, 4.0]
 CHANNELS = [3, 16, 32]

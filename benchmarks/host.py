@@ -25,16 +25,16 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from detailbase.model.backbone import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
 from refer3d.native.cuda import emulation, emulator
-from refersplat.rgb import train as train_rgb
 from refersplat.cameras import Camera
 from refersplat.config import Config, RgbConfig, TrainConfig
-from refersplat.rgb.densify import DensificationStatistics
-from refersplat.splats.gaussians import Gaussians
 from refersplat.field import folded
 from refersplat.ops import project, rasterize
-from refersplat.rgb.optimizer import Adam
 from refersplat.referring.state import ReferringState
 from refersplat.referring.train import learn_from
+from refersplat.rgb import train as train_rgb
+from refersplat.rgb.densify import DensificationStatistics
+from refersplat.rgb.optimizer import Adam
+from refersplat.splats.gaussians import Gaussians
 
 COUNT, SIDE = 20, 32
 """Gaussians, and pixels along the image."""

@@ -21,15 +21,15 @@ import torch
 from machine import describe, save, seconds
 from torch import Tensor
 
+from refer3d.text_encoder import TextFeatures
 from refersplat.cameras import Camera
 from refersplat.config import Config, TrainConfig
-from refersplat.splats.gaussians import Gaussians
 from refersplat.field.losses import contrastive_loss, mask_loss
 from refersplat.referring.state import Frozen, ReferringState
-from refersplat.splats.render import render
 from refersplat.referring.supervision import Blends, Lesson, Target
 from refersplat.referring.train import learn_from
-from refer3d.text_encoder import TextFeatures
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import render
 
 TEXT_DIM = 1024
 WAYS = {"published": 1, "ours": 1, "ours, 8 sentences": 8}

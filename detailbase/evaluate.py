@@ -14,18 +14,26 @@ from typing import Any
 
 import torch
 
-from detailbase.inference.answering import THRESHOLD, answer
-from detailbase.training.state import RESOLVED, Checkpoint
 from detailbase.command import find_checkpoint, read_options, results_folder
 from detailbase.config import Config, DataConfig
-from detailbase.scans.clouds import NONE, load_cloud
 from detailbase.data.batches import Batches, find_clouds
 from detailbase.descriptions.references import Reference
-from detailbase.descriptions.sources import prepared_folder, read_split
-from detailbase.inference.metrics import Row, by_kind, by_scene, iou, ious_by_name, oracle_iou, summarize
-from detailbase.model.network import DetailBase
-from detailbase.inference.tables import table
 from detailbase.descriptions.sentences import Sentences, word_encoder
+from detailbase.descriptions.sources import prepared_folder, read_split
+from detailbase.inference.answering import THRESHOLD, answer
+from detailbase.inference.metrics import (
+    Row,
+    by_kind,
+    by_scene,
+    iou,
+    ious_by_name,
+    oracle_iou,
+    summarize,
+)
+from detailbase.inference.tables import table
+from detailbase.model.network import DetailBase
+from detailbase.scans.clouds import NONE, load_cloud
+from detailbase.training.state import RESOLVED, Checkpoint
 from refer3d.native import backend
 from refer3d.runs.config import to_mapping
 from refer3d.runs.device import choose_device

@@ -18,9 +18,9 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from detailbase.command import check_backend
-from detailbase.scans.scan import UNITS, UPS, Scan
 from detailbase.inference.drawing import draw_answer, marked
 from detailbase.inference.referrer import DEMO, Marked, Referrer
+from detailbase.scans.scan import UNITS, UPS, Scan
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.files import atomic_write
 

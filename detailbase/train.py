@@ -13,17 +13,17 @@ import torch
 from torch import nn
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from detailbase.inference.answering import inputs
-from detailbase.training.state import Training, save_best
 from detailbase.command import BEST, LAST, claim_folder, read_options
 from detailbase.config import Config, TrainConfig
 from detailbase.data.batches import Batch, Batches
 from detailbase.descriptions.references import Reference
+from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.descriptions.sources import prepared_folder, read_split
 from detailbase.evaluate import score
-from detailbase.training.losses import Losses, class_loss, loss, object_loss
+from detailbase.inference.answering import inputs
 from detailbase.inference.metrics import by_kind, logged, summarize
-from detailbase.descriptions.sentences import Sentences, word_encoder
+from detailbase.training.losses import Losses, class_loss, loss, object_loss
+from detailbase.training.state import Training, save_best
 from refer3d.runs.device import choose_device, set_deterministic
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.progress import Progress

@@ -10,12 +10,12 @@ from operator import attrgetter
 from pathlib import Path
 
 from refer3d.native import backend
-from refersplat.splats.checkpoints import load_gaussians
-from refersplat.config import Config
-from refersplat.splats.gaussians import Gaussians
-from refersplat.language.matching import PRIOR
 from refer3d.runs.config import check_ranges, differences, load_yaml, parse, save_yaml
 from refer3d.runs.errors import InputError
+from refersplat.config import Config
+from refersplat.language.matching import PRIOR
+from refersplat.splats.checkpoints import load_gaussians
+from refersplat.splats.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
 

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from refer3d.native import backend
-from refersplat.inference.samples import Case, answer_all
-from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussians
-from refersplat.config import Config
-from refersplat.data import Scene, load_scene
-from refersplat.splats.gaussians import Gaussians
-from refersplat.metrics import summarize
-from refersplat.inference.report import draw_report
-from refersplat.rgb.train import evaluate_rgb
-from refersplat.inference.trained_scene import TrainedScene
 from refer3d.runs.config import load_yaml, to_mapping
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.results import Stopwatch, peak_memory_mib, provenance, save_results
+from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussians
+from refersplat.config import Config
+from refersplat.data import Scene, load_scene
+from refersplat.inference.report import draw_report
+from refersplat.inference.samples import Case, answer_all
+from refersplat.inference.trained_scene import TrainedScene
+from refersplat.metrics import summarize
+from refersplat.rgb.train import evaluate_rgb
+from refersplat.splats.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
 

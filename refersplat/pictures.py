@@ -14,6 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError, run
+from refer3d.runs.files import atomic_write
+from refer3d.runs.progress import Progress
+from refer3d.text_encoder import check_text
 from refersplat.command import read_options, trained_gaussians
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
@@ -21,11 +26,6 @@ from refersplat.data.splits import ViewNames
 from refersplat.inference.orbit import film
 from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.inference.trained_scene import TrainedScene
-from refer3d.runs.device import choose_device
-from refer3d.runs.errors import InputError, run
-from refer3d.runs.files import atomic_write
-from refer3d.runs.progress import Progress
-from refer3d.text_encoder import check_text
 
 log = logging.getLogger(__name__)
 

@@ -6,19 +6,18 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from refersplat.referring import train as train_referring
-
-from refersplat.rgb import train as train_rgb
-from refersplat.splats.checkpoints import load_gaussians, load_refersplat_field
-from refersplat.command import RESOLVED, TIMINGS, claim_folder, newest_cloud, read_options
-from refersplat.config import Config
-from refersplat.data import load_scene
-from refersplat.referring.state import RESULT_FILE
-from refersplat.referring.supervision import supervise
 from refer3d.runs.device import choose_device, set_deterministic
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.results import Stopwatch
 from refer3d.text_encoder import make_encoder
+from refersplat.command import RESOLVED, TIMINGS, claim_folder, newest_cloud, read_options
+from refersplat.config import Config
+from refersplat.data import load_scene
+from refersplat.referring import train as train_referring
+from refersplat.referring.state import RESULT_FILE
+from refersplat.referring.supervision import supervise
+from refersplat.rgb import train as train_rgb
+from refersplat.splats.checkpoints import load_gaussians, load_refersplat_field
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Keeps a best.pth of detailbase as bytes, a quarter of the size, as detailbase/inference/demo does.
+"""Stores the weights of a detailbase best.pth as bytes: a quarter of the size, as in the demo.
 
 python scripts/shrink_checkpoint.py best.pth small.pth
 """

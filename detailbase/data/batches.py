@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from detailbase.config import DataConfig
 from detailbase.data.augmentation import augment
-from detailbase.scans.clouds import SUFFIX, Cloud, load_cloud
-from detailbase.descriptions.references import Phrase, Reference
 from detailbase.data.targets import Shares, majority
+from detailbase.descriptions.references import Phrase, Reference
 from detailbase.ops import segment_reduce, voxelize
+from detailbase.scans.clouds import SUFFIX, Cloud, load_cloud
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 

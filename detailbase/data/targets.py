@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detailbase.scans.clouds import Cloud
 from detailbase.descriptions.references import Phrase
+from detailbase.scans.clouds import Cloud
 
 
 class Shares:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from detailbase.data.batches import Batch
-from detailbase.model.network import DetailBase, Predictions
 from detailbase.descriptions.sentences import Sentences
+from detailbase.model.network import DetailBase, Predictions
 
 THRESHOLD = 0.5
 """A point is the phrase's from this probability."""

@@ -10,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from detailbase.inference.answering import THRESHOLD, answer
-from detailbase.training.state import Checkpoint
 from detailbase.config import Config
 from detailbase.data.batches import make_batch
-from detailbase.descriptions.references import Phrase, Reference, split_words
-from detailbase.scans.scan import Scan, read_scan_file
-from detailbase.model.network import DetailBase
 from detailbase.descriptions.phrases import find_phrases
-from detailbase.ranges import check
+from detailbase.descriptions.references import Phrase, Reference, split_words
 from detailbase.descriptions.sentences import Sentences, word_encoder
+from detailbase.inference.answering import THRESHOLD, answer
+from detailbase.model.network import DetailBase
+from detailbase.ranges import check
+from detailbase.scans.scan import Scan, read_scan_file
+from detailbase.training.state import Checkpoint
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import TextEncoder

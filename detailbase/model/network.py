@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from detailbase.model.backbone import CHANNELS, Level, SparseUNet
 from detailbase.model.decoder import Decoder
 from detailbase.model.descriptors import NUM_FACTS, facts, moments
 from detailbase.model.norm import BatchNorm
 from detailbase.model.objects import Asked, Objects
-from detailbase.model.backbone import CHANNELS, Level, SparseUNet
 from detailbase.ops import segment_reduce
 from refer3d.runs.device import to_device
 

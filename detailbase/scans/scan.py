@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from detailbase.ops import cloud_superpoints, mesh_superpoints
 from detailbase.scans.clouds import LARGEST, NONE, Cloud
 from detailbase.scans.meshes import read_mesh
-from detailbase.ops import cloud_superpoints, mesh_superpoints
 from refer3d.runs.errors import InputError
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detailbase.ops import cloud_superpoints, mesh_superpoints
 from detailbase.scans.clouds import NONE, Cloud, check_extent
 from detailbase.scans.json_file import read_json, short
 from detailbase.scans.meshes import Mesh, read_mesh, read_ply, vertices_of
-from detailbase.ops import cloud_superpoints, mesh_superpoints
 from refer3d.runs.errors import InputError
 
 MESH = "_vh_clean_2.ply"

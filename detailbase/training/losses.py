@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from detailbase.scans.clouds import NONE
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
+from detailbase.scans.clouds import NONE
 from refer3d.runs.device import to_device
 
 SCORE_WEIGHT = 0.5

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refersplat.data.lens import Lens
 from refer3d.runs.errors import InputError
+from refersplat.data.lens import Lens
 
 _RIGID_TOLERANCE = 1e-3  # several tools write six digits; a mirrored or scaled pose is far outside
 

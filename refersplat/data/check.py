@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from refer3d.runs.errors import run
 from refersplat.config import DataConfig
 from refersplat.data.images import decode, in_threads
 from refersplat.data.scene import Scene, View, load_scene
-from refer3d.runs.errors import run
 
 
 def describe(scene: Scene) -> str:

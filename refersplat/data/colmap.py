@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from refer3d.runs.errors import InputError
 from refersplat.data.capture import Capture, PointCloud, Shot, rigid
 from refersplat.data.images import ImageFolder
 from refersplat.data.lens import Lens
-from refer3d.runs.errors import InputError
 
 # COLMAP's models in the order of their numbers, with how many parameters each has.
 _MODELS = (

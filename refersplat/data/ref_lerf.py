@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from refer3d.runs.errors import InputError
 from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, frame_number
-from refer3d.runs.errors import InputError
 
 _TRUE_MASKS = "gt_mask"
 _OTHER_MASKS = "mask"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refer3d.runs.errors import InputError
 from refersplat.cameras import Camera
 from refersplat.config import DataConfig
 from refersplat.data import ref_lerf
@@ -30,7 +31,6 @@ from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, choose_test_views, view_names
 from refersplat.data.transforms import find_transforms, read_transforms
 from refersplat.data.units import camera_extent, check_units
-from refer3d.runs.errors import InputError
 
 _DEFAULT_WIDTH = 1600
 _LARGEST_DIVISOR = 8

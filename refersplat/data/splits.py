@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from refersplat.data.images import SUFFIXES
 from refer3d.runs.errors import InputError
+from refersplat.data.images import SUFFIXES
 
 EVERY = 8
 """Without any list, every 8th view tests, as in Mip-NeRF 360."""

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from plyfile import PlyData, PlyParseError
 
+from refer3d.runs.errors import InputError
 from refersplat.data.capture import Capture, PointCloud, Shot, rigid
 from refersplat.data.images import ImageFolder, read_size
 from refersplat.data.lens import Lens
 from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import without_suffix
-from refer3d.runs.errors import InputError
 
 _PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z with y up, ours +z, y down

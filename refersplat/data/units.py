@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refersplat.cameras import NEAR, Camera
 from refer3d.runs.errors import InputError
+from refersplat.cameras import NEAR, Camera
 
 COARSEST = 1e-4
 """Share of a scene's extent that its places must be told apart by."""

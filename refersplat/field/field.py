@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refer3d.text_encoder import TextFeatures
-
 from refersplat.field.folded import Interaction
 
 SENTENCES_AT_ONCE = 16

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refersplat.cameras import Camera, look_at_point
-from refersplat.splats.gaussians import Gaussians
-from refersplat.inference.overlay import add_caption, draw_overlay, enlargement, to_pixels
-from refersplat.splats.render import render
-from refersplat.inference.trained_scene import TrainedScene
 from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
+from refersplat.cameras import Camera, look_at_point
+from refersplat.inference.overlay import add_caption, draw_overlay, enlargement, to_pixels
+from refersplat.inference.trained_scene import TrainedScene
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import render
 
 FRAMES_PER_SECOND = 24
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from refersplat.inference.samples import Case
+from refer3d.runs.files import atomic_write
 from refersplat.inference.overlay import (
     FAINT,
     INK,
@@ -21,8 +21,8 @@ from refersplat.inference.overlay import (
     stack,
     to_pixels,
 )
+from refersplat.inference.samples import Case
 from refersplat.inference.trained_scene import TrainedScene
-from refer3d.runs.files import atomic_write
 
 ROWS = 4
 """How many of the best and of the worst."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refersplat.data import ReferredObject, View
-from refersplat.metrics import THRESHOLDS, iou, iou_curve
-from refersplat.language.answer import NO_GROUP
-from refersplat.ops import BlendMatrix
-from refersplat.inference.trained_scene import TrainedScene
 from refer3d.runs.progress import Progress
+from refersplat.data import ReferredObject, View
+from refersplat.inference.trained_scene import TrainedScene
+from refersplat.language.answer import NO_GROUP
+from refersplat.metrics import THRESHOLDS, iou, iou_curve
+from refersplat.ops import BlendMatrix
 
 
 @dataclass(frozen=True)

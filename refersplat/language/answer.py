@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from refersplat.config import MatchConfig
 from refer3d.text_encoder import TextEncoder
-
+from refersplat.config import MatchConfig
+from refersplat.field.field import ReferringField
 from refersplat.language.groups import Groups
 from refersplat.language.matching import Match, Matcher
-from refersplat.field.field import ReferringField
 
 NO_GROUP = -1
 

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refersplat.splats.gaussians import Gaussians
-from refersplat.ops.reference import SH_0
-
 from refersplat.language.phrases import COLORS, Phrases, Relation
+from refersplat.ops.reference import SH_0
+from refersplat.splats.gaussians import Gaussians
 
 BOX_MARGIN = 0.02
 """Share of what is visible of a group that lies beyond each side of its box: stray Gaussians."""

@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refersplat.splats.gaussians import Gaussians
 from refer3d.runs.device import to_device
-
 from refersplat.language.attributes import Facts, find_facts
+from refersplat.splats.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from refersplat.data import View

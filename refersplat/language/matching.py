@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refersplat.config import MatchConfig
 from refer3d.text_encoder import TextEncoder
-
+from refersplat.config import MatchConfig
 from refersplat.language.attributes import Facts
 from refersplat.language.phrases import Phrases, take_apart
 

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refer3d.native import as_array, check_real, check_same, check_shape, cpu_ops, num_threads, operator
+from refer3d.native import (
+    as_array,
+    check_real,
+    check_same,
+    check_shape,
+    cpu_ops,
+    num_threads,
+    operator,
+)
 from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_knn, reference
 

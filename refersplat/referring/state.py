@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refersplat.splats.checkpoints import ReferSplatField
-from refersplat.config import Config
-from refersplat.language.groups import Groups
-from refersplat.field.field import ReferringField
-from refersplat.ops.adam import EPSILON
-from refersplat.referring.supervision import Blends
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import first_line, load_state, save_state
 from refer3d.text_encoder import TextFeatures
+from refersplat.config import Config
+from refersplat.field.field import ReferringField
+from refersplat.language.groups import Groups
+from refersplat.ops.adam import EPSILON
+from refersplat.referring.supervision import Blends
+from refersplat.splats.checkpoints import ReferSplatField
 
 FORMAT = 2
 STATE_FILE = "referring_state.pt"

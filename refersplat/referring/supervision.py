@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refersplat.data import ReferredObject, Scene, View
-from refersplat.splats.gaussians import Gaussians
-from refersplat.ops import BlendMatrix
-from refersplat.splats.render import frozen_blend
 from refer3d.runs.device import free_memory, to_device
 from refer3d.runs.errors import InputError
+from refersplat.data import ReferredObject, Scene, View
+from refersplat.ops import BlendMatrix
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import frozen_blend
 
 log = logging.getLogger(__name__)
 

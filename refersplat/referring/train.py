@@ -11,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refersplat.splats.checkpoints import ReferSplatField
+from refer3d.runs.device import to_device
+from refer3d.runs.files import save_state
+from refer3d.runs.progress import Progress
+from refer3d.text_encoder import TextEncoder, TextFeatures, make_encoder
 from refersplat.config import Config, TrainConfig
 from refersplat.data import Scene, View
-from refersplat.splats.gaussians import Gaussians
+from refersplat.field.field import ReferringField
 from refersplat.field.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
 from refersplat.language.answer import Answerer, Language
 from refersplat.language.groups import Groups, build_groups
-from refersplat.field.field import ReferringField
 from refersplat.ops import BlendMatrix
 from refersplat.referring.state import (
     FEATURE_DIM,
@@ -30,11 +32,9 @@ from refersplat.referring.state import (
 )
 from refersplat.referring.supervision import Blends, Lesson, Supervision
 from refersplat.referring.threshold import choose_threshold, mask_probabilities
+from refersplat.splats.checkpoints import ReferSplatField
+from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.visibility import on_surface
-from refer3d.runs.device import to_device
-from refer3d.runs.files import save_state
-from refer3d.runs.progress import Progress
-from refer3d.text_encoder import TextEncoder, TextFeatures, make_encoder
 
 log = logging.getLogger(__name__)
 

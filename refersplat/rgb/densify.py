@@ -11,8 +11,8 @@ from torch import Tensor
 
 from refersplat.cameras import Camera
 from refersplat.config import RgbConfig
-from refersplat.splats.gaussians import Gaussians
 from refersplat.rgb.optimizer import Adam
+from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import Rendering
 
 MIN_OPACITY = 0.005

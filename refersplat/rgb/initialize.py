@@ -10,9 +10,9 @@ from torch import Tensor
 from refersplat.cameras import Camera, look_at_point
 from refersplat.config import RgbConfig
 from refersplat.data import Scene
-from refersplat.splats.gaussians import Gaussians, padded_sh
 from refersplat.ops import knn
 from refersplat.ops.reference import SH_0
+from refersplat.splats.gaussians import Gaussians, padded_sh
 
 START_OPACITY = 0.1
 NEIGHBOURS = 3

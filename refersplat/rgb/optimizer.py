@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refersplat.config import RgbConfig
-from refersplat.splats.gaussians import SH_COEFFICIENTS, Gaussians
-from refersplat.ops.adam import adam_step
 from refer3d.runs.device import to_device
+from refersplat.config import RgbConfig
+from refersplat.ops.adam import adam_step
+from refersplat.splats.gaussians import SH_COEFFICIENTS, Gaussians
 
 
 def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str, list[float]]:

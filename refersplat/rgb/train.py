@@ -10,11 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from refersplat.splats.checkpoints import (
-    RGB_FORMAT,
-    save_inria_checkpoint,
-    save_viewer_files,
-)
+from refer3d.runs.device import to_device
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import load_state, save_state
+from refer3d.runs.progress import Progress
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
 from refersplat.rgb.densify import (
@@ -24,15 +23,16 @@ from refersplat.rgb.densify import (
     gaussian_limit,
     needs_density,
 )
-from refersplat.splats.gaussians import Gaussians, save_ply
-from refersplat.rgb.losses import l1, photo_loss, psnr, ssim
 from refersplat.rgb.initialize import starting_gaussians
+from refersplat.rgb.losses import l1, photo_loss, psnr, ssim
 from refersplat.rgb.optimizer import Adam, learning_rates
+from refersplat.splats.checkpoints import (
+    RGB_FORMAT,
+    save_inria_checkpoint,
+    save_viewer_files,
+)
+from refersplat.splats.gaussians import Gaussians, save_ply
 from refersplat.splats.render import Rendering, render
-from refer3d.runs.device import to_device
-from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state, save_state
-from refer3d.runs.progress import Progress
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import atomic_write, first_line, save_tensors
 from refersplat.config import DataConfig
 from refersplat.data import View
-from refersplat.rgb.densify import DensificationStatistics
-from refersplat.splats.gaussians import Gaussians, checked, load_ply, padded_sh
 from refersplat.ops.adam import BETAS, EPSILON
+from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam
-from refer3d.runs.errors import InputError
-from refer3d.runs.files import first_line, save_tensors, atomic_write
+from refersplat.splats.gaussians import Gaussians, checked, load_ply, padded_sh
 
 RGB_FORMAT = 1
 """Of ``rgb_state.pt``, which training goes on from."""

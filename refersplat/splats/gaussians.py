@@ -11,9 +11,9 @@ import plyfile
 import torch
 from torch import Tensor
 
-from refersplat.ops.reference import rotation
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
+from refersplat.ops.reference import rotation
 
 SH_COEFFICIENTS = 16
 """Spherical harmonics are held up to degree 3; lower degrees are padded with zeros."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
-from refersplat.splats.gaussians import Gaussians
 from refersplat.ops import BlendMatrix, blend_matrix, project, rasterize, spherical_harmonics
+from refersplat.splats.gaussians import Gaussians
 
 
 class Rendering(NamedTuple):

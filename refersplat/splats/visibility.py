@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
-from refersplat.splats.gaussians import Gaussians
 from refersplat.ops import blend_matrix, project
+from refersplat.splats.gaussians import Gaussians
 
 SURFACE = 0.15
 """Share of a Gaussian that must be seen from somewhere. Chosen on the masks of a table scene's

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detailbase.training.losses import class_loss, loss, object_loss
 from detailbase.model.network import DetailBase
 from detailbase.ops import voxelize
+from detailbase.training.losses import class_loss, loss, object_loss
 
 POINTS, SUPERPOINTS, WORDS, TEXT_DIM = 600, 20, 7, 24
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.training.losses import class_loss, loss, object_loss
 from detailbase.model.network import Predictions
 from detailbase.model.objects import Asked
+from detailbase.training.losses import class_loss, loss, object_loss
 
 SURE = 50.0
 

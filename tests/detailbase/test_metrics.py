@@ -6,7 +6,15 @@ import math
 import pytest
 import torch
 
-from detailbase.inference.metrics import Row, by_kind, by_scene, iou, ious_by_name, oracle_iou, summarize
+from detailbase.inference.metrics import (
+    Row,
+    by_kind,
+    by_scene,
+    iou,
+    ious_by_name,
+    oracle_iou,
+    summarize,
+)
 
 
 def row(sentence=0, value=0.5, **changes):

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detailbase.training.losses import loss, object_loss
+from detailbase.model.backbone import SparseUNet
 from detailbase.model.decoder import Decoder
 from detailbase.model.descriptors import facts, moments, places
 from detailbase.model.network import DetailBase
 from detailbase.model.objects import Objects, waves
-from detailbase.model.backbone import SparseUNet
+from detailbase.training.losses import loss, object_loss
 from refer3d.text_encoder import HashTextEncoder
 
 SENTENCES = [["a", "chair"], ["the", "table", "beside", "a", "lamp"], ["one", "lamp"]]

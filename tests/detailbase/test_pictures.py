@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from detailbase.inference.drawing import AWAY, RIGHT, before_room, draw_answer, draw_cloud, smallest_last
+from detailbase.inference.drawing import (
+    AWAY,
+    RIGHT,
+    before_room,
+    draw_answer,
+    draw_cloud,
+    smallest_last,
+)
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

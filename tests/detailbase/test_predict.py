@@ -10,10 +10,10 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from detailbase import Referrer, predict
-from detailbase.training.state import build
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
-from detailbase.inference.referrer import given_phrases
 from detailbase.descriptions.sentences import Sentences
+from detailbase.inference.referrer import given_phrases
+from detailbase.training.state import build
 from refer3d.runs.config import save_yaml, to_mapping
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import make_encoder

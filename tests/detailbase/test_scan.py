@@ -3,9 +3,9 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from detailbase.ops import mesh_superpoints
 from detailbase.scans.meshes import read_mesh
 from detailbase.scans.scan import UPS, read_scan_file
-from detailbase.ops import mesh_superpoints
 from refer3d.runs.errors import InputError
 
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
-from refer3d import native
 from detailbase.ops import reference, voxelize
+from refer3d import native
 from refer3d.native.loader import runnable_variants
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import MPNetConfig, MPNetModel
 
-from detailbase.training.losses import loss
 from detailbase.model.network import DetailBase, Predictions
+from detailbase.training.losses import loss
 from refer3d.text_encoder import PretrainedTextEncoder
 
 HERE = Path(__file__).parent

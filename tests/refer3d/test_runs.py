@@ -28,7 +28,7 @@ from refer3d.runs.config import (
 )
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state, save_state, atomic_write
+from refer3d.runs.files import atomic_write, load_state, save_state
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
 from refer3d.runs.results import save_results as save
@@ -367,7 +367,9 @@ def test_a_state_that_does_not_fit_the_disk_names_its_file(tmp_path, monkeypatch
 
 
 def test_output_that_nobody_takes_is_no_bug():
-    program = "from refer3d.runs.errors import run\nrun(lambda argv: print('x\\n' * 99999, flush=True))"
+    program = (
+        "from refer3d.runs.errors import run\nrun(lambda argv: print('x\\n' * 99999, flush=True))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from refer3d.text_encoder import make_encoder
 from refersplat.config import MatchConfig
+from refersplat.field.field import ReferringField
 from refersplat.language.answer import NO_GROUP, Answerer, Language
 from refersplat.language.attributes import Facts
 from refersplat.language.groups import Groups
 from refersplat.language.phrases import COLORS
-from refersplat.field.field import ReferringField
-from refer3d.text_encoder import make_encoder
 
 SENTENCES = [
     "The red mug with a handle.",

@@ -8,18 +8,18 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from refer3d.runs.errors import InputError
 from refersplat.cameras import Camera
+from refersplat.config import DataConfig, RgbConfig
+from refersplat.rgb.densify import DensificationStatistics
+from refersplat.rgb.optimizer import Adam, learning_rates
 from refersplat.splats.checkpoints import (
     load_gaussians,
     load_refersplat_field,
     save_inria_checkpoint,
     save_viewer_files,
 )
-from refersplat.config import DataConfig, RgbConfig
-from refersplat.rgb.densify import DensificationStatistics
 from refersplat.splats.gaussians import Gaussians, save_ply
-from refersplat.rgb.optimizer import Adam, learning_rates
-from refer3d.runs.errors import InputError
 
 COUNT = 6
 EXTENT = 2.5

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from refersplat.cameras import Camera
-from refersplat.splats.gaussians import Gaussians
-from refersplat.rgb.losses import photo_loss
-from refersplat.field.losses import mask_loss
-from refersplat.field.field import ReferringField
-from refersplat.splats.render import frozen_blend, render
 from refer3d.text_encoder import TextFeatures
+from refersplat.cameras import Camera
+from refersplat.field.field import ReferringField
+from refersplat.field.losses import mask_loss
+from refersplat.rgb.losses import photo_loss
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import frozen_blend, render
 
 COUNT, WORDS, TEXT_DIM = 60, 5, 24
 HEIGHT, WIDTH = 30, 40

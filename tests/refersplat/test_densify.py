@@ -13,8 +13,8 @@ from refersplat.rgb.densify import (
     needs_density,
     split,
 )
-from refersplat.splats.gaussians import Gaussians
 from refersplat.rgb.optimizer import Adam
+from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import Rendering
 
 CONFIG = RgbConfig(iterations=30_000)

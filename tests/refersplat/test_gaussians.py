@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refersplat.splats.gaussians import Gaussians, load_ply, ply_properties, save_ply
 from refer3d.runs.errors import InputError
+from refersplat.splats.gaussians import Gaussians, load_ply, ply_properties, save_ply
 
 
 def random_gaussians(rng, count):

@@ -10,10 +10,10 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.splats.gaussians import Gaussians
 from refersplat.language.groups import SURE, Groups, build_groups, join_sentences
-from refersplat.splats.render import frozen_blend
 from refersplat.referring.supervision import Lesson, Target
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import frozen_blend
 
 NUM_VIEWS, HEAP = 8, 20
 WIDTH, HEIGHT = 40, 30

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from refer3d.text_encoder import make_encoder
 from refersplat.config import MatchConfig
 from refersplat.language.attributes import Facts, name_colors
 from refersplat.language.matching import PRIOR, Matcher
 from refersplat.language.phrases import COLORS, Relation, take_apart
-from refer3d.text_encoder import make_encoder
 
 OBJECTS = [
     (

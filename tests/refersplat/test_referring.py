@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from refer3d.text_encoder import HashTextEncoder, TextFeatures
 from refersplat.field import folded
 from refersplat.field.field import SENTENCES_AT_ONCE, ReferringField
-from refer3d.text_encoder import HashTextEncoder, TextFeatures
 
 ENCODER = HashTextEncoder(dim=24)
 SENTENCES = ["the red mug", "a banana that lies beside the mug", "mug"]

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from refersplat.referring import train as train_referring
-from refersplat.cameras import Camera
-from refersplat.config import Config, TextConfig, TrainConfig
-from refersplat.splats.gaussians import Gaussians
-from refersplat.field.field import ReferringField
-from refersplat.referring.state import RESULT_FILE, STATE_FILE, ReferringState
-from refersplat.splats.render import frozen_blend
-from refersplat.referring.supervision import Blends, supervise
-from refersplat.referring.train import freeze, hold_out, learn_from, pick, train, without
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import HashTextEncoder
+from refersplat.cameras import Camera
+from refersplat.config import Config, TextConfig, TrainConfig
+from refersplat.field.field import ReferringField
+from refersplat.referring import train as train_referring
+from refersplat.referring.state import RESULT_FILE, STATE_FILE, ReferringState
+from refersplat.referring.supervision import Blends, supervise
+from refersplat.referring.train import freeze, hold_out, learn_from, pick, train, without
+from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import frozen_blend
 
 WIDTH, HEIGHT, NUM_VIEWS = 40, 30, 8
 OBJECTS = {

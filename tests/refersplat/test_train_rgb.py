@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from refer3d.runs.errors import InputError
 from refersplat.cameras import Camera
-from refersplat.splats.checkpoints import load_gaussians
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
 from refersplat.rgb.initialize import gaussians_at, random_points
 from refersplat.rgb.optimizer import learning_rates
 from refersplat.rgb.train import RgbState, evaluate_rgb, sh_degree, step, train, view_order
-from refer3d.runs.errors import InputError
+from refersplat.splats.checkpoints import load_gaussians
 
 QUICK = RgbConfig(
     iterations=120,

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import load_state, save_state
-
 from refer3d.text_encoder.features import TextEncoder, TextFeatures
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from refer3d.runs.errors import InputError
-
 from refer3d.text_encoder.features import TextFeatures, check_text
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from refer3d.runs.errors import InputError
-
 from refer3d.text_encoder.cache import CachedTextEncoder
 from refer3d.text_encoder.features import TextEncoder, TextFeatures, check_text
 from refer3d.text_encoder.hashed import HashTextEncoder

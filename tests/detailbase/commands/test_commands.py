@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from detailbase.config import Config
-from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
 from detailbase.descriptions.references import Reference
 from detailbase.evaluate import evaluate, suffix_of, with_kinds
 from detailbase.evaluate import main as eval_main
+from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
 from detailbase.train import main as train_main
 from refer3d.native import backend
 from refer3d.runs.config import load_yaml, to_mapping

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.inference.answering import inputs
-from detailbase.training.state import Training
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig, TrainConfig
 from detailbase.data.batches import Batches
-from detailbase.descriptions.sources import prepared_folder, read_split
-from detailbase.training.losses import loss
-from detailbase.inference.metrics import Row
 from detailbase.descriptions.sentences import Sentences, word_encoder
+from detailbase.descriptions.sources import prepared_folder, read_split
+from detailbase.inference.answering import inputs
+from detailbase.inference.metrics import Row
 from detailbase.train import learn_from, step, train
+from detailbase.training.losses import loss
+from detailbase.training.state import Training
 from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from detailbase.config import AugmentConfig, DataConfig
-from detailbase.scans.clouds import NONE, Cloud, load_cloud
 from detailbase.data.batches import Batch, Batches, crop, deal, group, make_batch
 from detailbase.descriptions.references import Phrase, Reference, read_references
+from detailbase.scans.clouds import NONE, Cloud, load_cloud
 from refer3d.runs.errors import InputError
 
 from .conftest import BOX, DETAILREFER, FLOOR, cut

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from refersplat.splats.gaussians import load_ply, save_ply
-from refersplat.language.matching import PRIOR
-from refersplat.referring.state import FORMAT
 from refer3d.runs.errors import run
 from refer3d.runs.files import load_state, save_state
+from refersplat.language.matching import PRIOR
+from refersplat.referring.state import FORMAT
+from refersplat.splats.gaussians import load_ply, save_ply
 
 ROOT = Path(__file__).parents[3]
 

@@ -19,14 +19,14 @@ import refersplat.command
 import refersplat.evaluate
 import refersplat.pictures
 import refersplat.train
-from refersplat.command import RESOLVED
-from refersplat.config import Config
-from refersplat.splats.gaussians import load_ply
-from refersplat.pictures import digest, slug
-from refersplat.referring.state import FORMAT
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import load_state
+from refersplat.command import RESOLVED
+from refersplat.config import Config
+from refersplat.pictures import digest, slug
+from refersplat.referring.state import FORMAT
+from refersplat.splats.gaussians import load_ply
 
 TEST_VIEWS = ["frame_00001", "frame_00009"]
 

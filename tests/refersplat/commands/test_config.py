@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from refer3d.runs.config import load_yaml, options
 from refersplat.command import CHANGEABLE, RANGES, check
 from refersplat.config import Config
 from refersplat.data.splits import REF_LERF_TEST
-from refer3d.runs.config import load_yaml, options
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from refersplat.cameras import Camera
-from refersplat.inference.samples import Case
 from refersplat.evaluate import (
     best_threshold_iou,
     break_down,
@@ -18,10 +17,11 @@ from refersplat.evaluate import (
     metrics,
     training_sentences,
 )
-from refersplat.splats.gaussians import Gaussians
-from refersplat.metrics import THRESHOLDS
-from refersplat.language.answer import NO_GROUP, Answer
+from refersplat.inference.samples import Case
 from refersplat.inference.trained_scene import Responses, TrainedScene
+from refersplat.language.answer import NO_GROUP, Answer
+from refersplat.metrics import THRESHOLDS
+from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.visibility import visible_share
 
 

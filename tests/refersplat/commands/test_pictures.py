@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.splats.gaussians import Gaussians
 from refersplat.inference.orbit import circle, film
 from refersplat.inference.overlay import (
     MARK,
@@ -22,6 +21,7 @@ from refersplat.inference.overlay import (
     to_pixels,
     wrap,
 )
+from refersplat.splats.gaussians import Gaussians
 
 
 @given(st.text(max_size=200), st.integers(60, 600))

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refer3d.runs.errors import InputError
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
-from refer3d.runs.errors import InputError
 
 MODELS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refer3d.runs.errors import InputError
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
-from refer3d.runs.errors import InputError
 
 LENS = {"fl_x": 50.0, "fl_y": 48.0, "cx": 20.5, "cy": 14.5, "w": 40, "h": 30}
 SPARSE = "sparse/0/"

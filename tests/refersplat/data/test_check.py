@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from refersplat.data import check
 from refer3d.runs.errors import run
+from refersplat.data import check
 
 
 def test_check_prints_what_it_found(small_scene, capsys):

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from refer3d.runs.errors import InputError
 from refersplat.config import DataConfig
 from refersplat.data import images, load_ahead, load_scene
 from refersplat.data.images import PixelCache, decode, decode_mask
-from refer3d.runs.errors import InputError
 
 
 def load(small, **options):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from refer3d.runs.errors import InputError
 from refersplat.cameras import Camera
 from refersplat.data.units import camera_extent, check_units
-from refer3d.runs.errors import InputError
 
 PATH = Path("scene")
 

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from refer3d.native.cuda.source import Defines, cache_folder, digest, kernel_names, read_source, sources
+from refer3d.native.cuda.source import (
+    Defines,
+    cache_folder,
+    digest,
+    kernel_names,
+    read_source,
+    sources,
+)
 
 if TYPE_CHECKING:
     from refer3d.native.cuda.launcher import Argument, Kernels

@@ -1,26 +1,56 @@
-"""How well masks agree with the truth."""
+"""Metrics of masks: one function each, in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 THRESHOLDS = torch.linspace(0, 1, 101)[1:-1]
-"""[99] thresholds that are tried: 0.01, 0.02, … 0.99."""
+"""[99] candidate thresholds: 0.01, 0.02, … 0.99."""
 
 
 def iou(
     prediction: Tensor,  # [H, W] bool
     truth: Tensor,  # [H, W] bool
 ) -> float:
-    """Intersection over union.
-
-    Where nothing is to be found, nothing must be: 1 if both are empty, 0 if only the truth is.
-    """
+    """Intersection over union; 1 where both masks are empty, 0 where only one is."""
     union = int((prediction | truth).sum())
     return int((prediction & truth).sum()) / union if union else 1.0
+
+
+def accuracy(least: float) -> Callable[[Tensor, Tensor], float]:
+    """The metric that is 1 where the IoU is at least ``least``, else 0."""
+    return lambda prediction, truth: float(iou(prediction, truth) >= least)
+
+
+METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "mIoU": iou,
+    "acc@0.25": accuracy(0.25),
+    "acc@0.5": accuracy(0.5),
+}
+"""The metrics of the evaluation, from a predicted and a true mask ([H, W] bool) to a number. To add
+one, add a function here: ``results.json`` then holds its mean over the samples."""
+
+
+def score(
+    prediction: Tensor,  # [H, W] bool
+    truth: Tensor,  # [H, W] bool
+) -> dict[str, float]:
+    """Every metric of one predicted mask."""
+    return {name: metric(prediction, truth) for name, metric in METRICS.items()}
+
+
+def mean_scores(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over the samples; NaN where there are none."""
+    rows = list(scores)
+    return {name: mean([row[name] for row in rows]) for name in METRICS}
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean in float64; NaN of no values."""
+    return float(torch.tensor(values, dtype=torch.float64).mean())
 
 
 def iou_curve(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refersplat.metrics import THRESHOLDS, iou, iou_curve, summarize
+from refersplat.metrics import METRICS, THRESHOLDS, iou, iou_curve, mean_scores, score, summarize
 
 
 def masks(*rows):
@@ -57,6 +57,25 @@ def test_the_curve_is_the_iou_at_each_threshold(seed, truth):
 
 def test_the_curve_of_nothing_found_where_nothing_is():
     assert_close(iou_curve(torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool)), torch.ones(99))
+
+
+def test_scores_by_hand():
+    half = score(masks("##.."), masks("#..."))
+    assert half == {"mIoU": 0.5, "acc@0.25": 1.0, "acc@0.5": 1.0}
+    assert mean_scores([half, score(masks("####"), masks("#..."))]) == {
+        "mIoU": 0.375,
+        "acc@0.25": 1.0,
+        "acc@0.5": 0.5,
+    }
+    assert all(math.isnan(value) for value in mean_scores([]).values())
+
+
+def test_a_metric_is_one_function_in_the_table(monkeypatch):
+    def precision(prediction, truth):
+        return float((prediction & truth).sum() / prediction.sum())
+
+    monkeypatch.setitem(METRICS, "precision", precision)
+    assert mean_scores([score(masks("##.."), masks("#..."))])["precision"] == 0.5
 
 
 def test_summary_by_hand():

@@ -26,7 +26,7 @@ from refersplat.language.answer import NO_GROUP, Answer, Answerer, Language
 from refersplat.language.groups import Groups, build_groups
 from refersplat.metrics import iou
 from refersplat.referring.state import FORMAT, RESULT_FILE, STATE_FILE
-from refersplat.referring.supervision import Blends, Supervision, supervise
+from refersplat.referring.supervision import BlendCache, Supervision, supervise
 from refersplat.referring.threshold import mask_probabilities
 from refersplat.referring.train import hold_out
 from refersplat.splats.gaussians import Gaussians
@@ -61,7 +61,7 @@ def pairs(scene: Scene) -> Iterator[Pair]:
 
 
 def score(
-    answerer: Answerer, threshold: float, asked: list[Pair], blends: Blends
+    answerer: Answerer, threshold: float, asked: list[Pair], blends: BlendCache
 ) -> dict[str, float]:
     """Mean IoU over (view, sentence) pairs, and how many new sentences got no group."""
     sentences = list(dict.fromkeys(pair.sentence for pair in asked))
@@ -108,13 +108,15 @@ def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
     return Run(config, gaussians, answerer, learned["threshold"], held_out)
 
 
-def variants(run: Run, supervision: Supervision, blends: Blends) -> Iterator[tuple[str, Answerer]]:
+def variants(
+    run: Run, supervision: Supervision, blends: BlendCache
+) -> Iterator[tuple[str, Answerer]]:
     """The run as it is, and the same trained field with one ingredient less."""
     yield run.config.train.setting, run.answerer
     language = run.answerer.language
     if language is None:
         return
-    lifted = build_groups(supervision.lessons, run.gaussians, blends, refine_steps=0)
+    lifted = build_groups(supervision.views, run.gaussians, blends, refine_steps=0)
     options = language.matcher.options
     for name in SWITCHES:
         less = replace(options, **{name: False})
@@ -147,7 +149,7 @@ def main() -> None:
         scene = load_scene(config.data)
         supervision = supervise(scene, config.train.keep_aside)
         run = load_run(folder, supervision, config)
-        blends, asked = Blends(run.gaussians), list(pairs(scene))
+        blends, asked = BlendCache(run.gaussians), list(pairs(scene))
         for name, answerer in variants(run, supervision, blends):
             result = score(answerer, run.threshold, asked, blends)
             rows.append({"variant": name, "seed": config.seed, "pairs": len(asked), **result})

@@ -31,9 +31,9 @@ from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene
 from refersplat.ops import blend_matrix, cuda_rasterize, project, rasterize
-from refersplat.referring.state import Frozen, ReferringState
-from refersplat.referring.supervision import Blends
-from refersplat.referring.train import learn_from
+from refersplat.referring.state import Precomputed, ReferringState
+from refersplat.referring.supervision import BlendCache
+from refersplat.referring.train import train_step
 from refersplat.rgb.train import evaluate_rgb, train
 from refersplat.splats.render import render
 
@@ -158,15 +158,15 @@ def referring(clock: Clock, args: Namespace) -> list[dict[str, Any]]:
     """A step of the referring stage, and a sentence's answer in one view."""
     rows = []
     for sentences in sorted(set(WAYS.values())):
-        given, lesson = material(args, sentences)
+        given, view = material(args, sentences)
         gaussians = given.blends.gaussians.to(clock.device)
         text = given.text.to(clock.device)
-        frozen = Frozen(gaussians.means, text, Blends(gaussians))
-        state = ReferringState.start(Config(), frozen)
+        precomputed = Precomputed(gaussians.means, text, BlendCache(gaussians))
+        state = ReferringState.start(Config(), precomputed)
         chosen = [(index, index) for index in range(sentences)]
 
-        def step(s: Any = state, f: Any = frozen, v: Any = lesson, c: Any = chosen) -> object:
-            return learn_from(s, f, v, c, TrainConfig())
+        def step(s: Any = state, f: Any = precomputed, v: Any = view, c: Any = chosen) -> object:
+            return train_step(s, f, v, c, TrainConfig())
 
         row = {"what": f"referring step, {sentences} sentence(s)", "ms": clock.ms(step)}
         rows.append(row | {"peak_mib": clock.peak_mib(step)})

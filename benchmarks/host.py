@@ -30,7 +30,7 @@ from refersplat.config import Config, RgbConfig, TrainConfig
 from refersplat.field import folded
 from refersplat.ops import project, rasterize
 from refersplat.referring.state import ReferringState
-from refersplat.referring.train import learn_from
+from refersplat.referring.train import train_step
 from refersplat.rgb import train as train_rgb
 from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam
@@ -167,10 +167,10 @@ def map_operations() -> int:
 def referring_operations(args: argparse.Namespace, sentences: int) -> int:
     """Of a step of the referring stage, in chunks as for a GPU."""
     with mock.patch.object(folded, "CHUNK", folded.GPU_CHUNK):
-        frozen, lesson = material(args, sentences)
-        state = ReferringState.start(Config(), frozen)
+        precomputed, view = material(args, sentences)
+        state = ReferringState.start(Config(), precomputed)
         chosen = [(index, index) for index in range(sentences)]
-        step = lambda: learn_from(state, frozen, lesson, chosen, TrainConfig())  # noqa: E731
+        step = lambda: train_step(state, precomputed, view, chosen, TrainConfig())  # noqa: E731
         step()  # the view's matrix is there, and the optimizer's moments
         with Operations() as operations:
             step()

@@ -14,7 +14,6 @@ import multiprocessing
 import resource
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -24,10 +23,11 @@ from torch import Tensor
 from refer3d.text_encoder import TextFeatures
 from refersplat.cameras import Camera
 from refersplat.config import Config, TrainConfig
+from refersplat.data.supervised import SupervisedView, Target
 from refersplat.field.losses import contrastive_loss, mask_loss
-from refersplat.referring.state import Frozen, ReferringState
-from refersplat.referring.supervision import Blends, Lesson, Target
-from refersplat.referring.train import learn_from
+from refersplat.referring.state import Precomputed, ReferringState
+from refersplat.referring.supervision import BlendCache
+from refersplat.referring.train import train_step
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import render
 
@@ -47,7 +47,7 @@ def gaussians_before_a_camera(count: int) -> Gaussians:
     return Gaussians(means, log_scales, quats, opacities, torch.zeros(count, 16, 3))
 
 
-def material(args: argparse.Namespace, sentences: int) -> tuple[Frozen, Lesson]:
+def material(args: argparse.Namespace, sentences: int) -> tuple[Precomputed, SupervisedView]:
     """One view with as many objects as the step has sentences, each said once."""
     rng = torch.Generator().manual_seed(0)
     gaussians = gaussians_before_a_camera(args.gaussians)
@@ -59,20 +59,18 @@ def material(args: argparse.Namespace, sentences: int) -> tuple[Frozen, Lesson]:
     text = TextFeatures(words, mask, words.mean(dim=1))
     shown = torch.rand(sentences, args.height, args.width, generator=rng) < 0.1
     targets = [Target([index], np.packbits(one.numpy(), axis=1)) for index, one in enumerate(shown)]
-    blends = Blends(gaussians)
-    return Frozen(gaussians.means, text, blends), Lesson(
-        SimpleNamespace(name="view", camera=camera), targets
-    )
+    blends = BlendCache(gaussians)
+    return Precomputed(gaussians.means, text, blends), SupervisedView("view", camera, targets)
 
 
-def published_step(state: ReferringState, frozen: Frozen, lesson: Lesson) -> None:
+def published_step(state: ReferringState, precomputed: Precomputed, view: SupervisedView) -> None:
     """One sentence, with the field as it is defined and a rasterization."""
-    text, gaussians = frozen.text[[0]], frozen.blends.gaussians
+    text, gaussians = precomputed.text[[0]], precomputed.blends.gaussians
     words = state.field.embed_words(text)
-    read = state.field(state.features, frozen.positions, words, text.mask)  # [1, N, D]
+    read = state.field(state.features, precomputed.positions, words, text.mask)  # [1, N, D]
     responses = read[0] @ words[0].sum(dim=0)
-    rendering = render(gaussians, lesson.view.camera, features=responses[:, None], sh_degree=0)
-    loss = mask_loss(rendering.features, lesson.masks([0], "cpu")) + 0.1 * contrastive_loss(
+    rendering = render(gaussians, view.camera, features=responses[:, None], sh_degree=0)
+    loss = mask_loss(rendering.features, view.masks([0], "cpu")) + 0.1 * contrastive_loss(
         read[:, 0], words.mean(dim=1), torch.ones(1, 1, dtype=torch.bool)
     )
     state.optimizer.zero_grad()
@@ -83,16 +81,16 @@ def published_step(state: ReferringState, frozen: Frozen, lesson: Lesson) -> Non
 def measure(way: str, args: argparse.Namespace, queue: multiprocessing.Queue) -> None:
     """Times one way and sends its row."""
     sentences = WAYS[way]
-    frozen, lesson = material(args, sentences)
-    state = ReferringState.start(Config(), frozen)
+    precomputed, view = material(args, sentences)
+    state = ReferringState.start(Config(), precomputed)
     chosen = [(index, index) for index in range(sentences)]
     step: Callable[[], Tensor | dict | None]
     if way == "published":
-        step = lambda: published_step(state, frozen, lesson)  # noqa: E731
+        step = lambda: published_step(state, precomputed, view)  # noqa: E731
     else:
-        step = lambda: learn_from(state, frozen, lesson, chosen, TrainConfig())  # noqa: E731
+        step = lambda: train_step(state, precomputed, view, chosen, TrainConfig())  # noqa: E731
     elapsed = seconds(step, args.repeats)
-    blend = frozen.blends(lesson.view)
+    blend = precomputed.blends(view)
     row = {
         "way": way,
         "sentences": sentences,
@@ -103,29 +101,29 @@ def measure(way: str, args: argparse.Namespace, queue: multiprocessing.Queue) ->
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     if way != "published":
-        row |= parts(state, frozen, lesson, chosen, args.repeats)
+        row |= parts(state, precomputed, view, chosen, args.repeats)
     queue.put(row)
 
 
 def parts(
     state: ReferringState,
-    frozen: Frozen,
-    lesson: Lesson,
+    precomputed: Precomputed,
+    view: SupervisedView,
     chosen: list[tuple[int, int]],
     repeats: int,
 ) -> dict[str, float]:
     """Seconds of the two largest parts alone, forward and backward, and of the optimizer."""
-    text = frozen.text[[row for _, row in chosen]]
+    text = precomputed.text[[row for _, row in chosen]]
     words = state.field.embed_words(text).detach()
-    cotangent = torch.ones(len(words), len(frozen.positions))
+    cotangent = torch.ones(len(words), len(precomputed.positions))
 
     def field() -> None:
-        met = state.field.interact(state.features, frozen.positions, words, text.mask)
+        met = state.field.interact(state.features, precomputed.positions, words, text.mask)
         met.responses.backward(cotangent)
 
     def rendering() -> None:
         values = torch.zeros_like(cotangent.T, requires_grad=True)
-        image = frozen.blends(lesson.view).blend(values)
+        image = precomputed.blends(view).blend(values)
         image.backward(torch.ones_like(image))
 
     named = {"field_s": field, "rendering_s": rendering, "optimizer_s": state.optimizer.step}

@@ -21,7 +21,7 @@ from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussian
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.inference.report import draw_report
-from refersplat.inference.samples import Case, answer_all
+from refersplat.inference.samples import Sample, answer_all
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import summarize
 from refersplat.rgb.train import evaluate_rgb
@@ -137,7 +137,7 @@ def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
     return {category: list(sentences) for category, sentences in known.items()}
 
 
-def metrics(cases: Sequence[Case], taught: Sequence[Case]) -> dict[str, float | None]:
+def metrics(cases: Sequence[Sample], taught: Sequence[Sample]) -> dict[str, float | None]:
     """The numbers of the run; each is a mean over (view, object, sentence)."""
     amodal = [case.amodal_iou for case in cases if case.amodal_iou is not None]
     convention = {
@@ -154,7 +154,7 @@ def metrics(cases: Sequence[Case], taught: Sequence[Case]) -> dict[str, float | 
     }
 
 
-def best_threshold_iou(cases: Sequence[Case]) -> float:
+def best_threshold_iou(cases: Sequence[Sample]) -> float:
     """Mean IoU if each sentence had the threshold that suits it best on the test views.
 
     An upper bound: it looks at the truth.
@@ -166,7 +166,7 @@ def best_threshold_iou(cases: Sequence[Case]) -> float:
     return total / len(cases)
 
 
-def lerf_cases(cases: Sequence[Case]) -> list[Case]:
+def lerf_cases(cases: Sequence[Sample]) -> list[Sample]:
     """What the published evaluation of Ref-LERF scores: one case per view and category.
 
     Its masks are named by category, so of several sentences the last one's is left; empty true
@@ -176,7 +176,7 @@ def lerf_cases(cases: Sequence[Case]) -> list[Case]:
     return [case for case in last.values() if not case.is_empty]
 
 
-def break_down(cases: Sequence[Case]) -> dict[str, Any]:
+def break_down(cases: Sequence[Sample]) -> dict[str, Any]:
     """Scores per object, per sentence and per view, and every single case."""
     groups: dict[str, dict[str, list[float]]] = {
         name: defaultdict(list) for name in ("per_object", "per_sentence", "per_view")
@@ -205,7 +205,7 @@ def break_down(cases: Sequence[Case]) -> dict[str, Any]:
     return tables
 
 
-def counts(scene: Scene, cases: Sequence[Case], trained: TrainedScene) -> dict[str, int]:
+def counts(scene: Scene, cases: Sequence[Sample], trained: TrainedScene) -> dict[str, int]:
     """How much the scores rest on."""
     return {
         "training_views": len(scene.train),

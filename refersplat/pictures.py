@@ -172,7 +172,7 @@ def _draw_view(
     """Draws one view; notes in ``found`` each sentence's group, and whether it is seen there."""
     image, blend = view.image(), trained.view(view.camera)
     answers = trained.respond([question.sentence for question in asked])
-    seen, through = trained.seen(answers, blend), trained.through(answers, view.camera)
+    seen, through = trained.seen(answers, blend), trained.amodal(answers, view.camera)
     for question, group, heat, threshold in zip(
         asked, answers.groups, seen, answers.thresholds, strict=True
     ):

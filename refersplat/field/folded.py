@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from refersplat.field.chunks import map_chunks
 
 if TYPE_CHECKING:
-    from refersplat.field.field import ReferringField
+    from refersplat.field.network import ReferringField
 
 CHUNK = 4096
 """Gaussians in a chunk on a CPU: the tensors of a few sentences then fit the second-level cache."""

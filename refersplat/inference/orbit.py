@@ -57,7 +57,7 @@ def film(
                 if asked is not None:
                     (threshold,) = asked.thresholds
                     (seen,) = trained.seen(asked, trained.view(camera))
-                    (whole,) = trained.through(asked, camera)
+                    (whole,) = trained.amodal(asked, camera)
                     marked = draw_overlay(image, seen >= threshold, whole >= threshold)
                     picture = np.asarray(add_caption(marked, sentence))
                 else:

@@ -21,7 +21,7 @@ from refersplat.inference.overlay import (
     stack,
     to_pixels,
 )
-from refersplat.inference.samples import Case
+from refersplat.inference.samples import Sample
 from refersplat.inference.trained_scene import TrainedScene
 
 ROWS = 4
@@ -30,7 +30,7 @@ PANEL = 400
 """Width of one picture of a row."""
 
 
-def draw_report(path: Path, cases: Sequence[Case], trained: TrainedScene) -> None:
+def draw_report(path: Path, cases: Sequence[Sample], trained: TrainedScene) -> None:
     """Writes the page: in each row the photo, the truth and the answer."""
     ranked = sorted((case for case in cases if not case.is_empty), key=lambda case: case.iou)
     worst, best = _distinct(ranked), _distinct(ranked[::-1])
@@ -46,7 +46,7 @@ def draw_report(path: Path, cases: Sequence[Case], trained: TrainedScene) -> Non
         page.save(file, format="PNG")
 
 
-def _distinct(ranked: Sequence[Case]) -> list[Case]:
+def _distinct(ranked: Sequence[Sample]) -> list[Sample]:
     """The first cases, of different objects as far as there are."""
     first = {case.category: case for case in reversed(ranked)}
     different = [case for case in ranked if first[case.category] is case]
@@ -55,7 +55,7 @@ def _distinct(ranked: Sequence[Case]) -> list[Case]:
 
 
 @torch.inference_mode()
-def _row(case: Case, trained: TrainedScene) -> Image.Image:
+def _row(case: Sample, trained: TrainedScene) -> Image.Image:
     view = case.view
     asked = trained.respond([case.sentence])
     (seen,), (threshold,) = trained.seen(asked, trained.view(view.camera)), asked.thresholds

@@ -17,7 +17,7 @@ from refersplat.ops import BlendMatrix
 
 
 @dataclass(frozen=True)
-class Case:
+class Sample:
     """One sentence about one object in one view, and how well it was answered."""
 
     view: View
@@ -50,7 +50,7 @@ def answer_all(
     views: Sequence[View],
     sentences_of: Callable[[ReferredObject], Sequence[str]],
     amodal: bool = False,
-) -> Iterator[Case]:
+) -> Iterator[Sample]:
     """Asks about every object of every view.
 
     Args:
@@ -75,18 +75,18 @@ def answer(
     target: ReferredObject,
     sentences: Sequence[str],
     amodal: bool,
-) -> Iterator[Case]:
+) -> Iterator[Sample]:
     """Asks about one object in one view."""
     asked = trained.respond(sentences)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     through: Sequence[Tensor | None] = [None] * len(sentences)
     if silhouette is not None:
-        through = trained.through(asked, view.camera).cpu()
+        through = trained.amodal(asked, view.camera).cpu()
     seen_by_sentence = trained.seen(asked, blend).cpu()
     for sentence, group, threshold, seen, whole in zip(
         sentences, asked.groups, asked.thresholds, seen_by_sentence, through, strict=True
     ):
-        yield Case(
+        yield Sample(
             view=view,
             target=target,
             sentence=sentence,

@@ -124,16 +124,16 @@ class TrainedScene:
         return self.answerer.encoder
 
     @torch.inference_mode()
-    def mask(self, sentence: str, camera: Camera, through: bool = False) -> Tensor:  # [H, W] bool
+    def mask(self, sentence: str, camera: Camera, amodal: bool = False) -> Tensor:  # [H, W] bool
         """The pixels that show what a sentence means.
 
         Args:
             sentence: In English; anything.
             camera: From where.
-            through: Also where something else stands before it.
+            amodal: Also where something else stands before it.
         """
         asked = self.respond([sentence])
-        (shown,) = self.through(asked, camera) if through else self.seen(asked, self.view(camera))
+        (shown,) = self.amodal(asked, camera) if amodal else self.seen(asked, self.view(camera))
         return shown >= asked.thresholds[0]
 
     def respond(self, sentences: Sequence[str]) -> Responses:
@@ -153,7 +153,7 @@ class TrainedScene:
         """How probable it is that a pixel shows what each sentence means."""
         return _probabilities(asked.logits, blend)
 
-    def through(self, asked: Responses, camera: Camera) -> Tensor:  # [B, H, W]
+    def amodal(self, asked: Responses, camera: Camera) -> Tensor:  # [B, H, W]
         """The same, with nothing but the answering Gaussians there: objects are whole."""
         images = asked.logits.new_zeros(len(asked.logits), camera.height, camera.width)
         for image, row, threshold in zip(images, asked.logits, asked.thresholds, strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from refer3d.text_encoder import TextEncoder
 from refersplat.config import MatchConfig
-from refersplat.field.field import ReferringField
+from refersplat.field.network import ReferringField
 from refersplat.language.groups import Groups
 from refersplat.language.matching import Match, Matcher
 
@@ -47,7 +47,7 @@ class Language:
     ) -> Language:
         """Fits the matching to the training sentences; see :meth:`Matcher.fit`."""
         texts = [[sentences[row] for row in rows] for rows in groups.sentences]
-        matcher = Matcher.fit(texts, groups.facts, encoder, options, held_out)
+        matcher = Matcher.fit(texts, groups.attributes, encoder, options, held_out)
         return cls(groups, matcher, {text: i for i, rows in enumerate(texts) for text in rows})
 
     def state_dict(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Language:
         groups = Groups.from_state(state["groups"], device)
         options = MatchConfig(**state["options"])
         return cls(
-            groups, Matcher.from_state(state["matcher"], groups.facts, options), state["known"]
+            groups, Matcher.from_state(state["matcher"], groups.attributes, options), state["known"]
         )
 
 

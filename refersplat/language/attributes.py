@@ -26,7 +26,7 @@ UNKNOWN = 0.02
 
 
 @dataclass(frozen=True)
-class Facts:
+class GroupAttributes:
     """Upright boxes around groups of Gaussians, and their colours."""
 
     low: Tensor
@@ -168,11 +168,11 @@ def name_colors(rgb: Tensor) -> Tensor:  # [N, 3] -> [N] int64
     return index
 
 
-def find_facts(
+def measure_groups(
     gaussians: Gaussians,
     visible: Tensor,  # [N, G]
     up: Tensor,  # [3]
-) -> Facts:
+) -> GroupAttributes:
     """Measures groups of Gaussians; the few numbers lie on the CPU, where sentences are matched.
 
     Args:
@@ -194,4 +194,4 @@ def find_facts(
             bound[:, axis] = along[(below < level).sum(dim=0).clamp(max=last)]
     rgb = (gaussians.sh[:, 0] * SH_0 + 0.5).clamp(0, 1)
     named = F.one_hot(name_colors(rgb), len(COLORS)).to(share.dtype)
-    return Facts(low.cpu(), high.cpu(), (share.T @ named).cpu())
+    return GroupAttributes(low.cpu(), high.cpu(), (share.T @ named).cpu())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refer3d.runs.device import to_device
-from refersplat.language.attributes import Facts, find_facts
+from refersplat.data.supervised import SupervisedView
+from refersplat.language.attributes import GroupAttributes, measure_groups
+from refersplat.ops import BlendMatrix
 from refersplat.splats.gaussians import Gaussians
-
-if TYPE_CHECKING:
-    from refersplat.data import View
-    from refersplat.ops import BlendMatrix
-    from refersplat.referring.supervision import Lesson
 
 SURE = 6.0
 """Logit of a Gaussian all of whose pixels are inside the masks."""
@@ -47,7 +44,7 @@ class Groups:
     """[N, G] of each Gaussian to belong to each group."""
     sentences: Sets
     """For each group, rows of the training sentences."""
-    facts: Facts
+    attributes: GroupAttributes
     """What the scene shows of the groups."""
 
     @property
@@ -66,14 +63,14 @@ class Groups:
         return {
             "logits": self.logits.half(),
             "sentences": [list(rows) for rows in self.sentences],
-            "facts": asdict(self.facts),
+            "facts": asdict(self.attributes),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Groups:
-        """What :meth:`state_dict` described; the memberships on ``device``, facts on the CPU."""
+        """What :meth:`state_dict` described; the memberships on ``device``, attributes on the CPU."""
         sentences = tuple(tuple(rows) for rows in state["sentences"])
-        return cls(state["logits"].float().to(device), sentences, Facts(**state["facts"]))
+        return cls(state["logits"].float().to(device), sentences, GroupAttributes(**state["facts"]))
 
 
 class Votes(NamedTuple):
@@ -101,9 +98,9 @@ class Masks(NamedTuple):
 
 
 def build_groups(
-    lessons: Sequence[Lesson],
+    views: Sequence[SupervisedView],
     gaussians: Gaussians,
-    blends: Callable[[View], BlendMatrix],
+    blends: Callable[[SupervisedView], BlendMatrix],
     refine_steps: int = 150,
     seed: int = 0,
 ) -> Groups | None:
@@ -114,7 +111,7 @@ def build_groups(
     where there are any. Masks that contradict the others, as a detector's sometimes do, count less.
 
     Args:
-        lessons: The training views with their masks.
+        views: The training views with their masks.
         gaussians: The trained scene.
         blends: A view's frozen rendering.
         refine_steps: Steps that fit the memberships to the masks; what was voted is soft at edges.
@@ -123,24 +120,24 @@ def build_groups(
     Returns:
         None where every sentence is said of several objects, so that none tells them apart.
     """
-    sets = join_sentences([[t.sentences for t in lesson.targets] for lesson in lessons])
+    sets = join_sentences([[t.sentences for t in view.targets] for view in views])
     if not sets:
         return None
-    votes, _ = _vote(_masks(lessons, blends, sets), gaussians.means, len(sets))
+    votes, _ = _vote(_masks(views, blends, sets), gaussians.means, len(sets))
     sets, votes = merge_same(sets, votes)
-    votes, trust = _vote(_masks(lessons, blends, sets), gaussians.means, len(sets), votes.share)
+    votes, trust = _vote(_masks(views, blends, sets), gaussians.means, len(sets), votes.share)
     logits = SURE * (2 * votes.share - 1)
     if refine_steps:
         rng = np.random.default_rng(seed)
-        epochs = -(-refine_steps // len(lessons))
-        order = np.concatenate([rng.permutation(len(lessons)) for _ in range(epochs)])
+        epochs = -(-refine_steps // len(views))
+        order = np.concatenate([rng.permutation(len(views)) for _ in range(epochs)])
         order = order[:refine_steps]
-        views = _masks((lessons[index] for index in order), blends, sets)
-        logits = _refine(logits, views, [trust[index] for index in order])
+        masks = _masks((views[index] for index in order), blends, sets)
+        logits = _refine(logits, masks, [trust[index] for index in order])
     logits = torch.where(votes.seen > LEAST_SEEN, logits.clamp(-2 * SURE, 2 * SURE), -SURE)
-    up = torch.stack([lesson.view.camera.world_to_camera[1, :3] for lesson in lessons]).mean(dim=0)
+    up = torch.stack([view.camera.world_to_camera[1, :3] for view in views]).mean(dim=0)
     visible = torch.where(logits > 0, votes.inside, 0)
-    return Groups(logits, sets, find_facts(gaussians, visible, -up.to(gaussians.means.device)))
+    return Groups(logits, sets, measure_groups(gaussians, visible, -up.to(gaussians.means.device)))
 
 
 def join_sentences(views: Sequence[Sequence[Sequence[int]]]) -> Sets:
@@ -197,18 +194,18 @@ def _overlaps(votes: Votes) -> Tensor:  # [G, G]
 
 
 def _masks(
-    lessons: Iterable[Lesson], blends: Callable[[View], BlendMatrix], sets: Sets
+    views: Iterable[SupervisedView], blends: Callable[[SupervisedView], BlendMatrix], sets: Sets
 ) -> Iterator[Masks]:
     """Each view's masks, those of one object together."""
     owner = {row: index for index, rows in enumerate(sets) for row in rows}
-    for lesson in lessons:
+    for view in views:
         owned: dict[int, list[int]] = {}
-        for index, target in enumerate(lesson.targets):
+        for index, target in enumerate(view.targets):
             for group in {owner[row] for row in target.sentences if row in owner}:
                 owned.setdefault(group, []).append(index)
-        blend = blends(lesson.view)
+        blend = blends(view)
         device = blend.weights.device
-        labels = [lesson.masks(rows, device).float().mean(dim=0) for rows in owned.values()]
+        labels = [view.masks(rows, device).float().mean(dim=0) for rows in owned.values()]
         nothing = torch.zeros(0, blend.height, blend.width, device=device)
         objects = to_device(torch.tensor(list(owned), dtype=torch.int64), device)
         yield Masks(objects, torch.stack(labels) if labels else nothing, blend)

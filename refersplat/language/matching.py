@@ -17,7 +17,7 @@ from torch import Tensor
 
 from refer3d.text_encoder import TextEncoder
 from refersplat.config import MatchConfig
-from refersplat.language.attributes import Facts
+from refersplat.language.attributes import GroupAttributes
 from refersplat.language.phrases import Phrases, take_apart
 
 PRIOR = {
@@ -103,7 +103,7 @@ class Matcher:
         own: Tensor,  # [S, T]
         head: Tensor,  # [S, T]
         owners: Tensor,  # [S] int64
-        facts: Facts,
+        attributes: GroupAttributes,
         options: MatchConfig,
     ) -> None:
         """Starts from the prior weights; :meth:`fit` finds those of the scene.
@@ -112,11 +112,11 @@ class Matcher:
             own: Embeddings of what each training sentence says of its object.
             head: Embeddings of the training sentences' heads.
             owners: The group that each training sentence means.
-            facts: What the scene shows of the groups.
+            attributes: What the scene shows of the groups.
             options: Which ingredients count.
         """
         self.own, self.head, self.owners = own, head, owners
-        self.facts, self.options = facts, options
+        self.attributes, self.options = attributes, options
         self.names = [name for name in PRIOR if getattr(options, name)]
         self.weights = torch.tensor([PRIOR[name] for name in self.names])
         self.usual = torch.tensor(USUAL)
@@ -126,7 +126,7 @@ class Matcher:
     def fit(
         cls,
         sentences: Sequence[Sequence[str]],
-        facts: Facts,
+        attributes: GroupAttributes,
         encoder: TextEncoder,
         options: MatchConfig,
         held_out: dict[str, Tensor] | None = None,
@@ -135,7 +135,7 @@ class Matcher:
 
         Args:
             sentences: Those of each group.
-            facts: What the scene shows of the groups.
+            attributes: What the scene shows of the groups.
             encoder: The frozen language model.
             options: Which ingredients count.
             held_out: [G] responses of the field, averaged over each group, to training sentences
@@ -144,7 +144,7 @@ class Matcher:
         flat = [(text, group) for group, texts in enumerate(sentences) for text in texts]
         said = Said.encode([text for text, _ in flat], encoder, options.apart)
         owners = torch.tensor([group for _, group in flat])
-        matcher = cls(said.own, said.head, owners, facts, options)
+        matcher = cls(said.own, said.head, owners, attributes, options)
         field = None
         if options.field:
             field = torch.full((len(flat), len(sentences)), torch.nan)
@@ -183,7 +183,7 @@ class Matcher:
     @property
     def count(self) -> int:
         """G, the number of groups."""
-        return len(self.facts.low)
+        return len(self.attributes.low)
 
     def _ingredients(
         self, said: Said, field: Tensor | None, leave_out: Tensor | None = None
@@ -193,8 +193,8 @@ class Matcher:
             "nearest": lambda: self._nearest(said.own, leave_out),
             "ridge": lambda: self._ridge(said.own, leave_out),
             "relation": lambda: self._relations(said),
-            "color": lambda: self.facts.color_scores(said.phrases),
-            "size": lambda: self.facts.size_scores(said.phrases),
+            "color": lambda: self.attributes.color_scores(said.phrases),
+            "size": lambda: self.attributes.size_scores(said.phrases),
             "field": lambda: _standing(field),
         }
         return torch.stack([makers[name]() for name in self.names], dim=-1)
@@ -231,7 +231,7 @@ class Matcher:
         scores = self.own.new_zeros(len(said.phrases), self.count)
         for row, phrases, anchors in zip(scores, said.phrases, said.anchors, strict=True):
             for relation, embedded in zip(phrases.relations, anchors, strict=True):
-                row += self.facts.relation_score(relation, [self._anchor(e) for e in embedded])
+                row += self.attributes.relation_score(relation, [self._anchor(e) for e in embedded])
         return scores
 
     def _anchor(self, embedded: Tensor) -> Tensor:  # [T] -> [G]
@@ -270,9 +270,11 @@ class Matcher:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], facts: Facts, options: MatchConfig) -> Matcher:
+    def from_state(
+        cls, state: dict[str, Any], attributes: GroupAttributes, options: MatchConfig
+    ) -> Matcher:
         """What :meth:`state_dict` described."""
-        matcher = cls(state["own"], state["head"], state["owners"], facts, options)
+        matcher = cls(state["own"], state["head"], state["owners"], attributes, options)
         matcher.weights = torch.tensor([state["weights"][name] for name in matcher.names])
         matcher.usual = state["usual"]
         return matcher

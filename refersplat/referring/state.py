@@ -13,10 +13,10 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.files import first_line, load_state, save_state
 from refer3d.text_encoder import TextFeatures
 from refersplat.config import Config
-from refersplat.field.field import ReferringField
+from refersplat.field.network import ReferringField
 from refersplat.language.groups import Groups
 from refersplat.ops.adam import EPSILON
-from refersplat.referring.supervision import Blends
+from refersplat.referring.supervision import BlendCache
 from refersplat.splats.checkpoints import ReferSplatField
 
 FORMAT = 2
@@ -26,14 +26,14 @@ FEATURE_DIM = 16
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Precomputed:
     """What the field is taught about, and does not change."""
 
     positions: Tensor
     """[N, 3] the Gaussians' means."""
     text: TextFeatures
     """The training sentences, encoded."""
-    blends: Blends
+    blends: BlendCache
     """Each view's rendering."""
     groups: Groups | None = None
     """The objects that the sentences mean, unless the field is to answer alone."""
@@ -58,9 +58,9 @@ class ReferringState:
     """[held out, G] what each group answered to the sentences held out, before it learned them."""
 
     @classmethod
-    def start(cls, config: Config, frozen: Frozen, stage: int = 0) -> ReferringState:
+    def start(cls, config: Config, precomputed: Precomputed, stage: int = 0) -> ReferringState:
         """Before the first step of a stage: features of zero, networks drawn from the seed."""
-        positions, text_dim = frozen.positions, frozen.text.words.shape[-1]
+        positions, text_dim = precomputed.positions, precomputed.text.words.shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + stage)
             field = ReferringField(text_dim, FEATURE_DIM).to(positions.device)

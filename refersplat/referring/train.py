@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from refer3d.runs.files import save_state
 from refer3d.runs.progress import Progress
 from refer3d.text_encoder import TextEncoder, TextFeatures, make_encoder
 from refersplat.config import Config, TrainConfig
-from refersplat.data import Scene, View
-from refersplat.field.field import ReferringField
+from refersplat.data import Scene
+from refersplat.data.supervised import SupervisedView
 from refersplat.field.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
+from refersplat.field.network import ReferringField
 from refersplat.language.answer import Answerer, Language
 from refersplat.language.groups import Groups, build_groups
 from refersplat.ops import BlendMatrix
@@ -27,10 +29,10 @@ from refersplat.referring.state import (
     FORMAT,
     RESULT_FILE,
     STATE_FILE,
-    Frozen,
+    Precomputed,
     ReferringState,
 )
-from refersplat.referring.supervision import Blends, Lesson, Supervision
+from refersplat.referring.supervision import BlendCache, Supervision
 from refersplat.referring.threshold import choose_threshold, mask_probabilities
 from refersplat.splats.checkpoints import ReferSplatField
 from refersplat.splats.gaussians import Gaussians
@@ -66,7 +68,7 @@ def train(
     """
     options, out = config.train, Path(config.model_path)
     encoder = make_encoder(config.text.encoder, config.text.cache, gaussians.means.device)
-    frozen = freeze(config, supervision, gaussians, encoder)
+    precomputed = precompute(config, supervision, gaussians, encoder)
     identity = {
         "seed": config.seed,
         "setting": options.setting,
@@ -74,25 +76,25 @@ def train(
         "sentences": len(supervision.sentences),
         "Gaussians": gaussians.count,
     }
-    state = begin(config, frozen, identity, published)
-    state, threshold, aside_iou = run_stages(config, state, frozen, supervision, identity)
+    state = begin(config, precomputed, identity, published)
+    state, threshold, aside_iou = run_stages(config, state, precomputed, supervision, identity)
     field_threshold = threshold
 
     language = None
-    if frozen.groups:
-        held_out = [supervision.sentences[row] for row in frozen.held_out]
+    if precomputed.groups:
+        held_out = [supervision.sentences[row] for row in precomputed.held_out]
         trial = dict(zip(held_out, state.trial, strict=True)) if state.trial is not None else None
         language = Language.learn(
-            frozen.groups, supervision.sentences, encoder, config.match, trial
+            precomputed.groups, supervision.sentences, encoder, config.match, trial
         )
         answerer = Answerer(
             state.field, state.features.detach(), gaussians.means, encoder, language
         )
         threshold, aside_iou = choose_threshold(
-            answers(state, frozen, supervision.aside, answerer, supervision.sentences)
+            answers(state, precomputed, supervision.held_out, answerer, supervision.sentences)
         )
 
-    tell_threshold(threshold, aside_iou, len(supervision.aside))
+    tell_threshold(threshold, aside_iou, len(supervision.held_out))
     result = {
         "format": FORMAT,
         **state.learned(),
@@ -103,7 +105,7 @@ def train(
         "text_dim": encoder.dim,
         "threshold": threshold,
         "field_threshold": field_threshold,
-        "aside": [lesson.view.name for lesson in supervision.aside],
+        "aside": [view.name for view in supervision.held_out],
         "aside_iou": aside_iou,
         "language": language.state_dict() if language else None,
         "is_surface": on_surface(gaussians, [view.camera for view in scene.train]).cpu(),
@@ -114,13 +116,13 @@ def train(
 
 def begin(
     config: Config,
-    frozen: Frozen,
+    precomputed: Precomputed,
     identity: dict[str, Any],
     published: ReferSplatField | None,
 ) -> ReferringState:
     """Where the training is: at its beginning, where it was stopped, or done by ReferSplat."""
     path = Path(config.model_path, STATE_FILE)
-    state = ReferringState.start(config, frozen)
+    state = ReferringState.start(config, precomputed)
     if config.resume and path.exists():
         state.load(path, identity)
         log.info("going on from step %d of %s", state.step, path)
@@ -146,27 +148,27 @@ def tell_threshold(threshold: float, aside_iou: float, count: int) -> None:
         log.warning("these are too few views, or too bad masks, to choose a threshold by")
 
 
-def freeze(
+def precompute(
     config: Config, supervision: Supervision, gaussians: Gaussians, encoder: TextEncoder
-) -> Frozen:
+) -> Precomputed:
     """Computes once what all steps need."""
-    blends = Blends(gaussians, config.train.cache_gb)
+    blends = BlendCache(gaussians, config.train.cache_gb)
     groups = None
     if config.match.groups and config.train.setting == "default":
-        lessons, steps = supervision.lessons, config.match.refine_steps
-        with Progress("groups", 2 * len(lessons) + steps) as progress:
+        views, steps = supervision.views, config.match.refine_steps
+        with Progress("groups", 2 * len(views) + steps) as progress:
 
-            def drawn(view: View) -> BlendMatrix:
+            def drawn(view: SupervisedView) -> BlendMatrix:
                 progress.advance()
                 return blends(view)
 
-            groups = build_groups(lessons, gaussians, drawn, steps, config.seed)
+            groups = build_groups(views, gaussians, drawn, steps, config.seed)
         if groups is None:
             log.warning(
                 "every sentence is said of several objects of a view, so none tells them apart: "
                 "the field answers alone"
             )
-    return Frozen(
+    return Precomputed(
         positions=gaussians.means,
         text=encoder(supervision.sentences).to(gaussians.means.device),
         blends=blends,
@@ -178,7 +180,7 @@ def freeze(
 def run_stages(
     config: Config,
     state: ReferringState,
-    frozen: Frozen,
+    precomputed: Precomputed,
     supervision: Supervision,
     identity: dict[str, Any],
 ) -> tuple[ReferringState, float, float]:
@@ -190,21 +192,21 @@ def run_stages(
         aside_iou: The mean IoU that it reaches there.
     """
     while True:
-        run_stage(config, state, frozen, supervision.lessons, identity)
-        threshold, aside_iou = choose_threshold(answers(state, frozen, supervision.aside))
+        run_stage(config, state, precomputed, supervision.views, identity)
+        threshold, aside_iou = choose_threshold(answers(state, precomputed, supervision.held_out))
         if state.stage + 1 >= config.train.stages:
             return state, threshold, aside_iou
         teacher = {**state.learned(), "threshold": threshold}
         trial = state.trial
-        state = ReferringState.start(config, frozen, state.stage + 1)
+        state = ReferringState.start(config, precomputed, state.stage + 1)
         state.teacher, state.trial = teacher, trial
 
 
 def run_stage(
     config: Config,
     state: ReferringState,
-    frozen: Frozen,
-    lessons: list[Lesson],
+    precomputed: Precomputed,
+    views: list[SupervisedView],
     identity: dict[str, Any],
 ) -> None:
     """Goes through the steps that a stage still has."""
@@ -212,22 +214,22 @@ def run_stage(
     if state.step >= options.iterations:
         return
     if state.teacher is not None:
-        lessons = relabelled(state.teacher, frozen, lessons)
+        views = relabelled(state.teacher, precomputed, views)
     # What the field knows of new sentences is only seen on some that it was not taught.
-    trial_steps = options.iterations // 2 if frozen.held_out and state.stage == 0 else 0
-    fewer = without(lessons, frozen.held_out) if state.step < trial_steps else lessons
+    trial_steps = options.iterations // 2 if precomputed.held_out and state.stage == 0 else 0
+    fewer = without(views, precomputed.held_out) if state.step < trial_steps else views
     label = "referring" if state.stage == 0 else f"referring {state.stage + 1}"
     with Progress(label, options.iterations, state.step, events=path.parent) as progress:
         while state.step < options.iterations:
             is_trial = state.step < trial_steps
-            taught = fewer if is_trial else lessons
-            lesson, chosen = pick(config, state.stage, state.step, taught)
-            losses = learn_from(state, frozen, lesson, chosen, options)
+            taught = fewer if is_trial else views
+            view, chosen = pick(config, state.stage, state.step, taught)
+            losses = train_step(state, precomputed, view, chosen, options)
             state.step += 1
             if is_trial and state.step == trial_steps:
-                asked = frozen.text[list(frozen.held_out)]
-                responses = state.field.respond(state.features, frozen.positions, asked)
-                state.trial = frozen.groups.mean(responses).cpu()
+                asked = precomputed.text[list(precomputed.held_out)]
+                responses = state.field.respond(state.features, precomputed.positions, asked)
+                state.trial = precomputed.groups.mean(responses).cpu()
             progress.advance()
             if state.step % REPORT_EVERY == 0:
                 progress.report(state.step, **{name: float(x) for name, x in losses.items()})
@@ -236,34 +238,32 @@ def run_stage(
 
 
 def pick(
-    config: Config, stage: int, step: int, lessons: list[Lesson]
-) -> tuple[Lesson, list[tuple[int, int]]]:
+    config: Config, stage: int, step: int, views: list[SupervisedView]
+) -> tuple[SupervisedView, list[tuple[int, int]]]:
     """A step's view, and (target, sentence) pairs of it.
 
     All views come once before one comes again. The choice depends on nothing but the seed and the
     step, so a stopped run needs no memory of it.
     """
-    epoch, turn = divmod(step, len(lessons))
-    order = np.random.default_rng((config.seed, stage, epoch)).permutation(len(lessons))
-    lesson = lessons[order[turn]]
+    epoch, turn = divmod(step, len(views))
+    order = np.random.default_rng((config.seed, stage, epoch)).permutation(len(views))
+    view = views[order[turn]]
     rng = np.random.default_rng((config.seed, stage, 0, step))
-    count = min(len(lesson.targets), config.train.sentences_per_step)
-    targets = rng.permutation(len(lesson.targets))[:count]
-    return lesson, [
-        (int(index), int(rng.choice(lesson.targets[index].sentences))) for index in targets
-    ]
+    count = min(len(view.targets), config.train.sentences_per_step)
+    targets = rng.permutation(len(view.targets))[:count]
+    return view, [(int(index), int(rng.choice(view.targets[index].sentences))) for index in targets]
 
 
-def learn_from(
+def train_step(
     state: ReferringState,
-    frozen: Frozen,
-    lesson: Lesson,
+    precomputed: Precomputed,
+    view: SupervisedView,
     chosen: list[tuple[int, int]],
     options: TrainConfig,
 ) -> dict[str, Tensor]:
     """One step of the optimizer; returns the losses, none where the view sees no Gaussian."""
-    positions, text = frozen.positions, frozen.text
-    blend = frozen.blends(lesson.view)
+    positions, text = precomputed.positions, precomputed.text
+    blend = precomputed.blends(view)
     # What the view does not show, often more than half, need not respond.
     visible, _ = blend.seen
     if not len(visible):
@@ -275,11 +275,11 @@ def learn_from(
     responses = positions.new_zeros(len(positions), len(rows)).index_copy(
         0, visible, met.responses.T
     )
-    masks = lesson.masks(targets, positions.device)
+    masks = view.masks(targets, positions.device)
     losses = {"bce": mask_loss(blend.blend(responses), masks)}
     if options.contrastive_weight:
-        said = [row for target in lesson.targets for row in target.sentences]
-        owner = [index for index, target in enumerate(lesson.targets) for _ in target.sentences]
+        said = [row for target in view.targets for row in target.sentences]
+        owner = [index for index, target in enumerate(view.targets) for _ in target.sentences]
         is_published = options.setting == "published"
         if is_published:  # its selection sorts along an axis of length one: always the first
             selected = positions.new_zeros(len(rows), 1, dtype=torch.int64)
@@ -318,24 +318,24 @@ def hold_out(groups: Groups, seed: int) -> tuple[int, ...]:
     return tuple(int(rng.choice(rows)) for rows in groups.sentences if len(rows) > 2)
 
 
-def without(lessons: list[Lesson], rows: tuple[int, ...]) -> list[Lesson]:
-    """The lessons as if some sentences had not been said."""
+def without(views: list[SupervisedView], rows: tuple[int, ...]) -> list[SupervisedView]:
+    """The views as if some sentences had not been said."""
     remaining = []
-    for lesson in lessons:
+    for view in views:
         targets = []
-        for target in lesson.targets:
+        for target in view.targets:
             if kept := [row for row in target.sentences if row not in rows]:
                 targets.append(target._replace(sentences=kept))
         if targets:
-            remaining.append(lesson._replace(targets=targets))
+            remaining.append(replace(view, targets=targets))
     return remaining
 
 
 @torch.no_grad()
 def answers(
     state: ReferringState,
-    frozen: Frozen,
-    lessons: list[Lesson],
+    precomputed: Precomputed,
+    views: list[SupervisedView],
     answerer: Answerer | None = None,
     sentences: Sequence[str] = (),
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -343,37 +343,39 @@ def answers(
 
     The field answers by itself unless there is an ``answerer``, which needs the ``sentences``.
     """
-    for lesson in lessons:
-        blend = frozen.blends(lesson.view)
-        for index, target in enumerate(lesson.targets):
-            (mask,) = lesson.masks([index], "cpu")
+    for view in views:
+        blend = precomputed.blends(view)
+        for index, target in enumerate(view.targets):
+            (mask,) = view.masks([index], "cpu")
             if answerer:
                 responses = answerer.respond([sentences[row] for row in target.sentences]).logits
             else:
-                asked = frozen.text[target.sentences]
-                responses = state.field.respond(state.features, frozen.positions, asked)
+                asked = precomputed.text[target.sentences]
+                responses = state.field.respond(state.features, precomputed.positions, asked)
             logits = blend.blend(responses.T)
             for rendered in mask_probabilities(logits, blend.transmittance):
                 yield rendered.cpu(), mask
 
 
 @torch.no_grad()
-def relabelled(teacher: dict[str, Any], frozen: Frozen, lessons: list[Lesson]) -> list[Lesson]:
-    """The lessons with the masks that the teacher renders, averaged over an object's sentences."""
-    positions = frozen.positions
-    field = ReferringField(frozen.text.words.shape[-1], FEATURE_DIM).to(positions.device)
+def relabelled(
+    teacher: dict[str, Any], precomputed: Precomputed, views: list[SupervisedView]
+) -> list[SupervisedView]:
+    """The views with the masks that the teacher renders, averaged over an object's sentences."""
+    positions = precomputed.positions
+    field = ReferringField(precomputed.text.words.shape[-1], FEATURE_DIM).to(positions.device)
     field.load_state_dict(teacher["field"])
-    responses = field.respond(teacher["features"].to(positions.device), positions, frozen.text)
+    responses = field.respond(teacher["features"].to(positions.device), positions, precomputed.text)
     renewed = []
-    for lesson in lessons:
-        blend = frozen.blends(lesson.view)
+    for view in views:
+        blend = precomputed.blends(view)
         targets = []
-        for target in lesson.targets:
+        for target in view.targets:
             logits = blend.blend(responses[target.sentences].T)
             probabilities = mask_probabilities(logits, blend.transmittance).mean(dim=0)
             mask = probabilities >= teacher["threshold"]
             if mask.any():
                 targets.append(target._replace(mask=np.packbits(mask.cpu().numpy(), axis=1)))
         if targets:
-            renewed.append(lesson._replace(targets=targets))
-    return renewed or lessons
+            renewed.append(replace(view, targets=targets))
+    return renewed or views

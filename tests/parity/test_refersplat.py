@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from refer3d.text_encoder import TextFeatures
-from refersplat.field.field import ReferringField
 from refersplat.field.losses import contrastive_loss, select_answering
+from refersplat.field.network import ReferringField
 
 HERE = Path(__file__).parent
 CASES = sorted(Path(os.environ.get("REFER_PARITY_DIR") or HERE / "cases").glob("refersplat_*.npz"))

@@ -122,15 +122,15 @@ def test_every_part_has_a_layer():
         ("detailbase.model.backbone", "from refersplat.ops import knn"),
         ("refer3d.runs.config", "from refersplat.config import Config"),
         ("refer3d.runs.config", "from refer3d.native import load"),
-        ("simple_knn.__init__", "from refersplat.field import field"),
+        ("simple_knn.__init__", "from refersplat.field import network"),
         ("refersplat.ops.knn", "from refersplat.splats import gaussians"),
-        ("refersplat.ops.knn", "def f():\n    from ..field.field import ReferringField"),
+        ("refersplat.ops.knn", "def f():\n    from ..field.network import ReferringField"),
         ("refersplat.data.colmap", "from refersplat.splats import render"),
         ("refersplat.data.__init__", "from ..train import main"),
         ("refersplat.config", "import refersplat.data"),
-        ("refersplat.field.field", "from refersplat.referring import train"),
+        ("refersplat.field.network", "from refersplat.referring import train"),
         ("refersplat.ops.knn", "from pointgroup_ops import voxelization"),
-        ("refersplat.rgb.train", "if TYPE_CHECKING:\n    from refersplat.field import field"),
+        ("refersplat.rgb.train", "if TYPE_CHECKING:\n    from refersplat.field import network"),
     ],
 )
 def test_what_breaks_the_rule_is_seen(module, source):
@@ -143,7 +143,7 @@ def test_what_breaks_the_rule_is_seen(module, source):
         ("refersplat.ops.__init__", "from .knn import knn"),
         ("simple_knn.__init__", "from refersplat.ops import knn"),
         ("refersplat.data.scene", "from refersplat.cameras import Camera\nimport refer3d.runs"),
-        ("refersplat.field.field", "from ..ops import knn"),
+        ("refersplat.field.network", "from ..ops import knn"),
         ("refersplat.language.groups", "if TYPE_CHECKING:\n    from refersplat.data import View"),
     ],
 )

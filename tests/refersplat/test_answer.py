@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from refer3d.text_encoder import make_encoder
 from refersplat.config import MatchConfig
-from refersplat.field.field import ReferringField
+from refersplat.field.network import ReferringField
 from refersplat.language.answer import NO_GROUP, Answerer, Language
-from refersplat.language.attributes import Facts
+from refersplat.language.attributes import GroupAttributes
 from refersplat.language.groups import Groups
 from refersplat.language.phrases import COLORS
 
@@ -31,8 +31,8 @@ def language(encoder) -> Language:
     member = torch.arange(NUM_GAUSSIANS)[:, None] // 10 == torch.arange(2)  # the last 10: neither
     places = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
     colors = torch.full((2, len(COLORS)), 1 / len(COLORS))
-    facts = Facts(places, places + 0.1, colors)
-    groups = Groups(torch.where(member, 6.0, -6.0), ((0, 1, 2), (3, 4, 5)), facts)
+    attributes = GroupAttributes(places, places + 0.1, colors)
+    groups = Groups(torch.where(member, 6.0, -6.0), ((0, 1, 2), (3, 4, 5)), attributes)
     return Language.learn(groups, SENTENCES, encoder, MatchConfig())
 
 

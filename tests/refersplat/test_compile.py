@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from refer3d.text_encoder import TextFeatures
 from refersplat.cameras import Camera
-from refersplat.field.field import ReferringField
 from refersplat.field.losses import mask_loss
+from refersplat.field.network import ReferringField
 from refersplat.rgb.losses import photo_loss
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend, render

@@ -10,8 +10,8 @@ import torch
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
+from refersplat.data.supervised import SupervisedView, Target
 from refersplat.language.groups import SURE, Groups, build_groups, join_sentences
-from refersplat.referring.supervision import Lesson, Target
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend
 
@@ -51,7 +51,7 @@ def heap(index: int):  # [N] bool
     return torch.arange(3 * HEAP) // HEAP == index
 
 
-def lessons(entries, wrong=()):
+def supervised(entries, wrong=()):
     """Views with masks of heaps.
 
     ``entries(view)`` lists (heap, sentences); ``wrong`` views mark another heap's pixels.
@@ -64,7 +64,7 @@ def lessons(entries, wrong=()):
             marked = (index + 1) % 3 if number in wrong else index
             mask = blends(view).blend(heap(marked).float()[:, None])[0] > 0.4
             targets.append(Target(list(rows), np.packbits(mask.numpy(), axis=1)))
-        made.append(Lesson(view, targets))
+        made.append(SupervisedView(view.name, view.camera, targets))
     return made
 
 
@@ -78,36 +78,36 @@ def assert_heaps(groups: Groups, order=(0, 1, 2)) -> None:
 
 @pytest.mark.parametrize("refine_steps", [0, 16])
 def test_finds_the_gaussians_of_each_object(refine_steps):
-    views = lessons(lambda _: [(0, [0, 1]), (1, [2, 3]), (2, [4, 5])])
+    views = supervised(lambda _: [(0, [0, 1]), (1, [2, 3]), (2, [4, 5])])
     groups = build_groups(views, gaussians(), blends, refine_steps)
     assert groups.sentences == ((0, 1), (2, 3), (4, 5))
     assert_heaps(groups)
 
 
 def test_joins_entries_of_one_sentence_by_their_masks():
-    views = lessons(lambda _: [(0, [0]), (1, [2]), (0, [1]), (1, [3]), (2, [4])])
+    views = supervised(lambda _: [(0, [0]), (1, [2]), (0, [1]), (1, [3]), (2, [4])])
     groups = build_groups(views, gaussians(), blends, 0)
     assert groups.sentences == ((0, 1), (2, 3), (4,))
     assert_heaps(groups)
 
 
 def test_joins_sentences_that_no_view_shows_together():
-    views = lessons(lambda view: [(0, [view % 2]), (1, [2 + view % 2]), (2, [4 + view % 2])])
+    views = supervised(lambda view: [(0, [view % 2]), (1, [2 + view % 2]), (2, [4 + view % 2])])
     assert build_groups(views, gaussians(), blends, 0).sentences == ((0, 1), (2, 3), (4, 5))
 
 
 def test_a_view_without_the_object_says_nothing_of_it():
-    views = lessons(lambda view: [(0, [0]), (1, [1])] + ([(2, [2])] if view in (1, 6) else []))
+    views = supervised(lambda view: [(0, [0]), (1, [1])] + ([(2, [2])] if view in (1, 6) else []))
     assert_heaps(build_groups(views, gaussians(), blends, 0))
 
 
 def test_a_mask_that_contradicts_the_others_counts_little():
-    views = lessons(lambda _: [(0, [0]), (1, [1]), (2, [2])], wrong=(1, 4, 6))
+    views = supervised(lambda _: [(0, [0]), (1, [1]), (2, [2])], wrong=(1, 4, 6))
     assert_heaps(build_groups(views, gaussians(), blends, 0))
 
 
 def test_what_no_mask_shows_belongs_to_nothing():
-    views = lessons(lambda _: [(0, [0]), (1, [1])])
+    views = supervised(lambda _: [(0, [0]), (1, [1])])
     groups = build_groups(views, gaussians(), blends, 8)
     assert_heaps(groups, order=(0, 1))
     far = Gaussians(**{name: value.clone() for name, value in vars(gaussians()).items()})
@@ -117,26 +117,28 @@ def test_what_no_mask_shows_belongs_to_nothing():
 
 
 def test_facts_are_the_heaps_places_and_colors():
-    facts = build_groups(
-        lessons(lambda _: [(0, [0]), (1, [1]), (2, [2])]), gaussians(), blends, 0
-    ).facts
-    centres = (facts.low + facts.high) / 2
+    attributes = build_groups(
+        supervised(lambda _: [(0, [0]), (1, [1]), (2, [2])]), gaussians(), blends, 0
+    ).attributes
+    centres = (attributes.low + attributes.high) / 2
     ways = torch.cdist(centres, centres)
     assert_close(ways[0, 1], torch.tensor(0.8), atol=0.15, rtol=0)
     assert_close(ways[0, 2], torch.tensor(1.6), atol=0.15, rtol=0)
-    assert facts.colors.argmax(dim=1).tolist() == [0, 3, 4]  # red, green, blue
-    assert_close(facts.colors.sum(dim=1), torch.ones(3))
+    assert attributes.colors.argmax(dim=1).tolist() == [0, 3, 4]  # red, green, blue
+    assert_close(attributes.colors.sum(dim=1), torch.ones(3))
 
 
 def test_mean_and_state():
-    groups = build_groups(lessons(lambda _: [(0, [0]), (1, [1]), (2, [2])]), gaussians(), blends, 0)
+    groups = build_groups(
+        supervised(lambda _: [(0, [0]), (1, [1]), (2, [2])]), gaussians(), blends, 0
+    )
     means = groups.mean(torch.stack([heap(0), heap(2)]).float())
     assert_close(means, torch.eye(3)[[0, 2]], atol=0.1, rtol=0)
     again = Groups.from_state(groups.state_dict())
     assert again.sentences == groups.sentences
     # Halves have 11 bits; logits reach 12.
     assert_close(again.logits, groups.logits, atol=0.01, rtol=1e-3)
-    assert_close(again.facts.low, groups.facts.low, atol=0, rtol=0)
+    assert_close(again.attributes.low, groups.attributes.low, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(

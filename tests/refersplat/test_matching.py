@@ -1,4 +1,4 @@
-"""Taking sentences apart, facts of a scene, and the match between the two."""
+"""Taking sentences apart, attributes of a scene, and the match between the two."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from refer3d.text_encoder import make_encoder
 from refersplat.config import MatchConfig
-from refersplat.language.attributes import Facts, name_colors
+from refersplat.language.attributes import GroupAttributes, name_colors
 from refersplat.language.matching import PRIOR, Matcher
 from refersplat.language.phrases import COLORS, Relation, take_apart
 
@@ -41,7 +41,7 @@ OBJECTS = [
 """In a row, each 20 cm from the one before."""
 
 
-def facts() -> Facts:
+def attributes() -> GroupAttributes:
     size = torch.tensor(
         [[0.08, 0.08, 0.1], [0.2, 0.14, 0.14], [0.18, 0.08, 0.01], [0.05, 0.02, 0.01]]
     )
@@ -49,7 +49,7 @@ def facts() -> Facts:
     colors = torch.zeros(4, len(COLORS))
     for group, name in enumerate(["red", "white", "blue", "blue"]):
         colors[group, list(COLORS).index(name)] = 1
-    return Facts(centre - size / 2, centre + size / 2, colors)
+    return GroupAttributes(centre - size / 2, centre + size / 2, colors)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def matcher(encoder):
-    return Matcher.fit(OBJECTS, facts(), encoder, MatchConfig())
+    return Matcher.fit(OBJECTS, attributes(), encoder, MatchConfig())
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ def test_name_colors(rgb, name):
 )
 def test_relations_hold_where_the_scene_says_so(relation, anchors, expected):
     known = [torch.eye(4)[anchor] for anchor in anchors]
-    scores = facts().relation_score(relation, known)
+    scores = attributes().relation_score(relation, known)
     assert scores.argmax() == expected
     assert scores.exp().sum() < 1.2  # a distribution, and a little for what it rules out
 
 
 def test_a_relation_to_nothing_known_tells_nothing():
-    scores = facts().relation_score(Relation("near", ("the moon",)), [torch.zeros(4)])
+    scores = attributes().relation_score(Relation("near", ("the moon",)), [torch.zeros(4)])
     assert_close(scores, scores[:1].expand(4))
 
 
@@ -170,7 +170,7 @@ def test_strange_sentences_surprise(matcher, encoder):
 
 def test_two_sentences_alike_by_chance_do_not_make_all_others_strange(encoder):
     said = [("The red ball.", "A red ball."), ("The blue box.",), ("The white cup.",)]
-    known = Facts(*(value[:3] for value in vars(facts()).values()))
+    known = GroupAttributes(*(value[:3] for value in vars(attributes()).values()))
     for weigh in (True, False):
         fitted = Matcher.fit(said, known, encoder, MatchConfig(weigh=weigh))
         assert fitted.usual[0] > 0.9
@@ -187,7 +187,7 @@ def test_a_sentence_alone_matches_as_in_a_batch(matcher, encoder):
 
 def test_order_of_groups_permutes_the_scores(matcher, encoder):
     order = [2, 0, 3, 1]
-    moved = Facts(*(value[order] for value in vars(facts()).values()))
+    moved = GroupAttributes(*(value[order] for value in vars(attributes()).values()))
     other = Matcher.fit([OBJECTS[i] for i in order], moved, encoder, MatchConfig())
     asked = ["The cup of coffee.", "The blue thing far from the mug."]
     # LBFGS stops at a gradient of 1e-7; measured 2e-3 of logits around 10.
@@ -201,21 +201,21 @@ def test_weights_follow_what_holds_up(encoder):
     weights = {}
     for shift in (0, 1):
         held_out = {texts[0]: torch.eye(4)[(i + shift) % 4] for i, texts in enumerate(OBJECTS)}
-        fitted = Matcher.fit(OBJECTS, facts(), encoder, MatchConfig(), held_out)
+        fitted = Matcher.fit(OBJECTS, attributes(), encoder, MatchConfig(), held_out)
         weights[shift] = fitted.state_dict()["weights"]["field"]
     assert weights[0] > PRIOR["field"] > weights[1] > 0
 
 
 @pytest.mark.parametrize("name", [*PRIOR, "apart", "weigh"])
 def test_every_ingredient_can_be_taken_away(encoder, name):
-    fitted = Matcher.fit(OBJECTS, facts(), encoder, MatchConfig(**{name: False}))
+    fitted = Matcher.fit(OBJECTS, attributes(), encoder, MatchConfig(**{name: False}))
     assert name not in fitted.state_dict()["weights"]
     assert fitted(["The scissors."], encoder).logits.argmax() == 2
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_objects_and_one_sentence_each(encoder, count):
-    few = Facts(*(value[:count] for value in vars(facts()).values()))
+    few = GroupAttributes(*(value[:count] for value in vars(attributes()).values()))
     fitted = Matcher.fit([texts[:1] for texts in OBJECTS[:count]], few, encoder, MatchConfig())
     match = fitted(["The mug.", "A dog barking."], encoder)
     assert match.logits.shape == (2, count)
@@ -224,7 +224,7 @@ def test_few_objects_and_one_sentence_each(encoder, count):
 
 
 def test_state(matcher, encoder):
-    again = Matcher.from_state(matcher.state_dict(), facts(), MatchConfig())
+    again = Matcher.from_state(matcher.state_dict(), attributes(), MatchConfig())
     asked = ["The cup of coffee."]
     for got, expected in zip(again(asked, encoder), matcher(asked, encoder), strict=True):
         assert_close(got, expected, rtol=0, atol=0)

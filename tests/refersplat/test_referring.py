@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from refer3d.text_encoder import HashTextEncoder, TextFeatures
 from refersplat.field import folded
-from refersplat.field.field import SENTENCES_AT_ONCE, ReferringField
+from refersplat.field.network import SENTENCES_AT_ONCE, ReferringField
 
 ENCODER = HashTextEncoder(dim=24)
 SENTENCES = ["the red mug", "a banana that lies beside the mug", "mug"]

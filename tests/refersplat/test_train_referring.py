@@ -21,11 +21,11 @@ from refer3d.runs.errors import InputError
 from refer3d.text_encoder import HashTextEncoder
 from refersplat.cameras import Camera
 from refersplat.config import Config, TextConfig, TrainConfig
-from refersplat.field.field import ReferringField
+from refersplat.field.network import ReferringField
 from refersplat.referring import train as train_referring
 from refersplat.referring.state import RESULT_FILE, STATE_FILE, ReferringState
-from refersplat.referring.supervision import Blends, supervise
-from refersplat.referring.train import freeze, hold_out, learn_from, pick, train, without
+from refersplat.referring.supervision import BlendCache, supervise
+from refersplat.referring.train import hold_out, pick, precompute, train, train_step, without
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend
 
@@ -152,7 +152,7 @@ def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
 
     folder = tmp_path / "killed"
     child = run_in_child(
-        folder, f"t.train(t.config(folder, **{options!r}), t.scene(), t.gaussians())"
+        folder, f"t.learn(t.config(folder, **{options!r}), t.scene(), t.gaussians())"
     )
     wanted = stages - 1
     while child.poll() is None:
@@ -162,7 +162,7 @@ def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
                 child.send_signal(signal.SIGKILL)
                 break
         time.sleep(0.002)
-    child.wait()
+    assert child.wait() == -signal.SIGKILL
     assert not (folder / RESULT_FILE).exists(), "the run ended before it was killed"
 
     learn(replace(config(folder, **options), resume=True), scene(), gaussians())
@@ -202,56 +202,57 @@ def test_scene_without_sentences_is_an_error(tmp_path):
 def test_empty_masks_teach_nothing():
     some = scene()
     some.train[0].objects[0].mask = lambda: torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
-    supervision = supervise(some, keep_aside=0)
-    assert [len(lesson.targets) for lesson in supervision.lessons] == [2] + [3] * 7
+    supervision = supervise(some, 0)
+    assert [len(view.targets) for view in supervision.views] == [2] + [3] * 7
     assert len(supervision.sentences) == 9
 
 
 @pytest.mark.parametrize(("keep", "names"), [(0, []), (4, ["2", "6"]), (10, ["4"])])
 def test_views_aside_are_not_learned_from(keep, names):
     supervision = supervise(scene(), keep)
-    assert [lesson.view.name for lesson in supervision.aside] == names
-    learned = {lesson.view.name for lesson in supervision.lessons}
+    assert [view.name for view in supervision.held_out] == names
+    learned = {view.name for view in supervision.views}
     assert learned == {f"{i}" for i in range(NUM_VIEWS)} - set(names)
 
 
 def test_masks_survive_packing():
-    (first, *_) = supervise(scene(), 0).lessons
-    truth = torch.stack([item.mask() for item in first.view.objects])
+    boxes = scene()
+    first = supervise(boxes, 0).views[0]
+    truth = torch.stack([item.mask() for item in boxes.train[0].objects])
     assert torch.equal(first.masks([2, 0], "cpu"), truth[[2, 0]])
 
 
 def test_every_view_comes_once_in_an_epoch(tmp_path):
-    lessons = supervise(scene(), 0).lessons
-    order = [pick(config(tmp_path), 0, step, lessons)[0].view.name for step in range(16)]
+    views = supervise(scene(), 0).views
+    order = [pick(config(tmp_path), 0, step, views)[0].name for step in range(16)]
     assert sorted(order[:8]) == sorted(order[8:]) == [f"{i}" for i in range(8)]
     assert order[:8] != order[8:]
 
 
 def test_sentence_of_a_step_belongs_to_its_target(tmp_path):
-    lessons = supervise(scene(), 0).lessons
+    views = supervise(scene(), 0).views
     one = config(tmp_path, sentences_per_step=2)
     seen = set()
     for step in range(60):
-        lesson, chosen = pick(one, 0, step, lessons)
+        view, chosen = pick(one, 0, step, views)
         assert len({target for target, _ in chosen}) == 2
-        assert all(row in lesson.targets[target].sentences for target, row in chosen)
+        assert all(row in view.targets[target].sentences for target, row in chosen)
         seen.update(row for _, row in chosen)
     assert seen == set(range(9))
 
 
 def test_one_sentence_of_each_object_is_held_out_and_not_taught():
-    lessons = supervise(scene(), 0).lessons
+    views = supervise(scene(), 0).views
     groups = SimpleNamespace(sentences=((0, 1, 2), (3, 4), (5, 6, 7, 8)))
     held_out = hold_out(groups, seed=0)
     assert len(held_out) == 2
     assert {row // 3 for row in held_out} <= {0, 1, 2}
-    for lesson, fewer in zip(lessons, without(lessons, held_out), strict=True):
+    for view, fewer in zip(views, without(views, held_out), strict=True):
         taught = {row for target in fewer.targets for row in target.sentences}
-        said = {row for target in lesson.targets for row in target.sentences}
+        said = {row for target in view.targets for row in target.sentences}
         assert taught == said - set(held_out)
     everything = tuple(range(9))
-    assert without(lessons, everything) == []
+    assert without(views, everything) == []
 
 
 def test_the_published_setting_contrasts_the_first_gaussian_and_counts_padding(
@@ -269,18 +270,18 @@ def test_the_published_setting_contrasts_the_first_gaussian_and_counts_padding(
     for setting in ("default", "published"):
         options = config(tmp_path, setting=setting, contrastive_weight=0.1)
         supervision = supervise(views, 0)
-        frozen = freeze(options, supervision, gaussians(), HashTextEncoder())
-        state = ReferringState.start(options, frozen)
+        precomputed = precompute(options, supervision, gaussians(), HashTextEncoder())
+        state = ReferringState.start(options, precomputed)
         with torch.no_grad():
             state.features.normal_(generator=torch.Generator().manual_seed(0))
-        lesson, chosen = pick(options, 0, 0, supervision.lessons)
-        asked = frozen.text[[row for _, row in chosen]]
+        view, chosen = pick(options, 0, 0, supervision.views)
+        asked = precomputed.text[[row for _, row in chosen]]
         met = state.field.interact(
-            *(state.features, frozen.positions, state.field.embed_words(asked), asked.mask)
+            *(state.features, precomputed.positions, state.field.embed_words(asked), asked.mask)
         )
         first = met.mean(torch.zeros(len(chosen), 1, dtype=torch.int64)).detach()
-        padded = state.field.mlp1(frozen.text.words).mean(dim=1).detach()
-        learn_from(state, frozen, lesson, chosen, options.train)
+        padded = state.field.mlp1(precomputed.text.words).mean(dim=1).detach()
+        train_step(state, precomputed, view, chosen, options.train)
         is_first = torch.allclose(given["gaussians"].detach(), first, atol=1e-5)
         found[setting] = (is_first, torch.allclose(given["texts"].detach(), padded, atol=1e-5))
     assert found == {"default": (False, False), "published": (True, True)}
@@ -308,8 +309,8 @@ def test_sentences_that_tell_no_object_are_left_to_the_field(tmp_path, caplog):
 
 def test_blend_matrices_stay_within_their_budget():
     views = scene().train
-    size = Blends(gaussians())(views[0]).nbytes
-    blends = Blends(gaussians(), gigabytes=2.5 * size / 2**30)
+    size = BlendCache(gaussians())(views[0]).nbytes
+    blends = BlendCache(gaussians(), gigabytes=2.5 * size / 2**30)
     values = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
     for view in [*views, *views]:
         expected = frozen_blend(gaussians(), view.camera).blend(values)

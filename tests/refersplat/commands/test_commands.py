@@ -258,7 +258,7 @@ def test_a_trained_scene_is_asked_from_python(run, balls, tmp_path, monkeypatch)
     truth = np.asarray(Image.open(balls / "gt_mask/apple_frame_00001.png")) > 0
     mask = scene.mask("the red apple", camera).numpy()
     assert (mask & truth).sum() > 0.3 * (mask | truth).sum()
-    whole = scene.mask("the red apple", camera, through=True)
+    whole = scene.mask("the red apple", camera, amodal=True)
     assert whole.shape == mask.shape
     strict = refersplat.TrainedScene.load("run", threshold=1.0)
     assert not strict.mask("the red apple", camera).any()

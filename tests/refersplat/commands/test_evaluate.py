@@ -17,7 +17,7 @@ from refersplat.evaluate import (
     metrics,
     training_sentences,
 )
-from refersplat.inference.samples import Case
+from refersplat.inference.samples import Sample
 from refersplat.inference.trained_scene import Responses, TrainedScene
 from refersplat.language.answer import NO_GROUP, Answer
 from refersplat.metrics import THRESHOLDS
@@ -36,7 +36,7 @@ def case(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):
         "is_empty": False,
         "amodal_iou": None,
     }
-    return Case(**values | changes)
+    return Sample(**values | changes)
 
 
 def test_every_sentence_in_every_view_counts_once():
@@ -138,7 +138,7 @@ def trained():
 def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(trained):
     logits = trained.respond(["front", "behind", "nothing"])
     front, behind, nothing = trained.seen(logits, trained.view(CAMERA)) >= 0.5
-    whole_front, whole_behind, whole_nothing = trained.through(logits, CAMERA) >= 0.5
+    whole_front, whole_behind, whole_nothing = trained.amodal(logits, CAMERA) >= 0.5
     middle = HEIGHT // 2, WIDTH // 2
     assert front[middle]
     assert not behind[middle]
@@ -167,11 +167,11 @@ def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(trained):
     assert (visible_share(trained.gaussians, [CAMERA, aside]) > 0.7).all()
     unseen = replace(trained, is_surface=torch.tensor([True, False]))
     logits = trained.respond(["behind"])
-    assert not unseen.through(logits, CAMERA).any()
+    assert not unseen.amodal(logits, CAMERA).any()
 
 
 def test_a_pixel_that_no_gaussian_covers_is_background(trained):
     logits = Responses(torch.full((1, 2), 9.0), [NO_GROUP], [0.5])
     corner = 0, 0
     assert trained.seen(logits, trained.view(CAMERA))[0][corner] < 0.01
-    assert trained.through(logits, CAMERA)[0][corner] < 0.01
+    assert trained.amodal(logits, CAMERA)[0][corner] < 0.01

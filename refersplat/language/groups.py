@@ -68,7 +68,7 @@ class Groups:
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Groups:
-        """What :meth:`state_dict` described; the memberships on ``device``, attributes on the CPU."""
+        """Rebuilds groups from :meth:`state_dict`; only the memberships go to ``device``."""
         sentences = tuple(tuple(rows) for rows in state["sentences"])
         return cls(state["logits"].float().to(device), sentences, GroupAttributes(**state["facts"]))
 

@@ -17,7 +17,7 @@ from machine import describe, save
 from torch import Tensor
 
 from refer3d.runs.config import load_yaml
-from refer3d.runs.files import load_state
+from refer3d.runs.states import load_state
 from refer3d.text_encoder import make_encoder
 from refersplat.command import RESOLVED, trained_gaussians
 from refersplat.config import Config, MatchConfig

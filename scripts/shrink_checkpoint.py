@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detailbase.model.weights import read_weights, to_bytes
 from refer3d.runs.errors import run
-from refer3d.runs.files import read_tensors, save_state
+from refer3d.runs.states import read_tensors, save_state
 
 
 def main(argv: list[str]) -> None:

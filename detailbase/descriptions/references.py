@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detailbase.scans.json_file import read_json, short
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import read_json, short
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import read_tensors
+from refer3d.runs.states import read_tensors
 
 log = logging.getLogger(__name__)
 

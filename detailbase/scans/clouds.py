@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import read_tensors, save_tensors
+from refer3d.runs.states import read_tensors, save_tensors
 
 NONE = -100
 """Label of a point that has none."""

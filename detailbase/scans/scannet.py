@@ -16,9 +16,9 @@ from torch import Tensor
 
 from detailbase.ops import cloud_superpoints, mesh_superpoints
 from detailbase.scans.clouds import NONE, Cloud, check_extent
-from detailbase.scans.json_file import read_json, short
 from detailbase.scans.meshes import Mesh, read_mesh, read_ply, vertices_of
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import read_json, short
 
 MESH = "_vh_clean_2.ply"
 LABELS = "_vh_clean_2.labels.ply"

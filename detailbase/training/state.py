@@ -23,7 +23,7 @@ from detailbase.model.weights import (
 )
 from refer3d.runs.config import from_mapping, load_yaml, to_mapping
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state, save_state
+from refer3d.runs.states import load_state, save_state
 from refer3d.text_encoder import TextEncoder, is_same_text
 
 FORMAT = 1

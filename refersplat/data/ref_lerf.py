@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refer3d.runs.errors import InputError
-from refersplat.data.records import as_kind, read_json, take
+from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, frame_number
 
 _TRUE_MASKS = "gt_mask"
@@ -205,7 +205,8 @@ def read_objects(
         InputError: If the file is not as the format says, or a mask is missing.
     """
     entries: dict[Path, Entry] = {}
-    for index, record in enumerate(take(read_json(file.path), "object", list, str(file.path))):
+    content = read_json(file.path, dict)
+    for index, record in enumerate(take(content, "object", list, str(file.path))):
         where = f"{file.path}: object[{index}]"
         as_kind(record, dict, where)
         category = _optional_text(record, "category", where)

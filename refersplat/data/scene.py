@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import as_kind, read_json, take
 from refersplat.cameras import Camera
 from refersplat.config import DataConfig
 from refersplat.data import ref_lerf
@@ -27,7 +28,6 @@ from refersplat.data.images import (
     read_size,
 )
 from refersplat.data.lens import Lens, Warp
-from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import ViewNames, choose_test_views, view_names
 from refersplat.data.transforms import find_transforms, read_transforms
 from refersplat.data.units import camera_extent, check_units
@@ -244,7 +244,7 @@ def _split(
     in_folder = {name for name, file in files.items() if file.is_test}
     listed = []
     if (path / "meta.json").is_file():
-        meta = read_json(path / "meta.json")
+        meta = read_json(path / "meta.json", dict)
         if "test_views" in meta:
             where = f"{path / 'meta.json'}"
             listed = take(meta, "test_views", list, where)

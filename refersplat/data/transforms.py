@@ -12,10 +12,10 @@ import numpy as np
 from plyfile import PlyData, PlyParseError
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data.capture import Capture, PointCloud, Shot, rigid
 from refersplat.data.images import ImageFolder, read_size
 from refersplat.data.lens import Lens
-from refersplat.data.records import as_kind, read_json, take
 from refersplat.data.splits import without_suffix
 
 _PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
@@ -48,7 +48,7 @@ def read_transforms(scene: Path, files: list[Path], images: ImageFolder) -> Capt
     shots: list[Shot] = []
     points = None
     for index, path in enumerate(files):
-        record = read_json(path)
+        record = read_json(path, dict)
         frames = take(record, "frames", list, str(path))
         if not frames:
             raise InputError(f"{path}: frames: expected at least one view, got none; add views")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state
+from refer3d.runs.states import load_state
 from refer3d.text_encoder import TextEncoder, is_same_text, make_encoder
 from refersplat.cameras import Camera
 from refersplat.command import trained_gaussians

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import first_line, load_state, save_state
+from refer3d.runs.states import first_line, load_state, save_state
 from refer3d.text_encoder import TextFeatures
 from refersplat.config import Config
 from refersplat.field.network import ReferringField

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.device import to_device
-from refer3d.runs.files import save_state
 from refer3d.runs.progress import Progress
+from refer3d.runs.states import save_state
 from refer3d.text_encoder import TextEncoder, TextFeatures, make_encoder
 from refersplat.config import Config, TrainConfig
 from refersplat.data import Scene

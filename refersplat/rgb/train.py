@@ -12,8 +12,8 @@ from torch import Tensor
 
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state, save_state
 from refer3d.runs.progress import Progress
+from refer3d.runs.states import load_state, save_state
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
 from refersplat.rgb.densify import (

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import atomic_write, first_line, save_tensors
+from refer3d.runs.files import atomic_write
+from refer3d.runs.states import first_line, save_tensors
 from refersplat.config import DataConfig
 from refersplat.data import View
 from refersplat.ops.adam import BETAS, EPSILON

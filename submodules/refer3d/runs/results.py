@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
+from refer3d.runs.records import read_json
 
 LIBRARIES = ("refer3d", "torch", "numpy", "transformers")
 
@@ -114,15 +114,7 @@ def load_results(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: The file is absent or damaged.
     """
-    try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; train.py writes it") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error}); delete it") from error
-    if not isinstance(results, dict):
-        raise InputError(f"{path}: expected an object, got {type(results).__name__}; delete it")
-    return results
+    return read_json(path, dict, if_absent="train.py writes it", if_broken="delete it")
 
 
 def _plain(value: Any) -> Any:

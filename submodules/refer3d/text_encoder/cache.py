@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state, save_state
+from refer3d.runs.states import load_state, save_state
 from refer3d.text_encoder.features import TextEncoder, TextFeatures
 
 log = logging.getLogger(__name__)

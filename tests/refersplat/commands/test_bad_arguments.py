@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from refer3d.runs.errors import run
-from refer3d.runs.files import load_state, save_state
+from refer3d.runs.states import load_state, save_state
 from refersplat.language.matching import PRIOR
 from refersplat.referring.state import FORMAT
 from refersplat.splats.gaussians import load_ply, save_ply

@@ -21,7 +21,7 @@ import refersplat.pictures
 import refersplat.train
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import load_state
+from refer3d.runs.states import load_state
 from refersplat.command import RESOLVED
 from refersplat.config import Config
 from refersplat.pictures import digest, slug

@@ -49,7 +49,7 @@ CASES = [
     case(
         "json is not json",
         lambda s: s.write_text("json/frame_00002.json", "{"),
-        ("frame_00002.json, line 1",),
+        (r"frame_00002.json: is not JSON \(line 1",),
     ),
     case(
         "json is binary", lambda s: s.append("json/frame_00002.json", b"\xff"), ("not UTF-8 text",)
@@ -72,7 +72,7 @@ CASES = [
     case(
         "object is a string",
         lambda s: s.write_text("json/frame_00002.json", '{"object": ["cup"]}'),
-        (r"object\[0\]: expected an object, got \"cup\"",),
+        (r"object\[0\]: expected an object, got 'cup'",),
     ),
     case(
         "no sentence field",

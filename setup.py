@@ -170,10 +170,10 @@ setup(
     package_dir={"refer3d": "submodules/refer3d"},
     package_data={
         **{
-            name: ["csrc/*.h", "csrc/*.cpp", "csrc/*.cu", "py.typed"]
-            for name in [*NATIVE_PACKAGES, "refer3d.native"]
+            name: ["csrc/*.h", "csrc/*.cpp", "csrc/*.cu"]
+            for name in (*NATIVE_PACKAGES, "refer3d.native")
         },
-        "refer3d": ["py.typed"],
+        "": ["py.typed"],
         "detailbase.inference": ["demo/*"],
     },
     ext_modules=[extension for package in NATIVE_PACKAGES for extension in extensions(package)],

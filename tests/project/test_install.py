@@ -1,4 +1,4 @@
-"""An install without a working compiler works, and says so once with the reason."""
+"""Installs: from a wheel, beside other packages, without a compiler, from a source distribution."""
 
 import os
 import shutil
@@ -6,15 +6,18 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import venv
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("refersplat", "detailbase")
-BUILT = shutil.ignore_patterns("*.so", "*.pyd", "native_build.txt", "__pycache__")
-PIP_INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-PIP_INSTALL += ["--no-build-isolation", "--no-deps"]
+BUILT = shutil.ignore_patterns("*.so", "*.pyd", "native_build.txt", "__pycache__", "*.egg-info")
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+OFFLINE = ["--no-build-isolation", "--no-deps"]
+NO_COMPILER = {"CC": "/no/such/compiler", "CXX": "/no/such/compiler"}
 STUB = """
 #include <Python.h>
 #define GLUE(a, b) a##b
@@ -26,9 +29,7 @@ extern "C" __attribute__((visibility("default"))) PyObject* INIT(REFER_MODULE_NA
 """
 """A compiled module with nothing in it, built in no time."""
 USE_AN_OP = """
-import sys, warnings, torch
-# An editable install in this environment would offer its own compiled ops.
-sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder)]
+import warnings, torch
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     from refersplat.ops.knn import knn
@@ -58,14 +59,57 @@ def run(command, *, cwd, check=True, **environment):
     return done
 
 
+def copy_sources(folder):
+    """Copies what is built, without anything built."""
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+    for name in (*PACKAGES, "submodules"):
+        shutil.copytree(ROOT / name, folder / name, ignore=BUILT)
+    return folder
+
+
 @pytest.fixture
 def tree(tmp_path):
-    """A copy of what is built, without anything built."""
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    for name in (*PACKAGES, "submodules"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=BUILT)
-    return tmp_path
+    return copy_sources(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """Wheels of refer3d and refer3d-compat, in this order, built without a compiler."""
+    tree = copy_sources(tmp_path_factory.mktemp("sources"))
+    folder = tmp_path_factory.mktemp("wheels")
+    for source in (".", "submodules/compat"):
+        run([*PIP, "wheel", *OFFLINE, "-w", str(folder), source], cwd=tree, **NO_COMPILER)
+    return sorted(folder.iterdir(), key=lambda path: "compat" in path.name)
+
+
+def new_environment(folder):
+    """Makes a virtual environment that sees this one's packages, but not its editable installs."""
+    venv.create(folder, with_pip=False)
+    python = next(path for path in folder.glob("*/python*") if path.stem == "python")
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run([str(python), "-c", code], cwd=folder).stdout.strip())
+    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return str(python), site
+
+
+def install(python, source):
+    run([*PIP, "--python", python, "install", *OFFLINE, str(source)], cwd=Path(python).parent)
+
+
+@pytest.fixture(scope="module")
+def environment(wheels, tmp_path_factory):
+    """Python and site-packages of an environment where a stranger's package was there first."""
+    stranger = tmp_path_factory.mktemp("stranger")
+    (stranger / "pyproject.toml").write_text(
+        '[project]\nname = "diff-gaussian-rasterization"\nversion = "0"\n'
+        '[tool.setuptools]\npy-modules = ["diff_gaussian_rasterization"]\n'
+    )
+    (stranger / "diff_gaussian_rasterization.py").write_text("owner = 'a stranger'\n")
+    python, site = new_environment(tmp_path_factory.mktemp("environment"))
+    install(python, stranger)
+    install(python, wheels[0])
+    return python, site
 
 
 def native_sources(tree):
@@ -85,35 +129,72 @@ def build_stubs(tree, **environment):
     return built, report.read_text() if report.exists() else ""
 
 
-def test_works_without_a_compiler(tree, tmp_path):
-    target = tmp_path / "installed"
-    run(
-        [*PIP_INSTALL, "--target", str(target), "."],
-        cwd=tree,
-        CC="/no/such/compiler",
-        CXX="/no/such/compiler",
-    )
-    for source in native_sources(tree):
-        parts = source.relative_to(tree).parts
-        assert target.joinpath(*parts[parts[0] == "submodules" :]).is_file(), source
+def test_wheels_take_only_their_own_names(wheels):
+    top_level = []
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as opened:
+            names = {name.split("/")[0] for name in opened.namelist()}
+        top_level.append({name for name in names if not name.endswith(".dist-info")})
+    assert top_level[0] == {"refer3d", "refersplat", "detailbase"}
+    assert top_level[1] == {"diff_gaussian_rasterization", "simple_knn", "pointgroup_ops"}
 
-    python = [sys.executable, "-c", USE_AN_OP]
-    where, warned = run(
-        python, cwd=tmp_path / "installed", PYTHONPATH=str(target)
-    ).stdout.splitlines()
-    assert where == f"{target / 'refersplat' / '__init__.py'} reference"
+
+def test_wheel_has_sources_types_and_the_demo_network(environment):
+    _, site = environment
+    for source in native_sources(ROOT):
+        parts = source.relative_to(ROOT).parts
+        assert site.joinpath(*parts[parts[0] == "submodules" :]).is_file(), source
+    for name in (*PACKAGES, "refer3d"):
+        assert (site / name / "py.typed").is_file()
+    demo = {path.name for path in (site / "detailbase/inference/demo").iterdir()}
+    assert demo == {"best.pth", "config.yaml"}
+
+
+def test_install_leaves_a_package_of_the_same_field_alone(environment):
+    python, site = environment
+    code = "import diff_gaussian_rasterization as d; print(d.owner, d.__file__)"
+    owner, _, path = run([python, "-c", code], cwd=site).stdout.strip().rpartition(" ")
+    assert owner == "a stranger"
+    assert path == str(site / "diff_gaussian_rasterization.py")
+
+
+def test_compat_installs_on_request(wheels, tmp_path):
+    python, _ = new_environment(tmp_path / "environment")
+    for wheel in wheels:
+        install(python, wheel)
+    code = """
+import torch
+from diff_gaussian_rasterization import GaussianRasterizer
+from pointgroup_ops import voxelization
+from simple_knn._C import distCUDA2
+print(distCUDA2(torch.eye(4, 3)).shape)
+"""
+    done = run([python, "-c", code], cwd=tmp_path, REFER3D_BACKEND="reference")
+    assert done.stdout.strip() == "torch.Size([4])"
+
+
+@pytest.mark.slow
+def test_predict_works_from_a_wheel_in_an_empty_folder(environment, tmp_path):
+    python, _ = environment
+    shutil.copy(ROOT / "data/demo/room/room.ply", tmp_path / "scan.ply")
+    command = [python, "-m", "detailbase.predict", "scan.ply", "the black chair", "-o", "out"]
+    run(command, cwd=tmp_path, REFER3D_BACKEND="reference", HOME=str(tmp_path))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"00_black_chair.ply", "masks.json", "picture.png"}
+
+
+def test_works_without_a_compiler(environment, tmp_path):
+    python, site = environment
+    where, warned = run([python, "-c", USE_AN_OP], cwd=tmp_path).stdout.splitlines()
+    assert where == f"{site / 'refersplat' / '__init__.py'} reference"
     assert warned.startswith("1 refersplat has no compiled ops: no C++ compiler found: ")
     assert "/no/such/compiler" in warned
     assert "Using the reference ops" in warned
 
-    strict = run(python, cwd=target, PYTHONPATH=str(target), REFER3D_STRICT="1", check=False)
+    strict = run([python, "-c", USE_AN_OP], cwd=tmp_path, REFER3D_STRICT="1", check=False)
     assert "ImportError: refersplat has no compiled ops: no C++ compiler" in strict.stderr
-    quiet = run(
-        [sys.executable, "-c", USE_AN_OP.replace("caught[0].message", "'warnings'")],
-        cwd=target,
-        PYTHONPATH=str(target),
-        REFER3D_BACKEND="reference",
-    )
+    code = USE_AN_OP.replace("caught[0].message", "'warnings'")
+    quiet = run([python, "-c", code], cwd=tmp_path, REFER3D_BACKEND="reference")
     assert quiet.stdout.splitlines()[1] == "0 warnings"
 
 
@@ -161,11 +242,13 @@ def test_other_variants_are_kept_when_one_fails(tree, tmp_path):
     assert report.endswith("error: no base (base)\n")
 
 
-def test_source_distribution_has_what_the_build_needs(tree):
+def test_source_distribution_has_what_the_wheel_needs(tree, wheels):
     run([sys.executable, "setup.py", "-q", "sdist"], cwd=tree)
     (archive,) = (tree / "dist").iterdir()
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    assert {
-        str(path.relative_to(tree)) for path in [*native_sources(tree), tree / "setup.py"]
-    } <= names
+    with zipfile.ZipFile(wheels[0]) as opened:
+        contents = [name for name in opened.namelist() if ".dist-info" not in name]
+    expected = {f"submodules/{name}" if name.startswith("refer3d") else name for name in contents}
+    built = {f"{package}/native_build.txt" for package in PACKAGES}
+    assert expected - built | {"setup.py", "pyproject.toml", "README.md", "LICENSE"} <= names

@@ -131,7 +131,7 @@ def variants(
 def relearned(run: Run, supervision: Supervision, groups: Groups, options: MatchConfig) -> Language:
     """Another matching on the same field."""
     encoder = run.answerer.encoder
-    return Language.learn(groups, supervision.sentences, encoder, options, run.held_out)
+    return Language.fit(groups, supervision.sentences, encoder, options, run.held_out)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the Gaussians answer to a sentence: those of the group that it means, or the field's own."""
+"""Responses of the Gaussians to sentences: of the group that each means, or of the field."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from refer3d.text_encoder import TextEncoder
 from refersplat.config import MatchConfig
 from refersplat.field.network import ReferringField
 from refersplat.language.groups import Groups
-from refersplat.language.matching import Match, Matcher
+from refersplat.language.matching import Matcher
 
 NO_GROUP = -1
 
 
 class Answer(NamedTuple):
-    """What the Gaussians answer to B sentences."""
+    """Responses of the Gaussians to B sentences."""
 
     logits: Tensor
     """[B, N], to be blended before the sigmoid."""
     groups: Tensor
-    """[B] int64, the group that answers; ``NO_GROUP`` where the field does."""
+    """[B] int64, the group that responds; ``NO_GROUP`` where the field does."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """What new sentences are matched with: groups of Gaussians, and the sentences of each."""
+    """Groups of Gaussians and a matcher that finds the group of a new sentence."""
 
     groups: Groups
     matcher: Matcher
-    known: dict[str, int]
+    group_of: dict[str, int]
     """The group of each training sentence."""
 
     @classmethod
-    def learn(
+    def fit(
         cls,
         groups: Groups,
         sentences: Sequence[str],
@@ -45,33 +45,49 @@ class Language:
         options: MatchConfig,
         held_out: dict[str, Tensor] | None = None,
     ) -> Language:
-        """Fits the matching to the training sentences; see :meth:`Matcher.fit`."""
+        """Fits the matcher to the training sentences; see :meth:`Matcher.fit`."""
         texts = [[sentences[row] for row in rows] for rows in groups.sentences]
         matcher = Matcher.fit(texts, groups.attributes, encoder, options, held_out)
         return cls(groups, matcher, {text: i for i, rows in enumerate(texts) for text in rows})
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """Returns tensors and plain values."""
         return {
             "groups": self.groups.state_dict(),
             "matcher": self.matcher.state_dict(),
-            "known": self.known,
+            "known": self.group_of,
             "options": asdict(self.matcher.options),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Language:
-        """What :meth:`state_dict` described; the groups' memberships on ``device``."""
+        """Rebuilds from :meth:`state_dict`; only the groups' memberships go to ``device``."""
         groups = Groups.from_state(state["groups"], device)
         options = MatchConfig(**state["options"])
-        return cls(
-            groups, Matcher.from_state(state["matcher"], groups.attributes, options), state["known"]
-        )
+        matcher = Matcher.from_state(state["matcher"], groups.attributes, options)
+        return cls(groups, matcher, state["known"])
+
+    def choose(
+        self,
+        sentences: Sequence[str],
+        encoder: TextEncoder,
+        responses: Tensor,  # [B, N]
+    ) -> Tensor:  # [B] int64
+        """Returns the group that matches each sentence best, or ``NO_GROUP``.
+
+        Args:
+            sentences: B new sentences.
+            encoder: The language model that the matcher was fitted with.
+            responses: The field's responses to them.
+        """
+        match = self.matcher(sentences, encoder, self.groups.mean(responses).cpu())
+        is_unrelated = match.surprise > self.matcher.options.reject
+        return match.logits.argmax(dim=1).masked_fill(is_unrelated, NO_GROUP)
 
 
 @dataclass(frozen=True)
 class Answerer:
-    """A trained field, and what is known beside it of the language of the scene."""
+    """A trained field, and the groups of its scene."""
 
     field: ReferringField
     features: Tensor
@@ -86,7 +102,7 @@ class Answerer:
     def from_state(
         cls, learned: dict[str, Any], positions: Tensor, encoder: TextEncoder
     ) -> Answerer:
-        """What the referring stage wrote."""
+        """Rebuilds from the result of the referring stage."""
         field = ReferringField(learned["text_dim"], learned["features"].shape[1])
         field.load_state_dict(learned["field"])
         state = learned.get("language")
@@ -95,36 +111,26 @@ class Answerer:
         return cls(field.to(positions.device).eval(), features, positions, encoder, language)
 
     def respond(self, sentences: Sequence[str]) -> Answer:
-        """What each Gaussian answers to each sentence.
+        """Returns each Gaussian's response to each sentence.
 
-        A training sentence is answered by its group, a new one by the group that matches best. A
-        sentence that is like nothing said before is not forced into a group.
+        A training sentence gets its group, a new one the group that matches best. A sentence unlike
+        all training sentences gets the field's responses.
         """
         language = self.language
         if language is None:
-            return Answer(self.ask(sentences), torch.full((len(sentences),), NO_GROUP))
-        chosen = torch.tensor([language.known.get(text, NO_GROUP) for text in sentences])
-        fresh = (chosen == NO_GROUP).nonzero()[:, 0].tolist()
+            return Answer(self.field_responses(sentences), torch.full((len(sentences),), NO_GROUP))
+        chosen = torch.tensor([language.group_of.get(text, NO_GROUP) for text in sentences])
         logits = self.positions.new_empty(len(sentences), len(self.positions))
-        if fresh:
-            asked = [sentences[row] for row in fresh]
-            logits[fresh] = self.ask(asked)
-            chosen[fresh] = self.choose(self.match(asked, logits[fresh]))
+        new: list[int] = (chosen == NO_GROUP).nonzero()[:, 0].tolist()
+        if new:
+            queries = [sentences[row] for row in new]
+            logits[new] = self.field_responses(queries)
+            chosen[new] = language.choose(queries, self.encoder, logits[new])
         rows = chosen != NO_GROUP
         logits[rows] = language.groups.logits.T[chosen[rows]]
         return Answer(logits, chosen)
 
-    def ask(self, sentences: Sequence[str]) -> Tensor:  # [B, N]
-        """The field's own responses."""
+    def field_responses(self, sentences: Sequence[str]) -> Tensor:  # [B, N]
+        """Returns the responses of the field itself."""
         text = self.encoder(sentences).to(self.positions.device)
         return self.field.respond(self.features, self.positions, text)
-
-    def match(self, sentences: Sequence[str], responses: Tensor) -> Match:
-        """How well each group matches, given the field's responses [B, N]."""
-        language = self.language
-        return language.matcher(sentences, self.encoder, language.groups.mean(responses).cpu())
-
-    def choose(self, match: Match) -> Tensor:  # [B] int64
-        """The group that matches best, or none."""
-        is_strange = match.surprise > self.language.matcher.options.reject
-        return match.logits.argmax(dim=1).masked_fill(is_strange, NO_GROUP)

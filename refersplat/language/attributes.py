@@ -1,7 +1,6 @@
-"""What a trained scene knows of its objects without any language: place, size and colour.
+"""Places, sizes and colours of groups of Gaussians, and scores of the words that name them.
 
-A sentence says "the tallest", "blue" or "next to the bowl". Whether that holds is not a question
-of embeddings: the Gaussians show it.
+"The tallest", "blue" or "next to the bowl" cannot be read from embeddings: the Gaussians tell.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from refersplat.splats.gaussians import Gaussians
 BOX_MARGIN = 0.02
 """Share of what is visible of a group that lies beyond each side of its box: stray Gaussians."""
 SHARPNESS = 4.0
-"""How decisive a relation is, per typical distance between two objects."""
+"""Slope of a relation's logits, per typical distance between two objects."""
 UNKNOWN = 0.02
-"""Probability kept for what a relation rules out: sentences and boxes are both loose."""
+"""Probability of a group that a relation rules out: sentences and boxes are both loose."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class GroupAttributes:
     """[G, 11] the visible share of each of ``COLORS``."""
 
     def measures(self) -> dict[str, Tensor]:
-        """What words of size grade, each [G], standardised over the groups."""
+        """Returns the measures that words of size grade, each [G], standardised over the groups."""
         size = (self.high - self.low).clamp(min=1e-6)
         centres = (self.low + self.high)[:, :2] / 2
         values = {
@@ -51,7 +50,7 @@ class GroupAttributes:
         return {name: _standardised(value) for name, value in values.items()}
 
     def color_scores(self, sentences: Sequence[Phrases]) -> Tensor:  # [B, G]
-        """How well the groups' colours agree with the colours that each sentence names."""
+        """Scores the groups' colours by the colours that each sentence names."""
         names = list(COLORS)
         shares = (self.colors + 0.1).log()  # a label's colour need not be the object's
         return torch.stack(
@@ -62,7 +61,7 @@ class GroupAttributes:
         )
 
     def size_scores(self, sentences: Sequence[Phrases]) -> Tensor:  # [B, G]
-        """How well the groups' measures agree with each sentence's words of size."""
+        """Scores the groups' measures by each sentence's words of size."""
         measures = self.measures()
         scores = self.low.new_zeros(len(sentences), len(self.low))
         for row, phrases in zip(scores, sentences, strict=True):
@@ -71,12 +70,12 @@ class GroupAttributes:
         return scores
 
     def relation_score(self, relation: Relation, anchors: Sequence[Tensor]) -> Tensor:  # [G]
-        """Log probability of each group to be what stands in a relation to others.
+        """Returns the log probability that a group stands in a relation to the anchors.
 
         Args:
-            relation: What is stated.
-            anchors: [G] for each of the relation's anchors, how probably it is each group; what is
-                missing to 1 means that it is none of them, and then the relation tells nothing.
+            relation: The relation that a sentence states.
+            anchors: [G] probabilities of each anchor to be each group. Where they sum to less than
+                1, the anchor may be no group, and then the relation tells nothing.
         """
         count = len(self.low)
         if not relation.anchors:
@@ -87,11 +86,11 @@ class GroupAttributes:
         else:
             pairs = anchors[0][:, None]
             logits = self._relative(relation.kind)[:, :, None]
-        known = torch.einsum("gab,ab->g", logits.softmax(dim=0), pairs)
-        return (known + (1 - pairs.sum()) / count + UNKNOWN).log()
+        supported = torch.einsum("gab,ab->g", logits.softmax(dim=0), pairs)
+        return (supported + (1 - pairs.sum()) / count + UNKNOWN).log()
 
     def _extreme(self, kind: str) -> Tensor:  # [G]
-        """Standing among all groups: "taller than everything"."""
+        """Logits of a group to exceed all others: "taller than everything"."""
         graded = {"taller": ("height", 3), "lower": ("height", -3)}
         graded |= {"larger": ("volume", 3), "smaller": ("volume", -3)}
         name, strength = graded.get(kind, ("height", 0))
@@ -118,7 +117,7 @@ class GroupAttributes:
         return torch.where(itself, logits.amax(dim=0, keepdim=True) - 6, logits)
 
     def _between(self) -> Tensor:  # [G, G, G]
-        """Logits of a group (first) to be between two others: how short the way over it is."""
+        """Logits of a group (first) to be between two others, by the detour over it."""
         centres = (self.low + self.high)[:, :2] / 2
         ways = torch.cdist(centres, centres)
         detour = ways[:, :, None] + ways[:, None, :] - ways[None]
@@ -128,7 +127,7 @@ class GroupAttributes:
         return torch.where(excluded, logits.amax(dim=0, keepdim=True) - 6, logits)
 
     def _distances(self) -> tuple[Tensor, Tensor]:  # [G, G], scalar
-        """Horizontal distances, halfway between centres' and boxes', and what is typical."""
+        """Horizontal distances, the mean of centres' and boxes', and their typical size."""
         low, high = self.low[:, :2], self.high[:, :2]
         ways = torch.cdist((low + high) / 2, (low + high) / 2)
         gaps = torch.maximum(low[:, None] - high, low - high[:, None]).clamp(min=0).norm(dim=-1)
@@ -141,13 +140,13 @@ class GroupAttributes:
 
 
 def _standardised(values: Tensor) -> Tensor:
-    """Zero mean and unit spread; zeros where all are alike."""
+    """Scales to zero mean and unit deviation; zeros where all values are alike."""
     centred = values - values.mean()
     return centred / centred.square().mean().sqrt().clamp(min=1e-6)
 
 
 def name_colors(rgb: Tensor) -> Tensor:  # [N, 3] -> [N] int64
-    """The basic colour, an index into ``COLORS``, of colours in 0..1."""
+    """Names colours in 0..1 by the basic colour, an index into ``COLORS``."""
     names = {name: index for index, name in enumerate(COLORS)}
     value, least = rgb.amax(dim=1), rgb.amin(dim=1)
     chroma = value - least
@@ -173,12 +172,12 @@ def measure_groups(
     visible: Tensor,  # [N, G]
     up: Tensor,  # [3]
 ) -> GroupAttributes:
-    """Measures groups of Gaussians; the few numbers lie on the CPU, where sentences are matched.
+    """Measures groups of Gaussians; the result lies on the CPU, where sentences are matched.
 
     Args:
         gaussians: The trained scene.
-        visible: How much is seen of each Gaussian as a part of each group; 0 for others.
-        up: The direction away from the ground, of any length.
+        visible: Pixels that each Gaussian fills as a part of each group; 0 for others.
+        up: Direction away from the ground, of any length.
     """
     up = F.normalize(up, dim=0)
     across = torch.linalg.svd(up[None]).Vh[1:]  # two directions that span the ground

@@ -1,7 +1,7 @@
-"""Groups of Gaussians: each answers all sentences that were said of one object.
+"""Groups of Gaussians, one for each object that training sentences name.
 
-Which sentences belong together, and which Gaussians they mean, follows from the masks alone. A
-category is not needed.
+The masks alone tell which sentences belong together and which Gaussians they mean. A category is
+not needed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from refersplat.ops import BlendMatrix
 from refersplat.splats.gaussians import Gaussians
 
 SURE = 6.0
-"""Logit of a Gaussian all of whose pixels are inside the masks."""
+"""Logit of a Gaussian that lies inside the masks with all its pixels."""
 SAME = 0.5
 """Overlap at which two sets of sentences mean the same object."""
 REFINE_LR = 0.3
@@ -38,14 +38,14 @@ Sets = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Groups:
-    """Sets of Gaussians with the sentences that they answer."""
+    """Sets of Gaussians, and the training sentences of each."""
 
     logits: Tensor
-    """[N, G] of each Gaussian to belong to each group."""
+    """[N, G] logits of the Gaussians' memberships."""
     sentences: Sets
-    """For each group, rows of the training sentences."""
+    """Rows of each group's training sentences."""
     attributes: GroupAttributes
-    """What the scene shows of the groups."""
+    """Places, sizes and colours of the groups."""
 
     @property
     def count(self) -> int:
@@ -53,13 +53,13 @@ class Groups:
         return self.logits.shape[1]
 
     def mean(self, responses: Tensor) -> Tensor:  # [B, N] -> [B, G]
-        """Per-Gaussian responses, averaged over each group."""
+        """Averages per-Gaussian responses over each group."""
         member = self.logits.sigmoid()
         member = torch.where(member > 0.5, member, 0)
         return responses @ member / member.sum(dim=0).clamp(min=1e-6)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values."""
+        """Returns tensors and plain values."""
         return {
             "logits": self.logits.half(),
             "sentences": [list(rows) for rows in self.sentences],
@@ -74,7 +74,7 @@ class Groups:
 
 
 class Votes(NamedTuple):
-    """What the masks say of each Gaussian and object."""
+    """Votes of the masks on each Gaussian and object."""
 
     inside: Tensor
     """[N, G] pixels that the Gaussian fills inside the object's masks."""
@@ -83,15 +83,15 @@ class Votes(NamedTuple):
 
     @property
     def share(self) -> Tensor:  # [N, G]
-        """How much of what the Gaussian fills is inside."""
+        """Share of the Gaussian's pixels that lies inside."""
         return self.inside / self.seen.clamp(min=LEAST_SEEN)
 
 
 class Masks(NamedTuple):
-    """What one view shows of the objects."""
+    """Masks of the objects in one view."""
 
     objects: Tensor
-    """Rows of ``Sets``, those that have a mask here."""
+    """[objects] int64, indices into ``Sets`` of the objects that have a mask here."""
     labels: Tensor
     """[objects, H, W] in 0..1, the mean where an object has several masks."""
     blend: BlendMatrix
@@ -104,21 +104,22 @@ def build_groups(
     refine_steps: int = 150,
     seed: int = 0,
 ) -> Groups | None:
-    """Finds the objects that training sentences mean, and the Gaussians of each.
+    """Groups the training sentences by object, and assigns Gaussians to each object.
 
-    A view without a mask of an object says nothing about it: it may be hidden there, or nobody has
-    looked. So a Gaussian belongs to an object as far as its pixels lie inside the object's masks
-    where there are any. Masks that contradict the others, as a detector's sometimes do, count less.
+    A view without a mask of an object tells nothing about it: the object may be hidden there, or
+    not annotated. So a Gaussian belongs to an object as far as its pixels lie inside the object's
+    masks where there are any. Masks that contradict the others, as a detector's sometimes do, count
+    less.
 
     Args:
         views: The training views with their masks.
         gaussians: The trained scene.
-        blends: A view's frozen rendering.
-        refine_steps: Steps that fit the memberships to the masks; what was voted is soft at edges.
-        seed: Of the views' order in these steps.
+        blends: Returns the blend matrix of a view.
+        refine_steps: Steps that fit the memberships to the masks; votes alone are soft at edges.
+        seed: Seed of the views' order in these steps.
 
     Returns:
-        None where every sentence is said of several objects, so that none tells them apart.
+        None where every sentence belongs to several objects, so that none separates them.
     """
     sets = join_sentences([[t.sentences for t in view.targets] for view in views])
     if not sets:
@@ -141,32 +142,32 @@ def build_groups(
 
 
 def join_sentences(views: Sequence[Sequence[Sequence[int]]]) -> Sets:
-    """Sentences that some view gives to the same object, directly or by way of others.
+    """Joins sentences that some view gives to the same object, directly or by way of others.
 
     A sentence that one view gives to several objects fits them all, and joins none of them.
 
     Args:
-        views: For each view and object, the rows of its sentences.
+        views: Rows of the sentences of each view's objects.
     """
     shared: set[int] = set()
     for objects in views:
-        said = list(itertools.chain.from_iterable(set(rows) for rows in objects))
-        shared |= {row for row in said if said.count(row) > 1}
+        rows_here = list(itertools.chain.from_iterable(set(rows) for rows in objects))
+        shared |= {row for row in rows_here if rows_here.count(row) > 1}
     sets: list[set[int]] = []
     for rows in itertools.chain.from_iterable(views):
         joined = set(rows) - shared
-        apart = []
+        separate = []
         for other in sets:
             if joined & other:
                 joined |= other
             else:
-                apart.append(other)
-        sets = [*apart, joined] if joined else apart
+                separate.append(other)
+        sets = [*separate, joined] if joined else separate
     return tuple(sorted(tuple(sorted(rows)) for rows in sets))
 
 
 def merge_same(sets: Sets, votes: Votes) -> tuple[Sets, Votes]:
-    """Joins sets of sentences that mean the same Gaussians."""
+    """Merges sets of sentences that mean the same Gaussians."""
     overlaps = _overlaps(votes)
     label = torch.arange(len(sets))
     for one, other in (overlaps > SAME).nonzero().tolist():
@@ -182,7 +183,7 @@ def merge_same(sets: Sets, votes: Votes) -> tuple[Sets, Votes]:
 
 
 def _overlaps(votes: Votes) -> Tensor:  # [G, G]
-    """Intersection over union of each two sets' Gaussians, as far as both were looked for."""
+    """Intersection over union of each two sets' Gaussians, in views that have masks of both."""
     count = votes.inside.shape[1]
     overlaps = votes.inside.new_zeros(count, count)
     for one, other in itertools.combinations(range(count), 2):
@@ -196,7 +197,7 @@ def _overlaps(votes: Votes) -> Tensor:  # [G, G]
 def _masks(
     views: Iterable[SupervisedView], blends: Callable[[SupervisedView], BlendMatrix], sets: Sets
 ) -> Iterator[Masks]:
-    """Each view's masks, those of one object together."""
+    """Yields each view's masks, those of one object averaged."""
     owner = {row: index for index, rows in enumerate(sets) for row in rows}
     for view in views:
         owned: dict[int, list[int]] = {}
@@ -213,7 +214,7 @@ def _masks(
 
 @torch.no_grad()
 def _agreement(masks: Masks, share: Tensor) -> Tensor:  # [objects]
-    """How well each mask agrees with what all views together say."""
+    """Soft IoU of each mask with the votes of all views."""
     expected = masks.blend.blend(share[:, masks.objects].contiguous())
     both = torch.minimum(expected, masks.labels).sum(dim=(1, 2))
     either = torch.maximum(expected, masks.labels).sum(dim=(1, 2))
@@ -226,11 +227,11 @@ def _vote(
     objects: int,
     share: Tensor | None = None,  # [N, objects]
 ) -> tuple[Votes, list[Tensor]]:
-    """Sums what each Gaussian fills, weighed by the masks' agreement with ``share``.
+    """Sums each Gaussian's pixels, weighted by the masks' agreement with ``share``.
 
     Returns:
         votes: Over all views.
-        trust: For each view, [objects in it] the masks' weights.
+        trust: [objects] weights of the masks, for each view.
     """
     inside, seen = like.new_zeros(2, len(like), objects)
     trust = []
@@ -251,13 +252,13 @@ def _refine(
     views: Iterable[Masks],
     trust: Sequence[Tensor],
 ) -> Tensor:  # [N, G]
-    """Fits the memberships so that they render as the masks."""
+    """Fits the memberships to the masks by rendering them."""
     logits = logits.clone().requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=REFINE_LR)
     for masks, weights in zip(views, trust, strict=True):
         rendered = masks.blend.blend(logits[:, masks.objects])
-        wrong = F.binary_cross_entropy_with_logits(rendered, masks.labels, reduction="none")
-        loss = (weights * wrong.mean(dim=(1, 2))).sum()
+        errors = F.binary_cross_entropy_with_logits(rendered, masks.labels, reduction="none")
+        loss = (weights * errors.mean(dim=(1, 2))).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -84,7 +84,7 @@ def train(
     if precomputed.groups:
         held_out = [supervision.sentences[row] for row in precomputed.held_out]
         trial = dict(zip(held_out, state.trial, strict=True)) if state.trial is not None else None
-        language = Language.learn(
+        language = Language.fit(
             precomputed.groups, supervision.sentences, encoder, config.match, trial
         )
         answerer = Answerer(

@@ -33,7 +33,7 @@ def language(encoder) -> Language:
     colors = torch.full((2, len(COLORS)), 1 / len(COLORS))
     attributes = GroupAttributes(places, places + 0.1, colors)
     groups = Groups(torch.where(member, 6.0, -6.0), ((0, 1, 2), (3, 4, 5)), attributes)
-    return Language.learn(groups, SENTENCES, encoder, MatchConfig())
+    return Language.fit(groups, SENTENCES, encoder, MatchConfig())
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,14 @@ def test_a_strange_sentence_is_answered_by_the_field(answerer):
     asked = ["The mug.", "A dog barking at the postman.", SENTENCES[3]]
     answer = answerer.respond(asked)
     assert answer.groups.tolist() == [0, NO_GROUP, 1]
-    assert_close(answer.logits[1:2], answerer.ask(asked[1:2]))
+    assert_close(answer.logits[1:2], answerer.field_responses(asked[1:2]))
 
 
 def test_the_field_answers_alone_without_a_language(answerer):
     alone = Answerer(answerer.field, answerer.features, answerer.positions, answerer.encoder)
     answer = alone.respond(SENTENCES)
     assert (answer.groups == NO_GROUP).all()
-    assert_close(answer.logits, answerer.ask(SENTENCES))
+    assert_close(answer.logits, answerer.field_responses(SENTENCES))
 
 
 def test_state_goes_through_a_file_without_code(answerer):

@@ -34,6 +34,7 @@ from refersplat.referring.train import train_step
 from refersplat.rgb import train as train_rgb
 from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam
+from refersplat.rgb.state import RgbState
 from refersplat.splats.gaussians import Gaussians
 
 COUNT, SIDE = 20, 32
@@ -120,7 +121,7 @@ def rgb() -> Callable[[], object]:
     """A step of the RGB stage."""
     given, camera = gaussians()
     rng = torch.Generator().manual_seed(0)
-    state = train_rgb.RgbState(Adam.start(given), DensificationStatistics.start(given), rng, 3500)
+    state = RgbState(Adam.start(given), DensificationStatistics.start(given), rng, 3500)
     view = SimpleNamespace(camera=camera, background=0.0, alpha=lambda: None)
     image, config = torch.rand(3, SIDE, SIDE), RgbConfig(iterations=10**6, densify_every=10**9)
     return lambda: train_rgb.step(state, view, image, config, 1.0, 10**6)

@@ -1,4 +1,4 @@
-"""Adaptive density control: more Gaussians where the image asks for them, fewer where unseen."""
+"""Adaptive density control: clones, splits and prunes Gaussians (Kerbl et al. 2023, section 5)."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import Rendering
 
 MIN_OPACITY = 0.005
-"""What is fainter than this is removed."""
+"""Gaussians below this opacity are removed."""
 MAX_EXTENT = 0.1
-"""Once opacities have been reset, what is larger than this share of the scene is removed."""
+"""After the first opacity reset, Gaussians above this share of the scene's extent are removed."""
 RESET_OPACITY = 0.01
 SPLIT_INTO = 2
 SPLIT_SHRINK = 0.8 * SPLIT_INTO
-"""A Gaussian that is split leaves ``SPLIT_INTO`` that are this many times smaller."""
+"""The parts of a split Gaussian are this many times smaller."""
 
 
 @dataclass
 class DensificationStatistics:
-    """How much the image pulled at each Gaussian since the last densification."""
+    """View-space gradients and radii of each Gaussian since the last densification."""
 
     gradient: Tensor
-    """[N] sum over views of the length of dLoss/dmean on the image, in units of half its size."""
+    """[N] sum over views of the norm of dLoss/dmeans2d, in normalised device coordinates."""
     views: Tensor
-    """[N] in how many views the Gaussian was seen."""
+    """[N] number of views that saw the Gaussian."""
     max_radii: Tensor
     """[N] largest extent on an image, in pixels."""
 
     @classmethod
     def start(cls, gaussians: Gaussians) -> DensificationStatistics:
-        """Nothing seen yet."""
+        """Makes statistics of no views."""
         return cls(*(gaussians.means.detach().new_zeros(3, gaussians.count).unbind(dim=0)))
 
     @torch.no_grad()
     def observe(self, rendering: Rendering, camera: Camera) -> None:
-        """Adds one view, after the loss was propagated back to ``rendering.means2d``."""
-        seen = rendering.radii > 0
-        x, y = rendering.means2d.grad.unbind(dim=1)
-        slope = torch.hypot(x * (camera.width / 2), y * (camera.height / 2))
-        self.gradient += slope * seen
-        self.views += seen
+        """Adds one view, after the backward pass has reached ``rendering.means2d``."""
+        gradient = rendering.means2d.grad
+        assert gradient is not None, "observe() comes after backward()"
+        is_visible = rendering.radii > 0
+        x, y = gradient.unbind(dim=1)
+        self.gradient += torch.hypot(x * (camera.width / 2), y * (camera.height / 2)) * is_visible
+        self.views += is_visible
         self.max_radii = torch.maximum(self.max_radii, rendering.radii.to(self.max_radii.dtype))
 
     def mean_gradient(self) -> Tensor:
@@ -56,8 +57,8 @@ class DensificationStatistics:
         return self.gradient / self.views.clamp(min=1)
 
 
-def needs_density(iteration: int, config: RgbConfig) -> bool:
-    """Whether Gaussians are added and removed after this iteration."""
+def is_densified(iteration: int, config: RgbConfig) -> bool:
+    """Whether densification follows this iteration."""
     return (
         config.densify_from < iteration < config.densify_until * config.iterations
         and iteration % config.densify_every == 0
@@ -65,7 +66,7 @@ def needs_density(iteration: int, config: RgbConfig) -> bool:
 
 
 def gaussian_limit(config: RgbConfig, cameras: Iterable[Camera]) -> float:
-    """How many Gaussians there may be, given the size of the largest photo."""
+    """The largest number of Gaussians: by default one for each pixel of the largest photo."""
     if config.max_gaussians < 0:
         return max(camera.width * camera.height for camera in cameras)
     return config.max_gaussians or math.inf
@@ -81,47 +82,46 @@ def densify(
     prune_large: bool,
     generator: torch.Generator,
 ) -> DensificationStatistics:
-    """Clones small and splits large Gaussians that are pulled at, and removes useless ones.
+    """Clones small and splits large Gaussians of large gradients, and removes faint ones.
 
-    There is no limit to a Gaussian's size on the image: the published code clears the radii before
-    it compares them, so none was ever removed for that.
+    Size on the image removes none: the published code clears the radii before it compares them.
 
     Args:
         adam: Holds the Gaussians; changed in place.
-        statistics: What was observed since the last time.
+        statistics: Observations since the last densification.
         config: Thresholds.
         extent: Size of the scene.
-        limit: How many Gaussians there may be; where room is short, the strongest pull wins.
-        prune_large: Whether Gaussians that are large in the world are removed, too.
-        generator: Where the places of split Gaussians are drawn from.
+        limit: Largest number of Gaussians; where room is short, the largest gradients win.
+        prune_large: Also remove Gaussians above ``MAX_EXTENT``.
+        generator: Source of the places of split Gaussians.
 
     Returns:
-        Fresh statistics for the Gaussians there are now.
+        Fresh statistics for the new Gaussians.
     """
     gaussians = adam.gaussians.detached()
-    wanted = statistics.mean_gradient() >= config.densify_gradient
-    large = gaussians.scales.amax(dim=1) > config.percent_dense * extent
+    chosen = statistics.mean_gradient() >= config.densify_gradient
+    is_large = gaussians.scales.amax(dim=1) > config.percent_dense * extent
     room = max(limit - gaussians.count, 0)
-    if wanted.sum() > room:
+    if chosen.sum() > room:
         order = statistics.mean_gradient().argsort(dim=0, descending=True, stable=True)
-        wanted[order[int(room) :]] = False
+        chosen[order[int(room) :]] = False
 
-    clones = gaussians.select(wanted & ~large)
-    parts = split(gaussians.select(wanted & large), generator)
-    adam.keep(~(wanted & large))
+    clones = gaussians.select(chosen & ~is_large)
+    parts = split(gaussians.select(chosen & is_large), generator)
+    adam.keep(~(chosen & is_large))
     adam.append(clones)
     adam.append(parts)
 
     gaussians = adam.gaussians.detached()
-    useless = gaussians.opacities < MIN_OPACITY
+    is_pruned = gaussians.opacities < MIN_OPACITY
     if prune_large:
-        useless |= gaussians.scales.amax(dim=1) > MAX_EXTENT * extent
-    adam.keep(~useless)
+        is_pruned |= gaussians.scales.amax(dim=1) > MAX_EXTENT * extent
+    adam.keep(~is_pruned)
     return DensificationStatistics.start(adam.gaussians)
 
 
 def split(gaussians: Gaussians, generator: torch.Generator) -> Gaussians:
-    """``SPLIT_INTO`` smaller Gaussians for each, at places drawn from it."""
+    """``SPLIT_INTO`` smaller Gaussians for each, at places drawn from its distribution."""
     parts = gaussians.map(lambda tensor: tensor.repeat(SPLIT_INTO, *[1] * (tensor.dim() - 1)))
     offsets = torch.randn(parts.means.shape, generator=generator).to(parts.means) * parts.scales
     parts.means = parts.means + (parts.rotations @ offsets[:, :, None])[:, :, 0]

@@ -1,4 +1,4 @@
-"""The Gaussians that training starts from."""
+"""Initial Gaussians of the first stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from refersplat.cameras import Camera, look_at_point
+from refersplat.cameras import NEAR, Camera, look_at_point
 from refersplat.config import RgbConfig
 from refersplat.data import Scene
 from refersplat.ops import knn
@@ -17,13 +17,13 @@ from refersplat.splats.gaussians import Gaussians, padded_sh
 START_OPACITY = 0.1
 NEIGHBOURS = 3
 MIN_SQUARED_DISTANCE = 1e-7
-SEEN_BY = 2
+MIN_CAMERAS = 2
 """A random point must lie in the images of this many cameras."""
 ROUNDS = 50
 
 
-def starting_gaussians(scene: Scene, config: RgbConfig, generator: torch.Generator) -> Gaussians:
-    """One Gaussian for each point of structure from motion, or random ones where there is none."""
+def initial_gaussians(scene: Scene, config: RgbConfig, generator: torch.Generator) -> Gaussians:
+    """One Gaussian for each point of structure from motion; random ones without points."""
     if scene.points is None:
         cameras = [view.camera for view in scene.train]
         points = random_points(cameras, scene.extent, config.random_points, generator)
@@ -35,7 +35,7 @@ def gaussians_at(
     points: Tensor,  # [N, 3]
     colors: Tensor,  # [N, 3] in 0..1
 ) -> Gaussians:
-    """Faint spheres that reach about as far as their nearest neighbours."""
+    """Faint spheres with the root mean square distance to their nearest neighbours as deviation."""
     count = len(points)
     neighbours = min(NEIGHBOURS, count - 1)
     if neighbours:
@@ -57,11 +57,10 @@ def gaussians_at(
 def random_points(
     cameras: Sequence[Camera], extent: float, count: int, generator: torch.Generator
 ) -> Tensor:  # [count, 3]
-    """Points in a cube around what the cameras look at, where at least two of them see it.
+    """Uniform points of a cube, those that at least ``MIN_CAMERAS`` cameras see.
 
-    The centre is their :func:`look_at_point`, and the cube reaches as far from it as the farthest
-    camera. Without such a point it is the middle of the cameras, and the cube three extents wide
-    each way.
+    The cube is centred on the cameras' :func:`look_at_point` and reaches as far as the farthest
+    camera. Without such a point it is centred on the mean camera and reaches three extents.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     center = look_at_point(cameras, reach=20 * extent)
@@ -69,22 +68,22 @@ def random_points(
         half = float((positions - center).norm(dim=1).max())
     else:
         center, half = positions.mean(dim=0), 3 * extent
-    needed = min(SEEN_BY, len(cameras))
-    found: list[Tensor] = []
+    least = min(MIN_CAMERAS, len(cameras))
+    visible: list[Tensor] = []
     for _ in range(ROUNDS):
         points = center + half * (2 * torch.rand(count, 3, generator=generator) - 1)
-        found.append(points[_times_seen(points, cameras) >= needed])
-        if sum(map(len, found)) >= count:
+        visible.append(points[_num_cameras(points, cameras) >= least])
+        if sum(map(len, visible)) >= count:
             break
-    return torch.cat([*found, points])[:count]
+    return torch.cat([*visible, points])[:count]
 
 
-def _times_seen(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [N]
-    seen = torch.zeros(len(points), dtype=torch.int64)
+def _num_cameras(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [N]
+    counts = torch.zeros(len(points), dtype=torch.int64)
     for camera in cameras:
         rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
         x, y, z = (points @ rotation.T + translation).unbind(dim=1)
         column, row = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
         inside = (column > 0) & (column < camera.width) & (row > 0) & (row < camera.height)
-        seen += inside & (z > 0.2)
-    return seen
+        counts += inside & (z > NEAR)
+    return counts

@@ -1,4 +1,4 @@
-"""How far a rendering is from the photo."""
+"""Losses between a rendering and its photo."""
 
 from __future__ import annotations
 

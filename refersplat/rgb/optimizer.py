@@ -15,9 +15,9 @@ from refersplat.splats.gaussians import SH_COEFFICIENTS, Gaussians
 
 
 def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str, list[float]]:
-    """Per tensor of the Gaussians, one rate for each number in a row.
+    """Learning rates by field of the Gaussians, one for each number in a row.
 
-    Positions slow down log-linearly; a scene twice as large takes steps twice as long.
+    The rate of the centres falls log-linearly and grows with the scene's extent.
     """
     progress = min(max(iteration / config.iterations, 0.0), 1.0)
     position = config.position_lr_init ** (1 - progress) * config.position_lr_final**progress
@@ -35,8 +35,8 @@ def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str
 class Adam:
     """Gaussians as leaves of autograd, with the moments of their gradients.
 
-    The moments have the Gaussians' own shape, so that whatever selects or joins rows does it to
-    all three alike. A Gaussian that joins starts with moments of zero.
+    The moments are Gaussians too, so that the same functions select and join the rows of all three.
+    New Gaussians start with moments of zero.
     """
 
     gaussians: Gaussians
@@ -48,7 +48,7 @@ class Adam:
 
     @classmethod
     def start(cls, gaussians: Gaussians) -> Adam:
-        """Optimises ``gaussians`` from here on, with no memory of earlier gradients."""
+        """Makes an optimizer of ``gaussians`` with moments of zero."""
         adam = cls(gaussians, gaussians.map(torch.zeros_like), gaussians.map(torch.zeros_like))
         adam._as_leaves()
         return adam
@@ -56,17 +56,17 @@ class Adam:
     def step(self, rates: dict[str, list[float]]) -> None:
         """Moves each tensor against its gradient, then drops the gradients."""
         self.steps += 1
+        parameters = self.gaussians.tensors()
         first, second = self.first.tensors(), self.second.tensors()
-        learned = {n: p for n, p in self.gaussians.tensors().items() if p.grad is not None}
+        gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         # One copy to the device instead of one for each tensor.
-        sizes = [len(rates[name]) for name in learned]
-        flat = torch.tensor([rate for name in learned for rate in rates[name]])
-        split = to_device(flat, self.gaussians.means.device).split(sizes) if learned else ()
-        for (name, parameter), rate in zip(learned.items(), split, strict=True):
-            adam_step(
-                parameter.detach(), parameter.grad, first[name], second[name], rate, self.steps
-            )
-            parameter.grad = None
+        sizes = [len(rates[name]) for name in gradients]
+        flat = torch.tensor([rate for name in gradients for rate in rates[name]])
+        split = to_device(flat, self.gaussians.means.device).split(sizes) if gradients else ()
+        for (name, gradient), rate in zip(gradients.items(), split, strict=True):
+            values = parameters[name].detach()
+            adam_step(values, gradient, first[name], second[name], rate, self.steps)
+            parameters[name].grad = None
 
     @torch.no_grad()
     def keep(self, mask: Tensor) -> None:
@@ -77,15 +77,15 @@ class Adam:
 
     @torch.no_grad()
     def append(self, added: Gaussians) -> None:
-        """Optimises ``added`` too, behind those that are there."""
-        nothing = added.map(torch.zeros_like)
+        """Appends Gaussians, with moments of zero."""
+        zeros = added.map(torch.zeros_like)
         self.gaussians = self.gaussians.joined(added)
-        self.first, self.second = self.first.joined(nothing), self.second.joined(nothing)
+        self.first, self.second = self.first.joined(zeros), self.second.joined(zeros)
         self._as_leaves()
 
     @torch.no_grad()
     def limit_opacities(self, ceiling: float) -> None:
-        """Lowers the opacities above ``ceiling`` to it, and forgets where they were heading."""
+        """Clamps opacities to ``ceiling``, and clears their moments."""
         self.gaussians.logit_opacities.clamp_(max=math.log(ceiling / (1 - ceiling)))
         self.first.logit_opacities.zero_()
         self.second.logit_opacities.zero_()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,21 +15,11 @@ from refer3d.runs.progress import Progress
 from refer3d.runs.states import load_state, save_state
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
-from refersplat.rgb.densify import (
-    RESET_OPACITY,
-    DensificationStatistics,
-    densify,
-    gaussian_limit,
-    needs_density,
-)
-from refersplat.rgb.initialize import starting_gaussians
+from refersplat.rgb.densify import RESET_OPACITY, densify, gaussian_limit, is_densified
 from refersplat.rgb.losses import l1, photo_loss, psnr, ssim
-from refersplat.rgb.optimizer import Adam, learning_rates
-from refersplat.splats.checkpoints import (
-    RGB_FORMAT,
-    save_inria_checkpoint,
-    save_viewer_files,
-)
+from refersplat.rgb.optimizer import learning_rates
+from refersplat.rgb.state import STATE_FILE, RgbState, save_inria_checkpoint
+from refersplat.splats.checkpoints import save_viewer_files
 from refersplat.splats.gaussians import Gaussians, save_ply
 from refersplat.splats.render import Rendering, render
 
@@ -38,82 +27,20 @@ log = logging.getLogger(__name__)
 
 SH_DEGREE_EVERY = 1_000
 REPORT_EVERY = 50
-STATE_FILE = "rgb_state.pt"
-
-
-@dataclass
-class RgbState:
-    """Everything that the rest of the training depends on."""
-
-    adam: Adam
-    statistics: DensificationStatistics
-    generator: torch.Generator
-    iteration: int = 0
-
-    @classmethod
-    def start(cls, config: Config, scene: Scene, device: torch.device | str) -> RgbState:
-        """Before the first step."""
-        generator = torch.Generator().manual_seed(config.seed)
-        gaussians = starting_gaussians(scene, config.rgb, generator).to(device)
-        return cls(Adam.start(gaussians), DensificationStatistics.start(gaussians), generator)
-
-    def save(self, path: Path, views: Sequence[View], extent: float) -> None:
-        """Writes the state so that :meth:`load` goes on to the same numbers."""
-        adam, statistics = self.adam, self.statistics
-        state = {
-            "format": RGB_FORMAT,
-            "iteration": self.iteration,
-            "gaussians": adam.gaussians.detached().tensors(),
-            "first": adam.first.tensors(),
-            "second": adam.second.tensors(),
-            "steps": adam.steps,
-            "statistics": vars(statistics),
-            "generator": self.generator.get_state(),
-            "views": [view.name for view in views],
-            "extent": extent,
-        }
-        save_state(path, state)
-
-    @classmethod
-    def load(
-        cls, path: Path, views: Sequence[View], extent: float, device: torch.device | str
-    ) -> RgbState:
-        """Reads what :meth:`save` wrote, if it was saved for these views.
-
-        Raises:
-            InputError: If the file is broken or belongs to another scene.
-        """
-        state = load_state(path, RGB_FORMAT)
-        if state["views"] != [view.name for view in views] or state["extent"] != extent:
-            raise InputError(
-                f"{path}: was saved with {len(state['views'])} training views of another scene or "
-                f"split, now there are {len(views)}; use the same -s and --eval, or another -m"
-            )
-        gaussians, first, second = (
-            Gaussians(**state[name]).to(device) for name in ("gaussians", "first", "second")
-        )
-        adam = Adam.start(gaussians)
-        adam.first, adam.second, adam.steps = first, second, state["steps"]
-        statistics = DensificationStatistics(
-            **{name: tensor.to(device) for name, tensor in state["statistics"].items()}
-        )
-        generator = torch.Generator()
-        generator.set_state(state["generator"])
-        return cls(adam, statistics, generator, state["iteration"])
 
 
 def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> Gaussians:
     """Fits Gaussians to the training views.
 
-    Writes ``rgb_state.pt`` as it goes; at the end Inria's checkpoint, the files that viewers want
-    and, last, the point cloud, which says that the stage is over. With ``config.resume`` a stopped
-    run goes on to the same result.
+    Writes ``rgb_state.pt`` at intervals; at the end Inria's checkpoint, the viewers' files and last
+    the point cloud, which marks the stage as complete. With ``config.resume`` a stopped run
+    continues to the same result.
     """
     rgb, out = config.rgb, Path(config.model_path)
     path = out / STATE_FILE
     if config.resume and path.exists():
         state = RgbState.load(path, scene.train, scene.extent, device)
-        log.info("going on from iteration %d of %s", state.iteration, path)
+        log.info("resuming at iteration %d of %s", state.iteration, path)
     else:
         state = RgbState.start(config, scene, device)
 
@@ -133,16 +60,15 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
         if scene.test:
             quality = evaluate_rgb(gaussians, scene.test)
             log.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
-            progress.report(state.iteration, **{f"test_{n}": value for n, value in quality.items()})
+            scores = {f"test_{name}": value for name, value in quality.items()}
+            progress.report(state.iteration, "rgb", **scores)
 
     save_inria_checkpoint(
         out / f"chkpnt{state.iteration}.pth",
-        state.adam,
-        state.statistics,
+        state,
         learning_rates(rgb, scene.extent, state.iteration),
         sh_degree(state.iteration, rgb),
         scene.extent,
-        state.iteration,
     )
     save_scene(out, gaussians, state.iteration, config.data, scene.views)
     return gaussians
@@ -151,7 +77,7 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
 def save_scene(
     folder: Path, gaussians: Gaussians, iteration: int, data: DataConfig, views: Sequence[View]
 ) -> None:
-    """Writes what viewers want beside the point cloud, then the cloud."""
+    """Writes the viewers' files, then the point cloud."""
     save_viewer_files(folder, views, data)
     save_ply(gaussians, folder / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
 
@@ -164,18 +90,21 @@ def step(
     extent: float,
     limit: float,
 ) -> tuple[Rendering, Tensor]:
-    """One iteration: renders a view, moves the Gaussians toward its photo, adapts their number.
+    """Runs one iteration: renders a view, optimises the Gaussians, densifies them where due.
 
     Args:
         state: Changed in place.
-        view: What is looked at.
+        view: The rendered view.
         image: Its photo.
         config: Learning rates and thresholds.
         extent: Size of the scene.
-        limit: How many Gaussians there may be.
+        limit: Largest number of Gaussians.
 
     Returns:
-        The rendering and the loss, both from before the Gaussians moved.
+        The rendering and the loss before the update.
+
+    Raises:
+        InputError: Densification has removed every Gaussian.
     """
     state.iteration += 1
     iteration, adam = state.iteration, state.adam
@@ -186,23 +115,23 @@ def step(
     loss = photo_loss(rendering.color, target, config.lambda_dssim)
     loss.backward()
 
-    densifying = iteration < config.densify_until * config.iterations
-    if densifying:
+    is_densifying = iteration < config.densify_until * config.iterations
+    if is_densifying:
         state.statistics.observe(rendering, view.camera)
     adam.step(learning_rates(config, extent, iteration))
-    if needs_density(iteration, config):
+    if is_densified(iteration, config):
         prune_large = iteration > config.opacity_reset_every
         state.statistics = densify(
             adam, state.statistics, config, extent, limit, prune_large, state.generator
         )
         if not adam.gaussians.count:
             raise InputError(
-                f"no Gaussian is left at iteration {iteration}: no two photos agree; check "
-                "that the poses belong to the photos, or raise --rgb.opacity_reset_every"
+                f"no Gaussian is left at iteration {iteration}; check that the poses belong to the "
+                "photos, or raise --rgb.opacity_reset_every"
             )
-    # On white, what floats before the objects hides in it from the first steps on.
+    # On white, floaters before the objects are invisible from the first steps on.
     is_early = iteration == config.densify_from and view.background == 1
-    if densifying and (iteration % config.opacity_reset_every == 0 or is_early):
+    if is_densifying and (iteration % config.opacity_reset_every == 0 or is_early):
         adam.limit_opacities(RESET_OPACITY)
     return rendering, loss.detach()
 
@@ -213,7 +142,7 @@ def choose_background(
     config: RgbConfig,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:  # [3], [3, H, W]
-    """What to render on, and the photo composed on it."""
+    """Chooses a background colour, and composes the photo on it."""
     plain = image.new_full((3,), view.background)
     if not config.random_background:
         return plain, image
@@ -225,14 +154,14 @@ def choose_background(
 
 
 def sh_degree(iteration: int, config: RgbConfig) -> int:
-    """Colours start the same from everywhere and gain a degree every ``SH_DEGREE_EVERY`` steps."""
+    """The active degree of spherical harmonics: one more every ``SH_DEGREE_EVERY`` steps."""
     return min(config.sh_degree, iteration // SH_DEGREE_EVERY)
 
 
 def view_order(views: Sequence[View], seed: int, start: int, end: int) -> Iterator[View]:
-    """The views of iterations ``start`` to ``end``: all of them, shuffled, again and again.
+    """The views of iterations ``start`` to ``end``: every epoch shows each view once, shuffled.
 
-    The order depends on nothing but ``seed``, so a run that goes on sees what it would have seen.
+    The order depends on ``seed`` alone, so a resumed run continues it.
     """
     for epoch in range(start // len(views), -(-end // len(views))):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -243,7 +172,7 @@ def view_order(views: Sequence[View], seed: int, start: int, end: int) -> Iterat
 
 @torch.inference_mode()
 def evaluate_rgb(gaussians: Gaussians, views: Sequence[View]) -> dict[str, float]:
-    """Mean PSNR (dB), SSIM and L1 over the views; nothing where there are none."""
+    """Mean PSNR (dB), SSIM and L1 over the views; empty without views."""
     totals = torch.zeros(3, dtype=torch.float64)
     for view, image in load_ahead(views, gaussians.means.device):
         background = image.new_full((3,), view.background)

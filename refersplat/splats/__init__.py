@@ -1,1 +1,1 @@
-"""What all stages share: the Gaussians, their rendering and their files."""
+"""Gaussians, their rendering and their files, shared by all stages."""

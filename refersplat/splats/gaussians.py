@@ -1,4 +1,4 @@
-"""The Gaussians of a scene, and the point cloud files they are kept in."""
+"""The Gaussians of a scene, and their point cloud files (.ply)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from refer3d.runs.files import atomic_write
 from refersplat.ops.reference import rotation
 
 SH_COEFFICIENTS = 16
-"""Spherical harmonics are held up to degree 3; lower degrees are padded with zeros."""
+"""Coefficients of spherical harmonics of degree 3; lower degrees are padded with zeros."""
 
 
 @dataclass
 class Gaussians:
-    """N Gaussians, in the unconstrained form in which they are optimised and stored."""
+    """N Gaussians as unconstrained parameters, as they are optimised and stored."""
 
     means: Tensor
     """[N, 3] centres in the world frame."""
@@ -56,12 +56,12 @@ class Gaussians:
 
     @property
     def sh_dc(self) -> Tensor:
-        """[N, 1, 3] the part of the colour that is the same from everywhere."""
+        """[N, 1, 3] coefficient of degree 0, the colour from every direction."""
         return self.sh[:, :1]
 
     @property
     def sh_rest(self) -> Tensor:
-        """[N, 15, 3] the part of the colour that changes with the direction of view."""
+        """[N, 15, 3] coefficients of degrees 1 to 3, which depend on the viewing direction."""
         return self.sh[:, 1:]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Gaussians:
@@ -77,7 +77,7 @@ class Gaussians:
         return self.map(lambda tensor: tensor.to(device))
 
     def select(self, mask: Tensor) -> Gaussians:
-        """Those where ``mask`` [N] is True, or those that an index tensor names."""
+        """The Gaussians where ``mask`` [N] is True, or those of an index tensor."""
         return self.map(lambda tensor: tensor[mask])
 
     def detached(self) -> Gaussians:
@@ -86,10 +86,8 @@ class Gaussians:
 
     def joined(self, other: Gaussians) -> Gaussians:
         """These Gaussians followed by ``other``."""
-        theirs = other.tensors()
-        return Gaussians(
-            **{name: torch.cat([own, theirs[name]], dim=0) for name, own in self.tensors().items()}
-        )
+        rows = other.tensors()
+        return Gaussians(**{name: torch.cat([t, rows[name]]) for name, t in self.tensors().items()})
 
 
 def padded_sh(sh: Tensor) -> Tensor:
@@ -98,15 +96,15 @@ def padded_sh(sh: Tensor) -> Tensor:
     return torch.cat([sh, sh.new_zeros(len(sh), missing, 3)], dim=1) if missing else sh
 
 
-def checked(gaussians: Gaussians, path: Path | str) -> Gaussians:
-    """``gaussians`` as read from ``path``, if every number in them can be used.
+def validate(gaussians: Gaussians, path: Path | str) -> Gaussians:
+    """Returns the Gaussians of the file ``path``, checked.
 
     Raises:
-        InputError: If there are none, shapes disagree, a value is not finite or a rotation is zero.
+        InputError: There are none, shapes disagree, a value is not finite or a rotation is zero.
     """
     count = gaussians.count
     if count == 0:
-        raise InputError(f"{path}: holds no Gaussians; point to a trained scene")
+        raise InputError(f"{path}: holds no Gaussians; give the file of a trained scene")
     shapes = {
         "means": (count, 3),
         "log_scales": (count, 3),
@@ -118,7 +116,7 @@ def checked(gaussians: Gaussians, path: Path | str) -> Gaussians:
         if tuple(tensor.shape) != shapes[name]:
             raise InputError(
                 f"{path}: {name} must have shape {list(shapes[name])}, got {list(tensor.shape)}; "
-                "the file is not a 3DGS scene or was cut, export it again"
+                "export the scene again"
             )
         bad = int((~tensor.isfinite()).reshape(count, -1).any(dim=1).sum())
         if bad:
@@ -126,17 +124,17 @@ def checked(gaussians: Gaussians, path: Path | str) -> Gaussians:
                 f"{path}: {name} of {bad} of {count} Gaussians is NaN or infinite; "
                 "remove them or export the scene again"
             )
-    flat = int((gaussians.quats.norm(dim=1) == 0).sum())
-    if flat:
+    zero = int((gaussians.quats.norm(dim=1) == 0).sum())
+    if zero:
         raise InputError(
-            f"{path}: quats of {flat} of {count} Gaussians have length zero; "
-            "a rotation must have a direction, export the scene again"
+            f"{path}: quats of {zero} of {count} Gaussians have length zero; "
+            "remove them or export the scene again"
         )
     return gaussians
 
 
 def ply_properties(rest: int) -> list[str]:
-    """Names of the properties in Inria's order, with ``rest`` direction-dependent coefficients."""
+    """Names of Inria's properties in their order, with ``rest`` values ``f_rest``."""
     return [
         *("x", "y", "z", "nx", "ny", "nz"),
         *(f"f_dc_{i}" for i in range(3)),
@@ -148,10 +146,10 @@ def ply_properties(rest: int) -> list[str]:
 
 
 def save_ply(gaussians: Gaussians, path: Path | str) -> None:
-    """Writes a point cloud that the viewers of 3D Gaussian Splatting open (Inria's format).
+    """Writes a point cloud in Inria's format, which the viewers of 3D Gaussian Splatting open.
 
     Opacities are logits, scales logarithms, rotations wxyz; ``f_rest`` is channel-major, and the
-    normals, which nothing uses, are zero.
+    unused normals are zero.
     """
     gaussians = gaussians.detached().to("cpu")
     columns = torch.cat(
@@ -179,8 +177,8 @@ def load_ply(path: Path | str) -> Gaussians:
     """Reads the point cloud of a trained scene, of any SH degree up to 3.
 
     Raises:
-        InputError: If the file is not there, is no PLY, was cut, lacks a property, or holds values
-            that cannot be rendered.
+        InputError: The file is absent, no PLY, cut, lacks a property, or holds values that cannot
+            be rendered.
     """
     vertices = _read_vertices(Path(path))
     names = vertices.dtype.names or ()
@@ -190,16 +188,16 @@ def load_ply(path: Path | str) -> Gaussians:
             f"{path}: has {rest} f_rest properties, expected 0, 9, 24 or 45 (SH degree 0 to 3); "
             "export the scene again"
         )
-    wanted = [name for name in ply_properties(rest) if name not in ("nx", "ny", "nz")]
-    missing = [name for name in wanted if name not in names]
+    needed = [name for name in ply_properties(rest) if name not in ("nx", "ny", "nz")]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(
-            f"{path}: has no property {missing[0]!r}; a trained scene has "
-            "x y z, f_dc_*, f_rest_*, opacity, scale_* and rot_*. "
-            "Is this the SfM input instead of point_cloud/iteration_*/point_cloud.ply?"
+            f"{path}: has no property {missing[0]!r}, expected x y z, f_dc_*, f_rest_*, opacity, "
+            "scale_* and rot_*; if this is the SfM input, give "
+            "point_cloud/iteration_*/point_cloud.ply instead"
         )
     columns = torch.from_numpy(
-        np.stack([vertices[name].astype(np.float32) for name in wanted], axis=1)
+        np.stack([vertices[name].astype(np.float32) for name in needed], axis=1)
     )
     means, dc, rest_columns, opacities, scales, quats = columns.split([3, 3, rest, 1, 3, 4], dim=1)
     sh_rest = rest_columns.unflatten(1, (3, rest // 3)).transpose(1, 2)
@@ -210,14 +208,15 @@ def load_ply(path: Path | str) -> Gaussians:
         logit_opacities=opacities[:, 0],
         sh=padded_sh(torch.cat([dc[:, None], sh_rest], dim=1)),
     )
-    return checked(gaussians.map(Tensor.contiguous), path)
+    return validate(gaussians.map(Tensor.contiguous), path)
 
 
 def _read_vertices(path: Path) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give the .ply or chkpnt*.pth of a trained scene")
     try:
-        document = plyfile.PlyData.read(path, mmap=False)
+        # plyfile documents False, but its annotation is inferred from the default, "c".
+        document = plyfile.PlyData.read(path, mmap=False)  # pyright: ignore[reportArgumentType]
     except (plyfile.PlyParseError, UnicodeDecodeError, ValueError) as error:
         raise InputError(
             f"{path}: is not a whole PLY file ({error}); export or copy it again"

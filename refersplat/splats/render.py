@@ -13,18 +13,18 @@ from refersplat.splats.gaussians import Gaussians
 
 
 class Rendering(NamedTuple):
-    """What a camera sees."""
+    """The images of one camera."""
 
     color: Tensor
-    """[3, H, W], the background included."""
+    """[3, H, W] in 0..1, background included."""
     features: Tensor | None
-    """[C, H, W], where features were given; no background is added."""
+    """[C, H, W] if features were given; no background is added."""
     transmittance: Tensor
-    """[H, W], what is left of the light from behind the last Gaussian."""
+    """[H, W], share of the background's light that arrives."""
     radii: Tensor
-    """[N] int32, extent on the image in pixels, 0 where culled."""
+    """[N] int32, extent on the image in pixels, 0 if culled."""
     means2d: Tensor
-    """[N, 2] centres in pixels; its ``grad`` is kept, since densification reads it."""
+    """[N, 2] centres in pixels; their ``grad`` is retained for densification."""
 
 
 def render(
@@ -40,11 +40,11 @@ def render(
     Differentiable in all tensors of the Gaussians and in ``features``.
 
     Args:
-        gaussians: What is rendered.
-        camera: From where; on the device of the Gaussians.
-        background: Colour behind everything; black where it is not given.
-        features: Values of any width to composite with the same weights.
-        sh_degree: Degree of the colour's dependence on direction; all there is if not given.
+        gaussians: The N Gaussians.
+        camera: The camera; moved to the device of the Gaussians.
+        background: Colour behind everything; black by default.
+        features: Values of any width C, composited with the same weights.
+        sh_degree: Active degree of spherical harmonics; 3 by default.
     """
     camera = camera.to(gaussians.means.device)
     projected = project(gaussians.means, gaussians.quats, gaussians.scales, camera)
@@ -81,10 +81,9 @@ def frozen_blend(
     camera: Camera,
     selected: Tensor | None = None,  # [N] bool
 ) -> BlendMatrix:
-    """The view's blend weights as a sparse matrix, for Gaussians whose geometry stays as it is.
+    """The view's blend weights as a sparse matrix, for Gaussians of fixed geometry.
 
-    ``selected`` leaves the others out, as if they were not there; the matrix then has one column
-    per selected Gaussian.
+    With ``selected`` the other Gaussians are absent; the matrix has one column per selected one.
     """
     if selected is not None:
         gaussians = gaussians.select(selected)

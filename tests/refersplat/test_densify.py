@@ -10,7 +10,7 @@ from refersplat.rgb.densify import (
     DensificationStatistics,
     densify,
     gaussian_limit,
-    needs_density,
+    is_densified,
     split,
 )
 from refersplat.rgb.optimizer import Adam
@@ -140,5 +140,5 @@ def test_opacity_reset_lowers_and_forgets():
 
 
 def test_schedule():
-    iterations = [i for i in range(20_000) if needs_density(i, CONFIG)]
+    iterations = [i for i in range(20_000) if is_densified(i, CONFIG)]
     assert (iterations[0], iterations[1], iterations[-1]) == (600, 700, 14_900)

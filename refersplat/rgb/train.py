@@ -12,7 +12,6 @@ from torch import Tensor
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
-from refer3d.runs.states import load_state, save_state
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
 from refersplat.rgb.densify import RESET_OPACITY, densify, gaussian_limit, is_densified

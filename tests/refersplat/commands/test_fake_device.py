@@ -1,4 +1,4 @@
-"""The programs on a device that is not the CPU."""
+"""Programs on a device that is not the CPU."""
 
 from __future__ import annotations
 
@@ -8,44 +8,43 @@ from collections import Counter
 import pytest
 
 import refersplat.evaluate
-from tests import elsewhere
+from tests import fake_device
 
-pytestmark = pytest.mark.skipif(not elsewhere.is_available(), reason="needs a newer PyTorch")
+pytestmark = pytest.mark.skipif(not fake_device.is_available(), reason="needs a newer PyTorch")
 
 
 @pytest.mark.parametrize("setting", ["default", "published"])
-def test_everything_runs_where_the_device_is(balls, tmp_path, setting):
+def test_all_programs_run_and_score_as_on_the_cpu(balls, tmp_path, setting):
     out = tmp_path / "out"
     short = ["--iterations", "60", "--train.iterations", "4", "--train.keep_aside", "5"]
     short += ["--rgb.densify_from", "20", "--rgb.densify_every", "20", "--match.refine_steps", "5"]
-    elsewhere.run_programs(
+    fake_device.run_programs(
         ["refersplat.train", *("-s", balls, "-m", out, "--eval", "--text.encoder", "hash"),
-         *("--train.setting", setting, "--train.stages", "2", "--device", elsewhere.NAME), *short],
+         *("--train.setting", setting, "--train.stages", "2", "--device", fake_device.NAME), *short],
         ["refersplat.pictures", "-m", out],
         ["refersplat.pictures", "-m", out, "--orbit", "--render.frames", "2",
          *("--sentence", "the red apple")],
         ["refersplat.evaluate", "-m", out],
     )  # fmt: skip
-    there = json.loads((out / "results.json").read_text())
-    assert len(list((out / "renders" / "test").rglob("*.jpg"))) == there["counts"]["cases"]
+    scored = json.loads((out / "results.json").read_text())
+    assert len(list((out / "renders" / "test").rglob("*.jpg"))) == scored["counts"]["cases"]
 
-    # The same run, read on the CPU, gives the same scores.
     refersplat.evaluate.main(["-m", str(out), "--device", "cpu"])
-    here = json.loads((out / "results.json").read_text())
+    on_cpu = json.loads((out / "results.json").read_text())
     for name in ("mIoU", "mIoU_amodal", "psnr"):
-        assert there["metrics"][name] == pytest.approx(here["metrics"][name], abs=1e-4)
+        assert scored["metrics"][name] == pytest.approx(on_cpu["metrics"][name], abs=1e-4)
 
 
 @pytest.mark.parametrize("setting", ["default", "published"])
-def test_steps_of_the_referring_stage_wait_for_nothing(balls, tmp_path, setting):
+def test_steps_of_the_referring_stage_do_not_synchronize(balls, tmp_path, setting):
     few, many = (
-        elsewhere.run_programs(
+        fake_device.run_programs(
             ["refersplat.train", *("-s", balls, "-m", tmp_path / f"out{steps}"),
-             *("--device", elsewhere.NAME),
+             *("--device", fake_device.NAME),
              *("--train.setting", setting, "--text.encoder", "hash", "--iterations", "2"),
              *("--train.iterations", steps, "--match.refine_steps", "2")],
         )
-        for steps in (12, 24)  # all views come once in 12 steps
+        for steps in (12, 24)  # each view comes once in 12 steps
     )  # fmt: skip
-    assert few, "nothing was ever waited for, not even the result"
+    assert few, "no synchronization was counted, not even for the result"
     assert Counter(many) == Counter(few)

@@ -49,14 +49,14 @@ def is_available() -> bool:
 
 
 synchronizations: list[str] = []
-"""The operations so far that would have waited for a GPU."""
+"""The operations that would have waited for a GPU, of the running program."""
 
 
-def run_programs(*calls: Sequence[object]) -> list[str]:
+def run_programs(*calls: Sequence[object]) -> list[list[str]]:
     """Runs programs in turn, each given as a module with a ``main`` and its arguments.
 
     Returns:
-        The operations that would have waited for a GPU.
+        For each program, the operations that would have waited for a GPU.
     """
     paths = [str(Path(__file__).parents[1] / folder) for folder in ("", "submodules")]
     command = [sys.executable, __file__, json.dumps([list(map(str, call)) for call in calls])]
@@ -108,7 +108,7 @@ class FakeDevice(TorchDispatchMode):
     """Lets code inside create tensors on the fake device."""
 
     def __enter__(self) -> FakeDevice:
-        # Python numbers become tensors below this mode, unless they become tensors of the CPU first.
+        # This mode does not see Python numbers become tensors, unless they become the CPU's first.
         torch._C._set_only_lift_cpu_tensors(True)
         return super().__enter__()
 
@@ -170,7 +170,10 @@ def _to_cpu(leaf: Any) -> Any:
 
 if __name__ == "__main__":
     register()
+    of_programs: list[list[str]] = []
     with FakeDevice():
         for module, *argv in json.loads(sys.argv[1]):
             importlib.import_module(module).main(argv)
-    sys.stdout.write(json.dumps(synchronizations))
+            of_programs.append(synchronizations.copy())
+            synchronizations.clear()
+    sys.stdout.write(json.dumps(of_programs))

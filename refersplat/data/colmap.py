@@ -1,4 +1,4 @@
-"""COLMAP models: cameras, images and points3D, as .bin or .txt, read strictly."""
+"""Reads COLMAP models: cameras, images and points3D, as .bin or .txt."""
 
 from __future__ import annotations
 
@@ -14,24 +14,7 @@ import numpy as np
 from refer3d.runs.errors import InputError
 from refersplat.data.capture import Capture, PointCloud, Shot, rigid
 from refersplat.data.images import ImageFolder
-from refersplat.data.lens import Lens
-
-# COLMAP's models in the order of their numbers, with how many parameters each has.
-_MODELS = (
-    ("SIMPLE_PINHOLE", 3),
-    ("PINHOLE", 4),
-    ("SIMPLE_RADIAL", 4),
-    ("RADIAL", 5),
-    ("OPENCV", 8),
-    ("OPENCV_FISHEYE", 8),
-    ("FULL_OPENCV", 12),
-    ("FOV", 5),
-    ("SIMPLE_RADIAL_FISHEYE", 4),
-    ("RADIAL_FISHEYE", 5),
-    ("THIN_PRISM_FISHEYE", 12),
-)
-_NUM_PARAMS = dict(_MODELS)
-_SUPPORTED = tuple(name for name, _ in _MODELS[:5])
+from refersplat.data.lens import MODELS, Lens, camera_model
 
 
 @dataclass(frozen=True)
@@ -56,22 +39,21 @@ def read_colmap(model: Path, images: ImageFolder) -> Capture:
     """Reads a model's cameras, poses and points.
 
     Raises:
-        InputError: If a file is missing, cut short or holds what cannot be.
+        InputError: A file is missing, cut short or inconsistent.
     """
     ending = "bin" if (model / "cameras.bin").is_file() else "txt"
     for stem in ("cameras", "images"):
         if not (model / f"{stem}.{ending}").is_file():
             raise InputError(
-                f"{model / stem}.{ending}: no such file, though its neighbours are there; "
-                "copy the whole COLMAP model"
+                f"{model / stem}.{ending}: no such file beside the others; copy the whole model"
             )
     is_binary = ending == "bin"
     lenses = (_cameras_bin if is_binary else _cameras_txt)(model / f"cameras.{ending}")
     entries = (_images_bin if is_binary else _images_txt)(model / f"images.{ending}")
     if not entries:
         raise InputError(
-            f"{model / 'images'}.{ending}: holds no images; run COLMAP's mapper until it registers "
-            "some"
+            f"{model / 'images'}.{ending}: holds no images, expected at least one; run COLMAP's "
+            "mapper until it registers some"
         )
     shots = [_shot(entry, lenses, images) for entry in entries]
     capture = Capture(shots, _read_points(model))
@@ -111,25 +93,14 @@ def _shot(image: _Image, lenses: dict[int, Lens], images: ImageFolder) -> Shot:
     )
 
 
-def _check_supported(model: str, where: str) -> None:
-    if model not in _SUPPORTED:
+def _lens(name: str, width: int, height: int, values: list[float], where: str) -> Lens:
+    model = camera_model(name, where)
+    if len(values) != len(model.names):
         raise InputError(
-            f"{where}: camera model {model} is not supported (expected one of "
-            f"{', '.join(_SUPPORTED)}); run `colmap image_undistorter`, which writes PINHOLE"
-        )
-
-
-def _lens(model: str, width: int, height: int, params: list[float], where: str) -> Lens:
-    _check_supported(model, where)
-    if len(params) != _NUM_PARAMS[model]:
-        raise InputError(
-            f"{where}: {model} has {_NUM_PARAMS[model]} parameters, got {len(params)}; "
+            f"{where}: {name} has {len(model.names)} parameters, got {len(values)}; "
             "export the model again"
         )
-    simple = model.startswith("SIMPLE_") or model == "RADIAL"  # one focal length for both axes
-    fx, fy, cx, cy, *rest = [params[0], *params] if simple else params
-    k1, k2, p1, p2 = (*rest, 0.0, 0.0, 0.0, 0.0)[:4]
-    return Lens(fx, fy, cx, cy, width, height, (k1, k2, p1, p2, 0.0)).checked(where)
+    return model.lens(dict(zip(model.names, values, strict=True)), width, height, where)
 
 
 class _Bytes:
@@ -163,7 +134,7 @@ class _Bytes:
 
     def cut_short(self, what: str) -> None:
         raise InputError(
-            f"{self.path}: is cut short: {len(self.data)} bytes, but {what} reaches further; "
+            f"{self.path}: is cut short: {len(self.data)} bytes, but {what} needs more; "
             "copy the file again"
         )
 
@@ -178,15 +149,15 @@ class _Bytes:
 def _cameras_bin(path: Path) -> dict[int, Lens]:
     data = _Bytes(path)
     (count,) = data.take("Q", "the number of cameras")
+    names = {model.number: name for name, model in MODELS.items()}
     lenses = {}
     for index in range(count):
         what = f"camera {index + 1} of {count}"
         key, number, width, height = data.take("iiQQ", what)
         where = f"{path}: camera {key}"
-        model = _MODELS[number][0] if 0 <= number < len(_MODELS) else f"number {number}"
-        _check_supported(model, where)
-        params = list(data.take(f"{_NUM_PARAMS[model]}d", what))
-        lenses[key] = _lens(model, width, height, params, where)
+        name = names.get(number, f"number {number}")
+        values = data.take(f"{len(camera_model(name, where).names)}d", what)
+        lenses[key] = _lens(name, width, height, list(values), where)
     data.end()
     return lenses
 
@@ -232,14 +203,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _check_count(path: Path, got: int) -> None:
-    """Refuses fewer entries than COLMAP's comment at the top of the file promises."""
+    """Compares the number of entries with COLMAP's comment at the top of the file."""
     with path.open(encoding="utf-8", errors="replace") as file:
         header = "".join(takewhile(lambda line: line.startswith("#"), file))
     stated = re.search(r"Number of \w+: (\d+)", header)
     if stated and got < int(stated[1]):
         raise InputError(
-            f"{path}: is cut short or was edited: its comment promises {stated[1]} entries, got "
-            f"{got}; copy the file again or correct the comment"
+            f"{path}: is cut short or was edited: expected the {stated[1]} entries of its comment, "
+            f"got {got}; copy the file again or correct the comment"
         )
 
 
@@ -325,8 +296,8 @@ def _read_points(model: Path) -> PointCloud | None:
         positions, colors = read(path)
         if len(positions) == 0:
             raise InputError(
-                f"{path}: holds no points; run COLMAP's point_triangulator, or delete the file to "
-                "start from random points"
+                f"{path}: holds no points, expected at least one; run COLMAP's point_triangulator, "
+                "or delete the file to start from random points"
             )
         if bad := int((~np.isfinite(positions).all(axis=1)).sum()):
             raise InputError(

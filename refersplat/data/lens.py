@@ -1,8 +1,9 @@
-"""Lenses: intrinsics with distortion, and the warp that takes a photo to a pinhole image."""
+"""Camera models: intrinsics with distortion, and the warp from a photo to a pinhole image."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -11,11 +12,116 @@ import numpy as np
 
 from refer3d.runs.errors import InputError
 
-_NO_DISTORTION = (0.0, 0.0, 0.0, 0.0, 0.0)
-_EDGE_SAMPLES = 65  # points per image side at which a zoom is tried
+_EDGE_SAMPLES = 65  # points per image side that must lie inside the photo
 _GRID_SAMPLES = 13
 _ZOOMS = (0.25, 16.0)  # focal length after undistortion over the one before
 _BISECTIONS = 26
+_ROWS = 32  # of an undistortion map at a time, so that the arrays between stay in the cache
+
+Distortion = Callable[..., tuple[np.ndarray, np.ndarray]]
+"""Takes rays ``x, y`` (X/Z and Y/Z in the camera frame) and coefficients by name, returns the
+distorted rays. Complex rays give derivatives, so only analytic functions may be used."""
+
+
+def radial_tangential(
+    x: np.ndarray,
+    y: np.ndarray,
+    k1: float = 0,
+    k2: float = 0,
+    p1: float = 0,
+    p2: float = 0,
+    k3: float = 0,
+    k4: float = 0,
+    k5: float = 0,
+    k6: float = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """OpenCV's distortion; rational with k4 to k6."""
+    r = x * x + y * y
+    radial = (1 + r * (k1 + r * (k2 + r * k3))) / (1 + r * (k4 + r * (k5 + r * k6)))
+    return (
+        x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x),
+        y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y,
+    )
+
+
+def fisheye(
+    x: np.ndarray, y: np.ndarray, k1: float = 0, k2: float = 0, k3: float = 0, k4: float = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """OpenCV's fisheye: the radius is a polynomial of the angle to the optical axis."""
+    radius = np.sqrt(x * x + y * y + 1e-30)  # not 0 at the centre
+    angle = np.arctan(radius)
+    t = angle * angle
+    scale = angle * (1 + t * (k1 + t * (k2 + t * (k3 + t * k4)))) / radius
+    return x * scale, y * scale
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """A camera model of COLMAP's, which nerfstudio names alike."""
+
+    number: int
+    """COLMAP's ``model_id``."""
+    parameters: str
+    """Names in COLMAP's order: focal lengths (``f`` serves both axes), principal point and the
+    coefficients of ``distort``."""
+    distort: Distortion = radial_tangential
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the parameters, in COLMAP's order."""
+        return self.parameters.split()
+
+    @property
+    def coefficients(self) -> list[str]:
+        """Names of the distortion's coefficients."""
+        return [name for name in self.names if name not in ("f", "fx", "fy", "cx", "cy")]
+
+    def lens(self, values: Mapping[str, float], width: int, height: int, where: str) -> Lens:
+        """Makes a lens from parameters by name; absent coefficients are 0.
+
+        Raises:
+            InputError: A focal length, size or coefficient makes no sense; ``where`` names it.
+        """
+        names = sorted(self.coefficients)
+        coefficients = tuple((name, values[name]) for name in names if values.get(name))
+        is_pinhole = self.distort is radial_tangential and not coefficients
+        fx, fy = (values[name] if name in values else values["f"] for name in ("fx", "fy"))
+        lens = Lens(
+            *(fx, fy, values["cx"], values["cy"], width, height),
+            distort=None if is_pinhole else self.distort,
+            coefficients=coefficients,
+        )
+        _check(lens, where)
+        return lens
+
+
+MODELS = {
+    "SIMPLE_PINHOLE": CameraModel(0, "f cx cy"),
+    "PINHOLE": CameraModel(1, "fx fy cx cy"),
+    "SIMPLE_RADIAL": CameraModel(2, "f cx cy k1"),
+    "RADIAL": CameraModel(3, "f cx cy k1 k2"),
+    "OPENCV": CameraModel(4, "fx fy cx cy k1 k2 p1 p2"),
+    "OPENCV_FISHEYE": CameraModel(5, "fx fy cx cy k1 k2 k3 k4", fisheye),
+    "FULL_OPENCV": CameraModel(6, "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6"),
+    "SIMPLE_RADIAL_FISHEYE": CameraModel(8, "f cx cy k1", fisheye),
+    "RADIAL_FISHEYE": CameraModel(9, "f cx cy k1 k2", fisheye),
+}
+"""The camera models. To add one, add a line here, and a function above if its distortion is new:
+readers and undistortion take everything from this table."""
+
+
+def camera_model(name: str, where: str) -> CameraModel:
+    """The model of that name.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name not in MODELS:
+        raise InputError(
+            f"{where}: camera model {name} is not supported (expected one of {', '.join(MODELS)}); "
+            "undistort the photos, for example with `colmap image_undistorter`"
+        )
+    return MODELS[name]
 
 
 @dataclass(frozen=True)
@@ -28,20 +134,21 @@ class Lens:
     cy: float
     width: int
     height: int
-    distortion: tuple[float, float, float, float, float] = _NO_DISTORTION
-    """k1, k2, p1, p2, k3 of OpenCV's model."""
+    distort: Distortion | None = None
+    """None for a pinhole camera."""
+    coefficients: tuple[tuple[str, float], ...] = ()
+    """Arguments of ``distort``: those that are not 0, sorted by name."""
 
     @property
     def is_distorted(self) -> bool:
         """Whether a photo must be warped to fit a pinhole camera."""
-        return any(self.distortion)
+        return self.distort is not None
 
-    @property
-    def matrix(self) -> np.ndarray:  # [3, 3]
-        """OpenCV's camera matrix, in which pixel centres lie at integers."""
-        return np.array(
-            [[self.fx, 0, self.cx - 0.5], [0, self.fy, self.cy - 0.5], [0, 0, 1]], dtype=np.float64
-        )
+    def project(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Column and row, in pixels, of rays (X/Z and Y/Z in the camera frame) of one shape."""
+        if self.distort is not None:
+            x, y = self.distort(x, y, **dict(self.coefficients))
+        return x * self.fx + self.cx, y * self.fy + self.cy
 
     def resized(self, width: int, height: int) -> Lens:
         """The same lens for an image of another size."""
@@ -56,110 +163,93 @@ class Lens:
             height=height,
         )
 
-    def checked(self, where: str) -> Lens:
-        """This lens, if a photo can have been taken through it.
-
-        Raises:
-            InputError: If a focal length, size or coefficient makes no sense.
-        """
-        for name in ("fx", "fy", "width", "height"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise InputError(
-                    f"{where}: {name} must be positive, got {value}; correct the camera's line"
-                )
-        if not all(map(math.isfinite, (self.cx, self.cy, *self.distortion))):
-            raise InputError(
-                f"{where}: principal point and distortion must be finite, got "
-                f"{(self.cx, self.cy)} and {self.distortion}; correct the camera's line"
-            )
-        if not (-self.width < self.cx < 2 * self.width) or not (
-            -self.height < self.cy < 2 * self.height
-        ):
-            raise InputError(
-                f"{where}: the principal point must lie near the image of {self.width}x"
-                f"{self.height} pixels, got ({self.cx:g}, {self.cy:g}); correct the camera's line"
-            )
-        return self
-
     def undistorted(self, where: str = "camera") -> Lens:
         """The pinhole lens whose image this lens's photo fills without black borders.
 
-        Size and principal point stay; the focal lengths grow or shrink together, as little as it
-        takes that every pixel of the pinhole image was seen and no more than needed is cut off.
+        Size and principal point stay; both focal lengths are scaled alike, by the smallest factor
+        for which every pixel of the pinhole image lies in the photo.
 
         Raises:
-            InputError: If the distortion leaves no such image.
+            InputError: The distortion leaves no such image.
         """
         if not self.is_distorted:
             return self
         zoom = _zoom(self)
         if zoom is None:
+            listed = ", ".join(f"{name}={value:g}" for name, value in self.coefficients)
             raise InputError(
-                f"{where}: no image is left when distortion {self.distortion} with principal point "
+                f"{where}: no image is left when the distortion ({listed}) with principal point "
                 f"({self.cx:g}, {self.cy:g}) is removed; calibrate with fewer coefficients, or "
                 "undistort the photos with COLMAP"
             )
-        return replace(self, fx=self.fx * zoom, fy=self.fy * zoom, distortion=_NO_DISTORTION)
+        return replace(self, fx=self.fx * zoom, fy=self.fy * zoom, distort=None, coefficients=())
+
+
+def _check(lens: Lens, where: str) -> None:
+    for name in ("fx", "fy", "width", "height"):
+        value = getattr(lens, name)
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(
+                f"{where}: {name} must be positive, got {value}; correct the camera's line"
+            )
+    numbers = {"cx": lens.cx, "cy": lens.cy, **dict(lens.coefficients)}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{where}: {name} must be finite, got {value}; correct the camera's line"
+            )
+    if not (-lens.width < lens.cx < 2 * lens.width and -lens.height < lens.cy < 2 * lens.height):
+        raise InputError(
+            f"{where}: the principal point must lie near the image of {lens.width}x{lens.height} "
+            f"pixels, got ({lens.cx:g}, {lens.cy:g}); correct the camera's line"
+        )
 
 
 @lru_cache(maxsize=4096)  # a folder may have as many lenses as photos
 def _zoom(lens: Lens) -> float | None:
-    """How much longer the focal lengths get when distortion is removed; None if nothing is left."""
+    """The factor of the focal lengths when distortion is removed; None if nothing is left."""
     # The outer edges of the pinhole image, and a grid inside in which nothing may fold either.
     grids = [(_EDGE_SAMPLES, 2), (2, _EDGE_SAMPLES), (_GRID_SAMPLES, _GRID_SAMPLES)]
-    pixels = np.concatenate(
-        [
-            np.stack(
-                np.meshgrid(np.linspace(0, lens.width, x), np.linspace(0, lens.height, y)), axis=-1
-            ).reshape(-1, 2)
-            for x, y in grids
-        ]
-    )
-    corner = np.array([lens.cx, lens.cy])
-    rays = (pixels - corner) / (lens.fx, lens.fy)  # [M, 2], at zoom 1
+    pixels = [
+        np.meshgrid(np.linspace(0, lens.width, x), np.linspace(0, lens.height, y)) for x, y in grids
+    ]
+    columns, rows = (np.concatenate([grid[axis].ravel() for grid in pixels]) for axis in (0, 1))
+    rays_x, rays_y = (columns - lens.cx) / lens.fx, (rows - lens.cy) / lens.fy  # [M], at zoom 1
 
-    def is_seen(zoom: float) -> bool:
-        bent, area = _distort(rays / zoom, lens.distortion)
-        position = bent * (lens.fx, lens.fy) + corner
-        is_inside = (position >= 0) & (position <= (lens.width, lens.height))
-        return bool(is_inside.all() and (area > 0).all())
+    def is_filled(zoom: float) -> bool:
+        x, y = rays_x / zoom, rays_y / zoom
+        column, row = lens.project(x, y)
+        is_inside = (column >= 0) & (column <= lens.width) & (row >= 0) & (row <= lens.height)
+        return bool(is_inside.all() and (_orientation(lens, x, y) > 0).all())
 
     low, high = _ZOOMS
-    if not is_seen(high):
+    if not is_filled(high):
         return None
     for _ in range(_BISECTIONS):
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if is_seen(middle) else (middle, high)
+        low, high = (low, middle) if is_filled(middle) else (middle, high)
     return high
 
 
-def _distort(
-    rays: np.ndarray,  # [M, 2]
-    distortion: tuple[float, ...],
-) -> tuple[np.ndarray, np.ndarray]:
-    """OpenCV's distortion: the bent rays [M, 2] and how it scales areas [M], below 0 mirrored."""
-    k1, k2, p1, p2, k3 = distortion
-    x, y = rays[:, 0], rays[:, 1]
-    r = x * x + y * y
-    radial = 1 + r * (k1 + r * (k2 + r * k3))
-    slope = k1 + r * (2 * k2 + r * 3 * k3)  # of radial, by r
-    bent_x = x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x)
-    bent_y = y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y
-    xx = radial + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x
-    yy = radial + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
-    xy = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
-    return np.stack([bent_x, bent_y], axis=-1), xx * yy - xy * xy
+def _orientation(lens: Lens, x: np.ndarray, y: np.ndarray) -> np.ndarray:  # [M]
+    """The projection's Jacobian determinant up to a positive factor; negative where it folds.
+
+    By complex steps, f'(x) = Im f(x + ih) / h, which are exact to rounding (Squire & Trapp 1998).
+    """
+    step = 1e-20j
+    column_x, row_x = lens.project(x + step, y)
+    column_y, row_y = lens.project(x, y + step)
+    return np.imag(column_x) * np.imag(row_y) - np.imag(column_y) * np.imag(row_x)
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Takes a photo, or a mask of it, to the pinhole image that training sees."""
+    """Maps a photo, or a mask of it, to the pinhole image of the training view."""
 
     lens: Lens
-    """Of the photo as its file holds it."""
+    """Lens of the photo as its file holds it."""
     width: int
-    """Of the pinhole image."""
+    """Width and height of the pinhole image."""
     height: int
 
     @property
@@ -168,7 +258,7 @@ class Warp:
         return self.lens.undistorted().resized(self.width, self.height)
 
     def image(self, pixels: np.ndarray) -> np.ndarray:  # [h, w, 3 or 4] -> [H, W, 3 or 4]
-        """Warps uint8 pixels; with an alpha channel the colours come out multiplied by it."""
+        """Warps uint8 pixels; colours with an alpha channel are returned premultiplied."""
         if pixels.shape[2] == 4:
             values = pixels.astype(np.float32)
             values[..., :3] *= values[..., 3:] / 255
@@ -176,8 +266,8 @@ class Warp:
         return self._apply(pixels, cv2.INTER_CUBIC)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:  # [h, w] bool -> [H, W] bool
-        """Warps a mask: a pixel belongs to it where it covers more than half of its area."""
-        if mask.shape != (self.lens.height, self.lens.width):  # drawn for the photo's other sizes
+        """Warps a mask; True where it covers more than half of the pixel."""
+        if mask.shape != (self.lens.height, self.lens.width):  # drawn for the photo at another size
             size = (self.lens.width, self.lens.height)
             mask = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
         if not self.lens.is_distorted and mask.shape == (self.height, self.width):
@@ -194,12 +284,14 @@ class Warp:
 
 
 @lru_cache(maxsize=4)
-def _undistortion_maps(lens: Lens) -> tuple[np.ndarray, np.ndarray]:
-    return cv2.initUndistortRectifyMap(
-        lens.matrix,
-        np.array(lens.distortion),
-        None,
-        lens.undistorted().matrix,
-        (lens.width, lens.height),
-        cv2.CV_32FC1,
-    )
+def _undistortion_maps(lens: Lens) -> tuple[np.ndarray, np.ndarray]:  # [h, w], [h, w]
+    """Column and row in the photo, pixel centres at integers, of the pinhole image's pixels."""
+    target = lens.undistorted()
+    x = (np.arange(lens.width) + 0.5 - target.cx) / target.fx
+    y = (np.arange(lens.height) + 0.5 - target.cy) / target.fy
+    columns, rows = (np.empty((lens.height, lens.width), dtype=np.float32) for _ in range(2))
+    for start in range(0, lens.height, _ROWS):
+        part = slice(start, start + _ROWS)
+        column, row = lens.project(x[None, :], y[part, None])
+        columns[part], rows[part] = column - 0.5, row - 0.5
+    return columns, rows

@@ -15,10 +15,11 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data.capture import Capture, PointCloud, Shot, rigid
 from refersplat.data.images import ImageFolder, read_size
-from refersplat.data.lens import Lens
+from refersplat.data.lens import Lens, camera_model
 from refersplat.data.splits import without_suffix
 
-_PINHOLE_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+# Whatever these models are called, their coefficients are k1, k2, k3, p1 and p2.
+_RADIAL = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z with y up, ours +z, y down
 
 
@@ -141,17 +142,16 @@ def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
     def number(key: str, default: float = 0.0) -> float:
         return default if fields.get(key) is None else float(take(fields, key, float, where))
 
-    model = fields.get("camera_model") or "OPENCV"
-    if model not in _PINHOLE_MODELS or fields.get("is_fisheye"):
-        raise InputError(
-            f"{where}: camera_model {'fisheye' if fields.get('is_fisheye') else model} is not "
-            f"supported (expected one of {', '.join(_PINHOLE_MODELS)}); undistort the photos"
-        )
-    if number("k4"):
-        raise InputError(
-            f"{where}: k4 is not supported (expected k1, k2, k3, p1, p2), got {fields['k4']}; "
-            "undistort the photos"
-        )
+    name = fields.get("camera_model") or "OPENCV"
+    if fields.get("is_fisheye"):
+        name = "OPENCV_FISHEYE"
+    model = camera_model("FULL_OPENCV" if name in _RADIAL else name, where)
+    for key in ("k4", "k5", "k6"):
+        if name in _RADIAL and number(key):
+            raise InputError(
+                f"{where}: {key}: expected 0 or none with {name}, got {fields[key]}; "
+                "undistort the photos"
+            )
     if "w" in fields and "h" in fields:
         width, height = number("w"), number("h")
         if width != int(width) or height != int(height):
@@ -171,16 +171,10 @@ def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
     # One focal length serves both axes where the other is not given.
     fx = fx if fx or "fl_x" in fields else fy
     fy = fy if fy or "fl_y" in fields else fx
-    distortion = tuple(number(key) for key in ("k1", "k2", "p1", "p2", "k3"))
-    return Lens(
-        fx,
-        fy,
-        number("cx", width / 2),
-        number("cy", height / 2),
-        int(width),
-        int(height),
-        distortion,
-    ).checked(where)
+    center = {"cx": number("cx", width / 2), "cy": number("cy", height / 2)}
+    coefficients = {name: number(name) for name in model.coefficients}
+    values = {"fx": fx, "fy": fy, **center, **coefficients}
+    return model.lens(values, int(width), int(height), where)
 
 
 def _focal(angle: float, size: float) -> float:

@@ -18,8 +18,7 @@ from PIL import Image
 from refer3d.runs.errors import InputError
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
-
-MODELS = {"SIMPLE_PINHOLE": 0, "PINHOLE": 1, "SIMPLE_RADIAL": 2, "RADIAL": 3, "OPENCV": 4}
+from refersplat.data.lens import MODELS
 
 
 @dataclass
@@ -46,21 +45,10 @@ class SmallScene:
         self.colors = random.integers(0, 256, (12, 3), dtype=np.uint8)
 
     def project(self, index: int) -> np.ndarray:  # [P, 2]
-        """Where COLMAP sees the points in a photo, distortion included."""
+        """Where a photo shows the points; no reader looks at it, so distortion is left out."""
         pose = self.poses[index]
         local = self.points @ pose[:3, :3].T + pose[:3, 3]
-        return self.distort(local[:, :2] / local[:, 2:])
-
-    def distort(self, rays: np.ndarray) -> np.ndarray:  # [P, 2] -> [P, 2] pixels
-        simple = self.model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
-        fx, fy, cx, cy, *rest = [self.params[0], *self.params] if simple else self.params
-        k1, k2, p1, p2 = [*rest, 0, 0, 0, 0][:4]
-        x, y = rays.T
-        r2 = x**2 + y**2
-        scale = 1 + k1 * r2 + k2 * r2**2
-        u = x * scale + 2 * p1 * x * y + p2 * (r2 + 2 * x**2)
-        v = y * scale + 2 * p2 * x * y + p1 * (r2 + 2 * y**2)
-        return np.stack([fx * u + cx, fy * v + cy], axis=-1)
+        return local[:, :2] / local[:, 2:] * self.params[0] + (self.width / 2, self.height / 2)
 
     def write(self, binary: bool = True) -> SmallScene:
         self.write_images()
@@ -111,7 +99,7 @@ class SmallScene:
         return self
 
     def _write_binary(self, model: Path) -> None:
-        camera = struct.pack("<iiQQ", 7, MODELS[self.model], self.width, self.height)
+        camera = struct.pack("<iiQQ", 7, MODELS[self.model].number, self.width, self.height)
         camera += struct.pack(f"<{len(self.params)}d", *self.params)
         (model / "cameras.bin").write_bytes(struct.pack("<Q", 1) + camera)
         images = struct.pack("<Q", len(self.names))

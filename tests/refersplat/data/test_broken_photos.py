@@ -176,13 +176,9 @@ CASES = [
         (r"points3D\.bin: 1 of 12 points are not finite", "export"),
     ),
     case(
-        "fisheye camera",
-        model(5),
-        ("camera 7: .*OPENCV_FISHEYE is not supported", "SIMPLE_PINHOLE, PINHOLE", "undistorter"),
-    ),
-    case("full camera", model(6), ("FULL_OPENCV is not supported", "OPENCV", "undistorter")),
-    case(
-        "unheard camera", model(77), ("camera model number 77 is not supported", "RADIAL, OPENCV")
+        "unsupported camera",
+        model(10),
+        ("camera 7: .*number 10 is not supported", "SIMPLE_PINHOLE, PINHOLE", "undistorter"),
     ),
     case(
         "zero focal length",
@@ -242,7 +238,7 @@ CASES = [
     case(
         "images.txt cut between lines",
         lambda s: s.replace_text(IMAGES + ".txt", r"^4 (.*\n)*", ""),
-        (r"images\.txt: is cut short", "promises 4 entries, got 3"),
+        (r"images\.txt: is cut short", "expected the 4 entries", "got 3", "copy"),
         binary=False,
     ),
     case(
@@ -293,7 +289,7 @@ CASES = [
         "no focal length", transforms(lambda r: r, w=40, h=30), ("expected a focal length", "fl_x")
     ),
     case("zero fl_x", frame(fl_x=0), (FRAMES + ": fx must be positive, got 0",)),
-    case("word for fl_x", frame(fl_x="50"), (FRAMES + ': fl_x: expected a number, got "50"',)),
+    case("word for fl_x", frame(fl_x="50"), (FRAMES + ": fl_x: .*number", "50", "correct")),
     case("wide angle", transforms(lambda r: r, camera_angle_x=4.0), ("camera_angle_x", "got 4")),
     case(
         "half a pixel",
@@ -303,9 +299,8 @@ CASES = [
             "whole numbers of pixels, got 40.5",
         ),
     ),
-    case("fisheye", frame(camera_model="OPENCV_FISHEYE"), (FRAMES, "OPENCV_FISHEYE is not supp")),
-    case("fisheye flag", frame(is_fisheye=True), (FRAMES, "fisheye is not supported", "PINHOLE")),
-    case("fourth coefficient", frame(k4=0.1), (FRAMES, "k4 is not supported", "got 0.1")),
+    case("unsupported camera of a frame", frame(camera_model="FOV"), (FRAMES, "FOV is not supp")),
+    case("fourth coefficient", frame(k4=0.1), (FRAMES, "k4", "got 0.1", "undistort")),
     case(
         "no point cloud",
         transforms(lambda r: r.update(ply_file_path="x.ply")),

@@ -51,6 +51,17 @@ def test_distortion_is_removed(small_scene):
     assert_close(scene.views[0].image(), wanted.views[0].image())
 
 
+def test_fisheye_photos_are_undistorted(small_scene):
+    values = (50, 48, 20.5, 14.5, -0.1, 0.05, 0.0, 0.0)
+    small_scene.model, small_scene.params = "OPENCV_FISHEYE", values
+    wanted = load(small_scene.write_colmap())
+    for name in ({"camera_model": "OPENCV_FISHEYE"}, {"is_fisheye": True}):
+        record = small_scene.transforms(**LENS, **name, k1=-0.1, k2=0.05)
+        scene = load(small_scene.write_transforms(record))
+        assert scene.views[0].lens == wanted.views[0].lens
+        assert_close(scene.views[0].image(), wanted.views[0].image())
+
+
 def test_angle_stands_for_focal_length(small_scene):
     camera = load(small_scene.write_transforms(small_scene.transforms())).views[0].camera
     assert camera.fx == pytest.approx(50) == camera.fy

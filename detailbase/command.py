@@ -9,8 +9,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from detailbase.config import LEARNED, LEARNED_DATA, Config
+from detailbase.model.checkpoint import RESOLVED
 from detailbase.ranges import check
-from detailbase.training.state import RESOLVED
 from refer3d.native import backend
 from refer3d.runs.config import config_file, differences, load_yaml, parse, save_yaml
 from refer3d.runs.errors import InputError

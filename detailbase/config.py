@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-Dataset = Literal["detailrefer", "scanrefer", "multi3drefer"]
-
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -40,10 +38,11 @@ class DataConfig:
     prepared: str = ""
     """Folder whose ``train/`` and ``val/`` hold prepared scans; by default ``scannetv2/`` in
     ``root``, or ``root`` itself."""
-    train_on: tuple[Dataset, ...] = ("detailrefer",)
-    """Whose descriptions train."""
-    dataset: Dataset = "detailrefer"
-    """Whose descriptions are validated and tested on."""
+    train_on: tuple[str, ...] = ("detailrefer",)
+    """Datasets whose descriptions are trained on: ``detailrefer``, ``scanrefer``,
+    ``multi3drefer``."""
+    dataset: str = "detailrefer"
+    """Dataset whose descriptions are validated and tested on."""
     split: Annotated[Literal["train", "val", "test"], arg(aliases=("--split",))] = "test"
     """What eval.py scores."""
     scenes: tuple[str, ...] = ()
@@ -81,6 +80,8 @@ class TextConfig:
 class NetworkConfig:
     """The sparse U-Net and the decoder behind it."""
 
+    backbone: str = "unet"
+    """Network that computes the features of voxels."""
     channels: tuple[int, ...] = (24, 48, 72, 96, 120)
     """Widths of the U-Net's levels; published: 32 64 96 128 160."""
     width: int = 128

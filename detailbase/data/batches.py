@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from detailbase.config import DataConfig
 from detailbase.data.augmentation import augment
 from detailbase.data.targets import Shares, majority
 from detailbase.descriptions.references import Phrase, Reference
+from detailbase.descriptions.sentences import Sentences
 from detailbase.ops import segment_reduce, voxelize
-from detailbase.scans.clouds import SUFFIX, Cloud, load_cloud
+from detailbase.scans.clouds import Cloud, find_clouds, load_cloud
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 
@@ -28,7 +30,7 @@ class Batch:
     """Scans with descriptions; points, voxels and superpoints of all scans stand together."""
 
     features: Tensor
-    """[M, 6] each voxel's colour and place, the means of its points."""
+    """[M, 6] each voxel's colour and position, the means of its points."""
     voxels: Tensor
     """[M, 4] int64, (scan, x, y, z)."""
     point_to_voxel: Tensor
@@ -38,29 +40,29 @@ class Batch:
     instances: Tensor
     """[N] int64, the object id of each point in its scan, or ``NONE``."""
     superpoint_starts: list[int]
-    """Where each scan's superpoints begin, then how many there are."""
+    """Each scan's first superpoint, then the number of superpoints."""
     point_starts: list[int]
-    """The same of points."""
+    """Each scan's first point, then N."""
     references: list[Reference]
-    """B descriptions."""
+    """[B] descriptions."""
     scene_of_sentence: list[int]
-    """[B]"""
+    """[B]."""
     phrases: list[Phrase]
-    """P, those of all descriptions; in training, only those that have points."""
+    """[P] phrases of all descriptions; in training, only those that have points."""
     sentence_of_phrase: list[int]
-    """[P]"""
+    """[P]."""
     classes: Tensor
     """[S] int64, ScanNet's class of most of each superpoint's points, or ``NONE``."""
     objects: Tensor
     """[S] int64, the object in its scan of most of each superpoint's points, or ``NONE``."""
     superpoint_targets: Tensor
-    """``targets``, one behind the other: what is sent from a worker are few tensors."""
+    """``targets``, one behind the other, so that a worker sends few tensors."""
     left_out: int
-    """How many phrases have no points and therefore nothing to be learnt from."""
+    """Number of phrases that training leaves out because they have no points."""
 
     @property
     def query_of_phrase(self) -> list[int]:
-        """P of them."""
+        """[P]."""
         return [phrase.query for phrase in self.phrases]
 
     @property
@@ -71,17 +73,36 @@ class Batch:
         return self.superpoint_targets.split([starts[i + 1] - starts[i] for i in scenes])
 
     @cached_property
+    def scan_superpoints(self) -> list[Tensor]:
+        """For each scan [N] int64, its points' superpoints, numbered from 0."""
+        split = self.superpoints.split(np.diff(self.point_starts).tolist())
+        return [own - start for own, start in zip(split, self.superpoint_starts, strict=False)]
+
+    @cached_property
+    def scan_instances(self) -> Sequence[Tensor]:
+        """For each scan [N] int64, its points' object ids."""
+        return self.instances.split(np.diff(self.point_starts).tolist())
+
+    @cached_property
     def point_targets(self) -> list[Tensor]:
         """For each phrase [N] bool, the points of its scan that belong to it."""
-        found = []
-        for phrase, sentence in zip(self.phrases, self.sentence_of_phrase, strict=True):
-            scene = self.scene_of_sentence[sentence]
-            own = self.instances[self.point_starts[scene] : self.point_starts[scene + 1]]
-            found.append(torch.isin(own, own.new_tensor(phrase.object_ids)))
-        return found
+        scenes = [self.scene_of_sentence[sentence] for sentence in self.sentence_of_phrase]
+        return [
+            torch.isin(own := self.scan_instances[scene], own.new_tensor(phrase.object_ids))
+            for phrase, scene in zip(self.phrases, scenes, strict=True)
+        ]
+
+    def inputs(self, sentences: Sentences) -> dict[str, Any]:
+        """Returns the arguments of the network."""
+        words, mask = sentences.of(self.references)
+        names = ("features", "voxels", "point_to_voxel", "superpoints", "superpoint_starts")
+        return {
+            **{name: getattr(self, name) for name in names},
+            **{"words": words, "mask": mask, "scene_of_sentence": self.scene_of_sentence},
+        }
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch on another device."""
+        """Copies the batch to another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **{name: to_device(value, device) for name, value in tensors.items()})
@@ -116,11 +137,11 @@ class Batches(Dataset[Batch]):
 
         Args:
             references: The descriptions.
-            folder: Of prepared scans; they lie in its subfolders ``train`` and ``val``.
+            folder: Folder of prepared scans, in its subfolders ``train`` and ``val``.
             options: Sizes and augmentation.
-            seed: Of everything random.
-            epoch: Which; None for evaluation, where nothing is random.
-            first: How many batches to leave out.
+            seed: Seed of all random choices.
+            epoch: Number of the epoch; None for evaluation, where nothing is random.
+            first: Number of batches to skip.
 
         Raises:
             InputError: A scan has not been prepared.
@@ -136,7 +157,7 @@ class Batches(Dataset[Batch]):
             self.items = [[items[index] for index in batch] for batch in batches]
 
     def __len__(self) -> int:
-        """How many batches are left."""
+        """Returns the number of batches that are left."""
         return max(0, len(self.items) - self.first)
 
     def __getitem__(self, index: int) -> Batch:
@@ -145,17 +166,17 @@ class Batches(Dataset[Batch]):
             raise IndexError(index)
         index += self.first
         clouds = [load_cloud(self.paths[item.scene_id]) for item in self.items[index]]
-        asked = [item.references for item in self.items[index]]
+        references = [item.references for item in self.items[index]]
         if self.epoch is not None:
             rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
-            return make_batch(clouds, asked, self.options, rng)
+            return make_batch(clouds, references, self.options, rng)
         for item, cloud in zip(self.items[index], clouds, strict=True):
             if len(cloud) > self.options.max_points:
                 raise InputError(
                     f"{self.paths[item.scene_id]}: has {len(cloud)} points, more than "
                     f"--data.max_points {self.options.max_points}; all are scored, so raise it"
                 )
-        return make_batch(clouds, asked, self.options)
+        return make_batch(clouds, references, self.options)
 
     def loader(self) -> Iterator[Batch]:
         """Reads ahead in ``options.workers`` processes.
@@ -171,7 +192,7 @@ class Batches(Dataset[Batch]):
 
 
 class _Guarded(Dataset[Batch | InputError]):
-    """Returns mistakes in files: raised in a worker, they would come with its traceback."""
+    """Returns errors in files, which would come with a traceback if a worker raised them."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches
@@ -186,29 +207,10 @@ class _Guarded(Dataset[Batch | InputError]):
             return error
 
 
-def find_clouds(folder: Path, scene_ids: set[str]) -> dict[str, Path]:
-    """Where each prepared scan lies.
-
-    Raises:
-        InputError: One is nowhere.
-    """
-    found = {}
-    for scene_id in sorted(scene_ids):
-        paths = [folder / split / f"{scene_id}{SUFFIX}" for split in ("train", "val")]
-        existing = [path for path in paths if path.is_file()]
-        if not existing:
-            raise InputError(
-                f"{folder}: neither train/ nor val/ holds {scene_id}{SUFFIX}; "
-                "run scripts/prepare_scannet.py"
-            )
-        found[scene_id] = existing[0]
-    return found
-
-
 def group(
     references: Sequence[Reference], size: int, rng: np.random.Generator | None = None
 ) -> list[Item]:
-    """Descriptions by scan, at most ``size`` at a time, each once; shuffled by an rng."""
+    """Groups descriptions by scan, at most ``size`` in a group; shuffles them if given an rng."""
     by_scene: dict[str, list[Reference]] = {}
     for reference in references:
         by_scene.setdefault(reference.scene_id, []).append(reference)
@@ -222,14 +224,14 @@ def group(
 
 
 def deal(sizes: Sequence[int], count: int, rng: np.random.Generator) -> list[list[int]]:
-    """Indices in batches of at most ``count``, large ones with small ones, in random order.
+    """Deals indices to batches of at most ``count``, large ones with small ones, in random order.
 
-    Steps then take alike much time and memory, and no batch norm sees a small scan alone. Sizes are
-    blurred, so that a scan meets others in each epoch.
+    Steps then take similar time and memory, and no batch norm sees a small scan alone. Sizes are
+    jittered, so that a scan is batched with others in each epoch.
     """
-    blurred = np.asarray(sizes) * rng.uniform(0.7, 1.3, len(sizes))
+    jittered = np.asarray(sizes) * rng.uniform(0.7, 1.3, len(sizes))
     batches: list[list[int]] = [[] for _ in range(-(-len(sizes) // count))]
-    for place, index in enumerate(np.argsort(-blurred, kind="stable")):
+    for place, index in enumerate(np.argsort(-jittered, kind="stable")):
         row, column = divmod(place, len(batches))
         batches[-1 - column if row % 2 else column].append(int(index))
     return [batches[index] for index in rng.permutation(len(batches))]
@@ -237,48 +239,48 @@ def deal(sizes: Sequence[int], count: int, rng: np.random.Generator) -> list[lis
 
 def make_batch(
     clouds: Sequence[Cloud],
-    asked: Sequence[Sequence[Reference]],
+    references: Sequence[Sequence[Reference]],
     options: DataConfig,
     rng: np.random.Generator | None = None,
 ) -> Batch:
-    """Puts scans together.
+    """Joins scans and their descriptions.
 
     Args:
         clouds: The scans.
-        asked: The descriptions of each.
+        references: The descriptions of each scan.
         options: Sizes and augmentation.
-        rng: For training: changes the clouds, and leaves out what names no point.
+        rng: In training: augments the clouds; phrases without points are then left out.
     """
     if rng is not None:
         rngs = rng.spawn(len(clouds))
         clouds = [crop(c, options.max_points, own) for c, own in zip(clouds, rngs, strict=True)]
     coords, features = [], []
     for index, cloud in enumerate(clouds):
-        places, xyz, rgb = cloud.xyz, cloud.xyz, cloud.rgb
+        bent, xyz, rgb = cloud.xyz, cloud.xyz, cloud.rgb
         if rng is not None:
-            places, xyz, rgb = augment(xyz, rgb, options.augment, rngs[index])
-        coords.append(((places - places.amin(dim=0)) * options.voxels_per_metre).floor().long())
+            bent, xyz, rgb = augment(xyz, rgb, options.augment, rngs[index])
+        coords.append(((bent - bent.amin(dim=0)) * options.voxels_per_metre).floor().long())
         features.append(torch.cat([rgb, xyz], dim=1))
     sizes = [len(cloud) for cloud in clouds]
     scene = torch.arange(len(clouds)).repeat_interleave(torch.tensor(sizes))
     voxels, point_to_voxel = voxelize(torch.cat(coords), scene)
     starts = list(itertools.accumulate((c.num_superpoints for c in clouds), initial=0))
     superpoints = [c.superpoints + start for c, start in zip(clouds, starts, strict=False)]
-    references, scene_of_sentence, phrases, sentence_of_phrase, targets = [], [], [], [], []
+    kept_references, scene_of_sentence, phrases, sentence_of_phrase, targets = [], [], [], [], []
     left_out = 0
-    for index, (cloud, own) in enumerate(zip(clouds, asked, strict=True)):
+    for index, (cloud, own) in enumerate(zip(clouds, references, strict=True)):
         shares = Shares(cloud)
         for reference in own:
             kept = reference.phrases
             if rng is not None:
-                # One that names nothing, as Multi3DRefer's may, has a target: nothing.
+                # A phrase that names nothing, as Multi3DRefer's may, has an empty target.
                 kept = [phrase for phrase in kept if not phrase.object_ids or shares.has(phrase)]
             left_out += len(reference.phrases) - len(kept)
             if kept:
                 phrases += kept
-                sentence_of_phrase += [len(references)] * len(kept)
+                sentence_of_phrase += [len(kept_references)] * len(kept)
                 targets += [shares.target(phrase) for phrase in kept]
-                references.append(reference)
+                kept_references.append(reference)
                 scene_of_sentence.append(index)
     return Batch(
         features=segment_reduce(torch.cat(features), point_to_voxel, len(voxels), "mean"),
@@ -288,7 +290,7 @@ def make_batch(
         instances=torch.cat([cloud.instances for cloud in clouds]),
         superpoint_starts=starts,
         point_starts=list(itertools.accumulate(sizes, initial=0)),
-        references=references,
+        references=kept_references,
         scene_of_sentence=scene_of_sentence,
         phrases=phrases,
         sentence_of_phrase=sentence_of_phrase,
@@ -300,7 +302,7 @@ def make_batch(
 
 
 def crop(cloud: Cloud, largest: int, rng: np.random.Generator) -> Cloud:
-    """The ``largest`` points that are nearest, seen from above, to a random one."""
+    """Keeps the ``largest`` points that are nearest, seen from above, to a random one."""
     if len(cloud) <= largest:
         return cloud
     centre = cloud.xyz[int(rng.integers(len(cloud))), :2]

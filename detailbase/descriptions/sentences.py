@@ -1,4 +1,4 @@
-"""What the frozen language model knows of the descriptions' words."""
+"""Word features of the descriptions from the frozen language model."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from refer3d.text_encoder import TextEncoder, make_encoder
 Words = tuple[str, ...]
 
 AT_ONCE = 256
-"""Sentences that are encoded between two moves of the bar."""
+"""Sentences that are encoded between two updates of the progress bar."""
 
 
 def word_encoder(options: TextConfig, device: torch.device) -> TextEncoder:
-    """The language model whose words the network reads, between its begin and end tokens.
+    """Makes the language model whose words, between its begin and end tokens, the network reads.
 
     Raises:
-        InputError: There is no such encoder.
+        InputError: The encoder does not exist.
     """
     return make_encoder(options.encoder, options.cache, device, is_framed=True)
 
 
 @dataclass(frozen=True)
 class Sentences:
-    """Every description encoded once; the features lie in the encoder's cache on the disk.
+    """Descriptions, each encoded once; the features lie in the encoder's cache on the disk.
 
-    Those of DetailRefer would take 4.5 GB of memory, and reading a sentence takes 0.3 ms.
+    DetailRefer's would take 4.5 GB of memory; reading a sentence takes 0.3 ms.
     """
 
     encoder: TextEncoder
     lengths: dict[Words, int]
-    """How many words the encoder read of each sentence."""
+    """Number of words that the encoder read of each sentence."""
     device: torch.device
 
     @classmethod
     def encode(
         cls, encoder: TextEncoder, references: Iterable[Reference], device: torch.device
     ) -> Sentences:
-        """Encodes every distinct sentence; every word is its first sub-token.
+        """Encodes every distinct sentence; a word's feature is that of its first sub-token.
 
-        What the encoder cannot take of a long sentence is left out, with a warning.
+        The encoder cuts sentences that are too long, with a warning.
         """
         distinct = list(dict.fromkeys(reference.words for reference in references))
         lengths: dict[Words, int] = {}
@@ -63,7 +63,7 @@ class Sentences:
         return cls(encoder, lengths, device)
 
     def of(self, references: Sequence[Reference]) -> tuple[Tensor, Tensor]:
-        """Features [B, L, T] and mask [B, L] of some descriptions, padded to the longest.
+        """Returns features [B, L, T] and mask [B, L] of some descriptions, padded to the longest.
 
         A begin token stands before the words, an end token behind them.
         """
@@ -71,14 +71,14 @@ class Sentences:
         return encoded.words, encoded.mask
 
     def reaches(self, words: Words, query: int) -> bool:
-        """Whether the encoder has read as far as the word that a query belongs to."""
+        """Tells whether the encoder has read the word that a query belongs to."""
         return query <= self.lengths[words]
 
     def answerable(self, references: Iterable[Reference]) -> list[Reference]:
-        """The descriptions with those phrases only whose words the encoder has read."""
-        found = []
+        """Keeps the phrases whose words the encoder has read, and the descriptions with any."""
+        answerable = []
         for reference in references:
             phrases = [p for p in reference.phrases if self.reaches(reference.words, p.query)]
             if phrases:
-                found.append(dataclasses.replace(reference, phrases=tuple(phrases)))
-        return found
+                answerable.append(dataclasses.replace(reference, phrases=tuple(phrases)))
+        return answerable

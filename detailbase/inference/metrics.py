@@ -1,24 +1,68 @@
-"""Scores of masks for phrases, of sentences, and of kinds of sentences."""
+"""Metrics of masks: one function each, in one table, and their means over phrases and sentences."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 LONG = 50
-"""A sentence is long from one word more."""
+"""Most words of a sentence that is not long."""
 COMPLEX = 4
-"""A sentence is complex from so many phrases."""
-KINDS = {"zt": "zero targets", "st": "single target", "mt": "multiple targets"}
-"""What Multi3DRefer's ``eval_type`` begins with."""
+"""Fewest phrases of a complex sentence."""
 
 
-class Row(NamedTuple):
-    """A phrase, and how well its mask fits."""
+@dataclass(frozen=True)
+class Masks:
+    """The predicted and the true mask of a phrase on the N points of its scan."""
+
+    prediction: Tensor
+    """[N] bool."""
+    truth: Tensor
+    """[N] bool."""
+    superpoints: Tensor
+    """[N] int64, each point's superpoint, numbered from 0."""
+
+    @cached_property
+    def iou(self) -> float:
+        """Intersection over union; 1 where both are empty, as Multi3DRefer scores zero targets."""
+        union = int((self.prediction | self.truth).sum())
+        return int((self.prediction & self.truth).sum()) / union if union else 1.0
+
+
+def oracle_iou(masks: Masks) -> float:
+    """Computes the greatest IoU with the true mask of any union of superpoints.
+
+    It is reached by taking superpoints in the order of their share of the mask, up to some one:
+    taking one in raises the IoU exactly if its share is above IoU / (1 + IoU).
+    """
+    if not masks.truth.any():
+        return 1.0
+    sizes = torch.bincount(masks.superpoints)
+    inside = torch.bincount(masks.superpoints[masks.truth], minlength=len(sizes))
+    order = (inside / sizes.clamp(min=1)).argsort(dim=0, descending=True)
+    intersection = inside[order].cumsum(dim=0)
+    union = inside.sum() + (sizes - inside)[order].cumsum(dim=0)
+    return float((intersection.double() / union).max())
+
+
+METRICS: dict[str, Callable[[Masks], float]] = {
+    "mIoU": lambda masks: masks.iou,
+    "acc@0.25": lambda masks: float(masks.iou > 0.25),
+    "acc@0.5": lambda masks: float(masks.iou > 0.5),
+    "oracle": oracle_iou,
+}
+"""Metrics of a phrase's masks. To add one, add a function here: results.json and the table then
+hold its mean over the phrases."""
+
+
+class PhraseScores(NamedTuple):
+    """The scores of a phrase, and what they are grouped by."""
 
     scene_id: str
     object_id: str
@@ -26,99 +70,72 @@ class Row(NamedTuple):
     key: str
     sentence: int
     """Number of the description among those that are scored."""
-    iou: float
-    oracle: float
-    """The best that superpoints allow."""
+    scores: Mapping[str, float]
+    """Value of each metric."""
     num_words: int
     num_phrases: int
-    kind: str = ""
+    kinds: tuple[str, ...] = ()
 
 
-def iou(mask: Tensor, target: Tensor) -> float:  # [N] bool, [N] bool
-    """Intersection over union; 1 where both are empty, as Multi3DRefer scores zero targets."""
-    either = int((mask | target).sum())
-    return int((mask & target).sum()) / either if either else 1.0
+def score_masks(masks: Masks) -> dict[str, float]:
+    """Computes every metric."""
+    return {name: metric(masks) for name, metric in METRICS.items()}
 
 
-def oracle_iou(superpoints: Tensor, count: int, target: Tensor) -> float:  # [N], S, [N] bool
-    """The greatest IoU with ``target`` of any union of superpoints.
-
-    It is reached by taking superpoints in the order of their share of the target, up to some one:
-    taking one in raises the IoU exactly if its share is above IoU / (1 + IoU).
-    """
-    if not target.any():
-        return 1.0
-    sizes = torch.bincount(superpoints, minlength=count)
-    inside = torch.bincount(superpoints[target], minlength=count)
-    order = (inside / sizes.clamp(min=1)).argsort(dim=0, descending=True)
-    both = inside[order].cumsum(dim=0)
-    either = inside.sum() + (sizes - inside)[order].cumsum(dim=0)
-    return float((both.double() / either).max())
-
-
-def summarize(rows: Sequence[Row]) -> dict[str, float]:
-    """The scores of some phrases.
-
-    ``mIoU``, ``acc@0.25``, ``acc@0.5`` and ``oracle``, what the best choice of superpoints would
-    reach, are means over phrases; ``smIoU`` is the mean over sentences of the mean over their
-    phrases.
-    """
+def summarize(rows: Sequence[PhraseScores]) -> dict[str, float]:
+    """Averages each metric over phrases; ``smIoU`` averages the sentences' mean IoU."""
     sentences: dict[int, list[float]] = defaultdict(list)
     for row in rows:
-        sentences[row.sentence].append(row.iou)
+        sentences[row.sentence].append(row.scores["mIoU"])
     return {
-        "mIoU": _mean(row.iou for row in rows),
-        "acc@0.25": _mean(row.iou > 0.25 for row in rows),
-        "acc@0.5": _mean(row.iou > 0.5 for row in rows),
+        **{name: _mean(row.scores[name] for row in rows) for name in METRICS},
         "smIoU": _mean(_mean(ious) for ious in sentences.values()),
-        "oracle": _mean(row.oracle for row in rows),
         "phrases": len(rows),
         "sentences": len(sentences),
     }
 
 
-def logged(scores: dict[str, float]) -> dict[str, float]:
-    """The scores by the names that users of this family know from their logs."""
+def log_names(scores: Mapping[str, float]) -> dict[str, float]:
+    """Renames scores as users of this family know them from their logs."""
     names = {"mIOU": "mIoU", "Acc_50": "acc@0.5", "Acc_25": "acc@0.25", "smIOU": "smIoU"}
     return {shown: scores[name] for shown, name in names.items()}
 
 
-def by_kind(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The scores of long sentences, of complex ones, and of the dataset's own kinds."""
-    belongs: dict[str, Callable[[Row], bool]] = {
-        "long": lambda row: row.num_words > LONG,
-        "complex": lambda row: row.num_phrases >= COMPLEX,
+def by_kind(rows: Sequence[PhraseScores]) -> dict[str, dict[str, float]]:
+    """Summarises long sentences, complex ones, and the dataset's own kinds."""
+    groups = {
+        "long": [row for row in rows if row.num_words > LONG],
+        "complex": [row for row in rows if row.num_phrases >= COMPLEX],
     }
-    for start, name in KINDS.items():
-        belongs[name] = lambda row, start=start: row.kind.split("_")[0] == start
-    for kind in sorted({row.kind for row in rows} - {""} - KINDS.keys()):
-        belongs[kind] = lambda row, kind=kind: row.kind == kind
-    chosen = {name: [row for row in rows if test(row)] for name, test in belongs.items()}
-    return {name: summarize(some) for name, some in chosen.items() if some}
+    for kind in sorted({kind for row in rows for kind in row.kinds}):
+        groups[kind] = [row for row in rows if kind in row.kinds]
+    return {name: summarize(group) for name, group in groups.items() if group}
 
 
-def by_scene(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """The scores of each scan."""
-    scenes: dict[str, list[Row]] = defaultdict(list)
+def by_scene(rows: Sequence[PhraseScores]) -> dict[str, dict[str, float]]:
+    """Summarises each scan."""
+    scenes: dict[str, list[PhraseScores]] = defaultdict(list)
     for row in rows:
         scenes[row.scene_id].append(row)
-    return {scene_id: summarize(own) for scene_id, own in sorted(scenes.items())}
+    return {scene_id: summarize(group) for scene_id, group in sorted(scenes.items())}
 
 
-def ious_by_name(rows: Sequence[Row]) -> dict[str, float]:
-    """Each phrase's IoU under ``<scene>_<ann>_<key>``, the name that users of this family know;
-    both numbers have three digits.
+def ious_by_name(rows: Sequence[PhraseScores]) -> dict[str, float]:
+    """Names each phrase's IoU ``<scene>_<ann>_<key>``, as users of this family know it.
+
+    Both numbers have three digits.
 
     Where several objects of a scan share an annotation's number, their phrases would overwrite each
-    other: theirs is ``<scene>_<object>_<ann>_<key>``.
+    other: the name is then ``<scene>_<object>_<ann>_<key>``.
     """
     count = Counter((row.scene_id, row.ann_id, row.key) for row in rows)
-    named = {}
+    ious = {}
     for row in rows:
         is_shared = count[row.scene_id, row.ann_id, row.key] > 1
         middle = (row.object_id,) if is_shared and row.object_id else ()
-        named["_".join((row.scene_id, *middle, row.ann_id.zfill(3), row.key.zfill(3)))] = row.iou
-    return named
+        name = (row.scene_id, *middle, row.ann_id.zfill(3), row.key.zfill(3))
+        ious["_".join(name)] = row.scores["mIoU"]
+    return ious
 
 
 def _mean(values: Iterable[float]) -> float:

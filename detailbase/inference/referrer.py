@@ -16,10 +16,10 @@ from detailbase.descriptions.phrases import find_phrases
 from detailbase.descriptions.references import Phrase, Reference, split_words
 from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.answering import THRESHOLD, answer
+from detailbase.model.checkpoint import Checkpoint
 from detailbase.model.network import DetailBase
 from detailbase.ranges import check
 from detailbase.scans.scan import Scan, read_scan_file
-from detailbase.training.state import Checkpoint
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import TextEncoder

@@ -1,1 +1,1 @@
-"""The networks; they know neither files nor training."""
+"""The network, its parts and its weights; nothing here knows training."""

@@ -1,9 +1,9 @@
-"""The sparse 3D U-Net of SPFormer, under its published parameter names."""
+"""The interface of backbones, and the sparse 3D U-Net of SPFormer with its published names."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,27 @@ from detailbase.ops import KernelMap, sparse_conv, strided_map, submanifold_map
 
 CHANNELS = (32, 64, 96, 128, 160)
 EPS = 1e-4
+
+
+class Backbone(Protocol):
+    """A module that computes features of voxels, which know their surroundings."""
+
+    width: int
+    """C, the channels of the features."""
+
+    def __call__(
+        self,
+        features: Tensor,  # [M, 6]
+        voxels: Tensor,  # [M, 4]
+        /,
+    ) -> Tensor:  # [M, C]
+        """Computes features.
+
+        Args:
+            features: Each voxel's colour (-1 to 1) and position (metres), the means of its points.
+            voxels: Distinct (scene, x, y, z); voxels of several scenes stand together.
+        """
+        ...
 
 
 class Level(NamedTuple):
@@ -29,12 +50,12 @@ def build_levels(
     shape: Sequence[int],
     count: int = len(CHANNELS),
 ) -> list[Level]:
-    """The maps that all layers of a U-Net share, finest level first.
+    """Builds the maps that all layers of a U-Net share, finest level first.
 
     Args:
         voxels: Distinct (batch, x, y, z); fastest in the order of ``voxelize``.
         shape: The grid's size; see :func:`spatial_shape`.
-        count: How many levels the network has.
+        count: Number of levels.
     """
     levels = []
     for level in range(count):
@@ -48,9 +69,9 @@ def build_levels(
 
 @torch.compiler.disable
 def spatial_shape(voxels: Tensor) -> list[int]:  # [M, 4]
-    """The grid that the published network sees: it begins at 0, and has at least 128 per axis.
+    """Returns the grid of the published network: it begins at 0 and has at least 128 per axis.
 
-    It matters at its end, where :func:`~detailbase.ops.strided_map` leaves out a plane.
+    The size matters at its end, where :func:`~detailbase.ops.strided_map` leaves out a plane.
     """
     return [max(128, last + 1) for last in voxels[:, 1:].amax(dim=0).tolist()]
 
@@ -76,11 +97,11 @@ class SparseConv(nn.Module):
         return sparse_conv(features, self.matrices(), kernel_map, residual=residual)
 
 
-class Widening(nn.Module):
+class Conv1x1(nn.Module):
     """A change of width; its weight has the shape (out, 1, 1, 1, in).
 
-    The published network, and SPFormer's, whose weights it takes, reads the memory of that weight
-    as (in, out). So do we, or no published checkpoint would mean the same.
+    The published network, like SPFormer's, reads the memory of that weight as (in, out). So do we:
+    otherwise published checkpoints would compute something else.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -89,8 +110,8 @@ class Widening(nn.Module):
         nn.init.kaiming_uniform_(self.weight.view(width, -1), a=5**0.5)
 
     def forward(self, features: Tensor) -> Tensor:  # [M, C] -> [M, D]
-        widened = features @ self.weight.view(features.shape[1], -1)
-        return widened.to(features)  # under autocast the product is shorter than what it joins
+        product = features @ self.weight.view(features.shape[1], -1)
+        return product.to(features)  # autocast shortens it, but it is added to full features
 
 
 def norm(channels: int) -> BatchNorm:
@@ -98,13 +119,13 @@ def norm(channels: int) -> BatchNorm:
 
 
 def scale_and_shift(layer: BatchNorm) -> tuple[Tensor, Tensor]:  # [C], [C]
-    """What a batch norm does in evaluation: ``scale * x + shift``."""
+    """Folds a batch norm in evaluation into ``scale * x + shift``."""
     scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
     return scale, layer.bias - layer.running_mean * scale
 
 
 def activate(layer: BatchNorm, features: Tensor) -> Tensor:  # [M, C] -> [M, C]
-    """Batch norm, then ReLU."""
+    """Applies batch norm, then ReLU."""
     if layer.training or torch.is_grad_enabled():
         return layer(features).relu_()
     scale, shift = scale_and_shift(layer)
@@ -116,8 +137,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        if channels != width:
-            self.i_branch = nn.Sequential(Widening(channels, width))
+        is_same = channels == width
+        self.i_branch = None if is_same else nn.Sequential(Conv1x1(channels, width))
         self.conv_branch = nn.Sequential(
             *(norm(channels), nn.ReLU(), SparseConv(channels, width, 3)),
             *(norm(width), nn.ReLU(), SparseConv(width, width, 3)),
@@ -125,9 +146,7 @@ class Residual(nn.Module):
 
     def forward(self, features: Tensor, around: KernelMap) -> Tensor:  # [M, C] -> [M, D]
         before, _, first, between, _, second = self.conv_branch
-        identity = features
-        if hasattr(self, "i_branch"):
-            identity = self.i_branch[0](features)
+        identity = features if self.i_branch is None else self.i_branch(features)
         features = activate(before, features)
         if self.training or torch.is_grad_enabled():
             features = activate(between, first(features, around))
@@ -169,14 +188,15 @@ class UNetLevel(nn.Module):
 
 
 class SparseUNet(nn.Module):
-    """Features of voxels that know their surroundings.
+    """Computes features of voxels by a U-Net of sparse convolutions.
 
-    Maps of neighbours are built once per level and shared by its layers. In evaluation without
-    gradients each block's inner batch norm and ReLU are folded into its first convolution.
+    Kernel maps are built once per level and shared by its layers. In evaluation without gradients
+    each block's inner batch norm and ReLU are folded into its first convolution.
     """
 
     def __init__(self, in_channels: int = 6, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
+        self.width = channels[0]
         self.num_levels = len(channels)
         self.input_conv = nn.Sequential(SparseConv(in_channels, channels[0], 3))
         self.unet = UNetLevel(channels)
@@ -188,6 +208,7 @@ class SparseUNet(nn.Module):
         voxels: Tensor,  # [M, 4]
         levels: Sequence[Level] | None = None,
     ) -> Tensor:  # [M, D]
+        """Computes features; ``levels`` are those of :func:`build_levels`, if built before."""
         if levels is None:
             levels = build_levels(voxels, spatial_shape(voxels), self.num_levels)
         features = self.input_conv[0](features, levels[0].around)

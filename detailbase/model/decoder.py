@@ -1,4 +1,4 @@
-"""Words that look for their superpoints, under the published parameter names."""
+"""The decoder: words attend to superpoints; parameters have the published names."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Answer(NamedTuple):
-    """What every word of a scene's sentences says after each round; the last round counts.
+class DecoderOutput(NamedTuple):
+    """Masks and scores of every word after each of R rounds; the last round counts.
 
-    There are R rounds: a guess before the first layer, then one behind each layer.
+    The first round stands before the first layer, the others behind one layer each.
     """
 
     masks: Tensor
-    """[R, B, L, S], logits of each superpoint's belonging to what the word names."""
+    """[R, B, L, S], mask logits of the superpoints."""
     scores: Tensor
-    """[R, B, L], how well the word's mask is thought to fit, as an IoU."""
+    """[R, B, L], the predicted IoU of each mask."""
 
 
 class Attention(nn.Module):
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         keys: Tensor,  # [B, S, D], or [1, S, D] for all
         mask: Tensor,  # [B, M, S] or [B, 1, S] bool
     ) -> Tensor:  # [B, M, D]
-        """What the queries find where the mask is on; neither residual nor norm."""
+        """Attends where the mask is on; adds neither residual nor norm."""
         attn, width = self.attn, queries.shape[-1]
         weight, bias = attn.in_proj_weight, attn.in_proj_bias
         query = F.linear(queries, weight[:width], bias[:width])
@@ -46,8 +46,8 @@ class Attention(nn.Module):
             for x in (query, key, value)
         )
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None])
-        return attn.out_proj(found.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None])
+        return attn.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -65,7 +65,8 @@ class FeedForward(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Every word is a query: it reads the superpoints that it took for its own, then its sentence.
+    """Decodes a mask for every word: each layer attends to the superpoints of the word's last mask,
+    then to the words of its sentence.
 
     In the published network the norm behind the cross-attention has a weight but no effect.
     """
@@ -78,7 +79,7 @@ class Decoder(nn.Module):
         heads: int = 8,
         hidden: int = 1024,
         layers: int = 6,
-        normalize_found: bool = False,
+        cross_attn_norm: bool = False,
     ) -> None:
         """Makes the layers.
 
@@ -88,11 +89,11 @@ class Decoder(nn.Module):
             width: D, the width of queries.
             heads: Heads of each attention.
             hidden: Width inside the feed-forward blocks.
-            layers: How many times words look, R - 1.
-            normalize_found: Whether the norm behind the cross-attention counts.
+            layers: Number of layers, R - 1.
+            cross_attn_norm: Whether the norm behind the cross-attention is applied.
         """
         super().__init__()
-        self.normalize_found = normalize_found
+        self.cross_attn_norm = cross_attn_norm
         self.input_proj = nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width), nn.ReLU())
         self.lang_proj = nn.Linear(text_dim, width)
         self.cross_attn_layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
@@ -107,8 +108,8 @@ class Decoder(nn.Module):
         superpoints: Tensor,  # [S, C]
         words: Tensor,  # [B, L, T]
         mask: Tensor,  # [B, L] bool
-    ) -> Answer:
-        """Answers the sentences about one scene.
+    ) -> DecoderOutput:
+        """Predicts masks for the sentences about one scene.
 
         Args:
             superpoints: Features of the scene's superpoints.
@@ -118,19 +119,19 @@ class Decoder(nn.Module):
         queries = self.lang_proj(words)
         keys = self.input_proj(superpoints)[None]
         mask_features = self.x_mask(superpoints)
-        answers = [self._answer(queries, mask_features)]
+        rounds = [self._predict(queries, mask_features)]
         for cross, alone, feed in zip(
             self.cross_attn_layers, self.self_attn_layers, self.ffn_layers, strict=True
         ):
-            queries = queries + cross(queries, keys, _where_to_look(answers[-1][0]))
-            if self.normalize_found:
+            queries = queries + cross(queries, keys, _attention_mask(rounds[-1][0]))
+            if self.cross_attn_norm:
                 queries = cross.norm(queries)
             queries = feed(alone.norm(queries + alone(queries, queries, mask[:, None])))
-            answers.append(self._answer(queries, mask_features))
-        masks, scores = zip(*answers, strict=True)
-        return Answer(torch.stack(masks), torch.stack(scores))
+            rounds.append(self._predict(queries, mask_features))
+        masks, scores = zip(*rounds, strict=True)
+        return DecoderOutput(torch.stack(masks), torch.stack(scores))
 
-    def _answer(
+    def _predict(
         self,
         queries: Tensor,  # [B, L, D]
         mask_features: Tensor,  # [S, D]
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
         return queries @ mask_features.T, self.out_score(queries)[..., 0]
 
 
-def _where_to_look(logits: Tensor) -> Tensor:  # [B, L, S] -> [B, L, S] bool
-    """Where the last answer was yes; everywhere if it nowhere was."""
+def _attention_mask(logits: Tensor) -> Tensor:  # [B, L, S] -> [B, L, S] bool
+    """Masks the attention to where the last mask is on; everywhere if it is empty."""
     is_on = logits.detach() >= 0
     return is_on | ~is_on.any(dim=-1, keepdim=True)

@@ -1,13 +1,25 @@
-"""What can be measured of superpoints, so that it need not be learned."""
+"""Descriptors of superpoints: what can be measured and need not be learned."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from detailbase.model.norm import BatchNorm
 from detailbase.ops import segment_reduce
 
-NUM_FACTS = 13
+NUM_DESCRIPTORS = 13
+
+
+class DescriptorEncoder(nn.Sequential):
+    """Normalises descriptors and embeds them in C channels: [S, inputs] -> [S, C]."""
+
+    def __init__(self, channels: int, inputs: int = NUM_DESCRIPTORS) -> None:
+        super().__init__(
+            BatchNorm(inputs, affine=False),
+            *(nn.Linear(inputs, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels)),
+            nn.LayerNorm(channels),
+        )
 
 
 def moments(
@@ -15,7 +27,7 @@ def moments(
     superpoints: Tensor,  # [N]
     count: int,
 ) -> Tensor:  # [S, 13]
-    """Sums over each superpoint's colours and places, their squares, and ones.
+    """Sums each superpoint's colours and positions, their squares, and ones.
 
     The moments of several superpoints together are the sum of theirs.
     """
@@ -23,14 +35,14 @@ def moments(
     return segment_reduce(torch.cat([points, points.square(), ones], dim=1), superpoints, count)
 
 
-def facts(sums: Tensor) -> Tensor:  # [S, 13] -> [S, 13]
-    """Mean and deviation of colour and place, and the logarithm of the size, from moments."""
+def describe(sums: Tensor) -> Tensor:  # [S, 13] -> [S, 13]
+    """Computes mean and deviation of colour and position, and the log of the size, from moments."""
     size = sums[:, -1:].clamp(min=1)
     mean, square = (sums[:, :-1] / size).chunk(2, dim=1)
     deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
     return torch.cat([mean, deviation, size.log() / 10], dim=1)
 
 
-def places(known: Tensor) -> Tensor:  # [S, 13] -> [S, 3]
-    """The mean places among facts."""
-    return known[:, 3:6]
+def mean_positions(descriptors: Tensor) -> Tensor:  # [S, 13] -> [S, 3]
+    """Selects the mean positions among descriptors."""
+    return descriptors[:, 3:6]

@@ -1,4 +1,4 @@
-"""Batch norm of voxels and superpoints, of which there may be few."""
+"""Batch norm that also trains on a single voxel or superpoint."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """PyTorch's, which also trains on a single row.
+    """PyTorch's batch norm, extended to a batch of one row.
 
-    One row has no spread. It is normalised by what was seen before, as in evaluation.
+    One row has no variance; it is normalised by the running statistics, as in evaluation.
     """
 
     def forward(self, features: Tensor) -> Tensor:  # [M, C] -> [M, C]
         if self.training and len(features) < 2:
-            seen = (self.running_mean, self.running_var)
-            return F.batch_norm(features, *seen, self.weight, self.bias, eps=self.eps)
+            statistics = (self.running_mean, self.running_var)
+            return F.batch_norm(features, *statistics, self.weight, self.bias, eps=self.eps)
         return super().forward(features)

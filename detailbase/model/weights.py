@@ -1,4 +1,4 @@
-"""Weights from published checkpoints, and from SPFormer's backbone."""
+"""Weights of published checkpoints, of SPFormer's backbone, and of our own files."""
 
 from __future__ import annotations
 
@@ -7,84 +7,119 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from detailbase.model.network import DetailBase
 from refer3d.runs.errors import InputError
 from refer3d.runs.states import read_tensors
 
 log = logging.getLogger(__name__)
 
+BACKBONE = "backbone."
+NAMES = {
+    "backbone.input_conv.": "input_conv.",
+    "backbone.unet.": "unet.",
+    "backbone.output_layer.": "output_layer.",
+    "descriptors.": "facts.",
+    "grouping.descriptors.": "objects.facts.",
+    "grouping.": "objects.",
+    "classifier.": "classify.",
+}
+"""Beginnings of the network's parameter names, and of the names in files: published ones, and those
+that files have had from the start. Where two fit, the longer one counts; what has no entry, as the
+decoder, has one name."""
+MODULE = "module."
+"""Prefix of names in the state dict of a parallel or an averaged model."""
 WRAPPERS = ("model", "state_dict", "net")
-"""Under which of these a checkpoint may keep its weights."""
-BACKBONE = ("input_conv.", "unet.", "output_layer.")
-NOT_OURS = ("text_encoder.", "criterion.")
-"""What published checkpoints carry beside: the text encoder, which is frozen and loaded by itself,
-and the weights of the loss's terms."""
+"""Keys under which a checkpoint may keep its weights."""
+IGNORED = ("text_encoder.", "criterion.")
+"""Other content of published checkpoints: the frozen text encoder, and weights of the loss."""
 SCALE = ".scale"
-"""Behind the name of a matrix of bytes: what each of its rows is to be multiplied by."""
+"""Suffix of the scales of a matrix of bytes, one for each row."""
 SHOWN = 3
-"""How many keys of a kind a message names."""
+"""Number of keys of a kind that a message names."""
 
 
-def load_weights(model: nn.Module, path: Path | str, strict: bool = True) -> None:
+def file_names(state: dict[str, Any]) -> dict[str, Any]:
+    """Renames a state dict of the network, or of its running mean, for a file."""
+    return _rename(state, NAMES)
+
+
+def network_names(state: dict[str, Any]) -> dict[str, Any]:
+    """Renames a state dict of a file for the network; the inverse of :func:`file_names`."""
+    return _rename(state, {file: name for name, file in NAMES.items()})
+
+
+def _rename(state: dict[str, Any], table: dict[str, str]) -> dict[str, Any]:
+    def rename(name: str) -> str:
+        inner = name.removeprefix(MODULE)
+        begin = max((old for old in table if inner.startswith(old)), key=len, default="")
+        return name[: len(name) - len(inner)] + table.get(begin, "") + inner[len(begin) :]
+
+    return {rename(name): value for name, value in state.items()}
+
+
+def load_weights(network: DetailBase, path: Path | str, strict: bool = True) -> None:
     """Loads a checkpoint of the whole network.
 
     The weights may lie plain or under a wrapper, with or without "module." before their names, and
-    in either order that spconv has had. Those of the text encoder and of the loss are left out.
+    in the order of spconv 1 or 2. Those of the text encoder and of the loss are ignored.
 
     Args:
-        model: Takes the weights; it stays as it was where an error is raised.
-        path: A checkpoint of the published code, or a state dict of this one.
-        strict: Whether every key must fit. If not, what does not is said as a warning.
+        network: Takes the weights; it stays unchanged where an error is raised.
+        path: A published checkpoint, or one of ours.
+        strict: Whether every key must fit. If not, a warning lists those that do not.
 
     Raises:
         InputError: The file cannot be read, or its keys do not fit.
     """
-    put_weights(model, read_weights(path), Path(path), strict)
+    put_weights(network, read_weights(path), Path(path), strict)
 
 
 def put_weights(
-    model: nn.Module, weights: dict[str, Tensor], path: Path, strict: bool = True
+    network: DetailBase, weights: dict[str, Tensor], path: Path, strict: bool = True
 ) -> None:
-    """As :func:`load_weights`, of weights that have been read from ``path``."""
-    state = {name: value for name, value in weights.items() if not name.startswith(NOT_OURS)}
-    _load(model, state, path, model.state_dict(), strict)
+    """Does the same as :func:`load_weights` with weights that were read from ``path``."""
+    state = {name: value for name, value in weights.items() if not name.startswith(IGNORED)}
+    _load(network, state, path, file_names(network.state_dict()), strict)
 
 
-def load_backbone(model: nn.Module, path: Path | str) -> None:
-    """Loads the U-Net alone, from SPFormer's backbone or from any checkpoint that has one.
+def load_backbone(network: DetailBase, path: Path | str) -> None:
+    """Loads the backbone alone, from SPFormer's file or from any checkpoint that has one.
 
-    Heads and decoders in the file are ignored; the U-Net must be there whole.
+    Heads and decoders in the file are ignored; the backbone must be there whole.
 
     Raises:
-        InputError: The file cannot be read, or its U-Net does not fit.
+        InputError: The file cannot be read, or its backbone does not fit.
     """
     state = read_weights(path)
-    found = {name: value for name, value in state.items() if name.startswith(BACKBONE)}
-    if not found:
+    own = {name: value for name, value in network.state_dict().items() if name.startswith(BACKBONE)}
+    expected = file_names(own)
+    begins = tuple({f"{name.partition('.')[0]}." for name in expected})
+    weights = {name: value for name, value in state.items() if name.startswith(begins)}
+    if not weights:
         raise InputError(
-            f"{path}: has no U-Net: no key begins with {', '.join(BACKBONE)}; the first is "
-            f"{min(state)!r}; take SPFormer's sp_unet_backbone.pth"
+            f"{path}: has no backbone: no key begins with {', '.join(sorted(begins))}; the first "
+            f"is {min(state)!r}; take SPFormer's sp_unet_backbone.pth"
         )
-    expected = {name: own for name, own in model.state_dict().items() if name.startswith(BACKBONE)}
-    _load(model, found, Path(path), expected, strict=True)
-    log.info("%s: took %d of %d weights, the U-Net's", path, len(found), len(state))
+    _load(network, weights, Path(path), expected, strict=True)
+    log.info("%s: took %d of %d weights, the backbone's", path, len(weights), len(state))
 
 
 def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The weights in a checkpoint, by name without "module."; runs no code of the file.
+    """Reads the weights of a checkpoint, by name without "module."; runs no code of the file.
 
     Raises:
-        InputError: There is no such file, or no weights are in it, or a weight is not finite.
+        InputError: The file is absent, holds no weights, or a weight is not finite.
     """
     return weights_in(read_checkpoint(path), Path(path))
 
 
 def read_checkpoint(path: Path | str) -> Any:
-    """What a checkpoint holds, weights and others; runs no code of the file.
+    """Reads the whole content of a checkpoint; runs no code of the file.
 
     Raises:
-        InputError: There is no such file, or it cannot be read.
+        InputError: The file is absent or cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,24 +129,23 @@ def read_checkpoint(path: Path | str) -> Any:
 
 
 def weights_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """The weights in what :func:`read_checkpoint` has read from ``path``.
+    """Extracts the weights from the content of ``path``, under the names that files have.
 
     Raises:
         InputError: There are none, or one is not finite.
     """
-    state = _unwrap(content, path)
     weights = {}
-    for name, value in state.items():
+    for name, value in _unwrap(content, path).items():
         if not isinstance(value, Tensor):
             raise InputError(f"{path}: {name}: expected a tensor, got {type(value).__name__}")
         if not torch.isfinite(value).all():
             raise InputError(f"{path}: {name}: has values that are not finite; take another file")
-        weights[name.removeprefix("module.")] = value
-    return from_bytes(weights)
+        weights[name.removeprefix(MODULE)] = value
+    return file_names(from_bytes(weights))
 
 
 def to_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A quarter of the size: matrices as whole numbers, each row with a scale of its own."""
+    """Quantises matrices to int8, each row with a scale of its own: a quarter of the size."""
     small = {}
     for name, value in weights.items():
         if value.is_floating_point() and value.ndim > 1:
@@ -124,7 +158,7 @@ def to_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What :func:`to_bytes` made small; other weights stay as they are."""
+    """Restores what :func:`to_bytes` quantised; leaves other weights as they are."""
     return {
         name: value * weights[name + SCALE] if name + SCALE in weights else value
         for name, value in weights.items()
@@ -144,14 +178,14 @@ def _unwrap(state: Any, path: Path) -> dict[str, Any]:
 
 
 def _load(
-    model: nn.Module,
+    network: DetailBase,
     state: dict[str, Tensor],
     path: Path,
     expected: dict[str, Tensor],
     strict: bool,
 ) -> None:
-    """Puts a state into the model, if it fits what is expected."""
-    state = _in_todays_order(state, expected)
+    """Loads a state, both it and ``expected`` under the names of files, if it fits."""
+    state = _in_spconv2_order(state, expected)
     # Counters of steps that no computation reads; checkpoints before PyTorch 0.4.1 lack them.
     missing = [
         name for name in expected.keys() - state.keys() if not name.endswith("num_batches_tracked")
@@ -173,11 +207,11 @@ def _load(
         )
     if problems:
         log.warning("%s: loaded %d weights; %s", path, len(fitting), "; ".join(problems))
-    model.load_state_dict(fitting, strict=False)
+    network.load_state_dict(network_names(fitting), strict=False)
 
 
 def _advice(state: dict[str, Tensor]) -> str:
-    """Which config makes a network that fits."""
+    """Names the config whose network fits."""
     published = "decoder.lang_proj.weight"
     if published in state and state[published].shape == (256, 768):
         return "it has the published sizes: give --config configs/detailbase/published.yaml"
@@ -185,28 +219,28 @@ def _advice(state: dict[str, Tensor]) -> str:
 
 
 def _list(kind: str, names: list[str]) -> list[str]:
-    """A line about some keys, or none."""
+    """Describes some keys in one line; returns no line for no key."""
     if not names:
         return []
     shown = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
     return [f"{len(names)} {'key is' if len(names) == 1 else 'keys are'} {kind} ({shown})"]
 
 
-def _in_todays_order(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Turns weights of spconv 1, (x, y, z, in, out), to (out, x, y, z, in).
+def _in_spconv2_order(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Permutes weights of spconv 1, (x, y, z, in, out), to (out, x, y, z, in).
 
-    One weight may fit both ways; all of a file's cannot, so they are turned together. Those of
-    1 x 1 x 1, which only widen, keep their numbers' order: they are read as (in, out) in either.
+    One weight may fit both ways; all of a file's cannot, so they are permuted together. Those of
+    1 x 1 x 1 keep the order of their numbers: both versions read them as (in, out).
     """
     kernels = [name for name in state.keys() & expected.keys() if expected[name].ndim == 5]
     if all(state[name].shape == expected[name].shape for name in kernels):
         return state
-    turned = {}
+    permuted = {}
     for name in kernels:
         old, shape = state[name], expected[name].shape
         is_point = old.shape[:3] == shape[1:4] == (1, 1, 1) and old.numel() == shape.numel()
         if old.ndim == 5:
-            turned[name] = old.reshape(shape) if is_point else old.permute(4, 0, 1, 2, 3)
-    fits = sum(value.shape == expected[name].shape for name, value in turned.items())
+            permuted[name] = old.reshape(shape) if is_point else old.permute(4, 0, 1, 2, 3)
+    fits = sum(value.shape == expected[name].shape for name, value in permuted.items())
     fits_as_is = sum(state[name].shape == expected[name].shape for name in kernels)
-    return {**state, **turned} if fits > fits_as_is else state
+    return {**state, **permuted} if fits > fits_as_is else state

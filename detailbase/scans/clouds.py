@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from detailbase.config import DataConfig
 from refer3d.runs.errors import InputError
 from refer3d.runs.states import read_tensors, save_tensors
 
@@ -76,6 +77,33 @@ def load_cloud(path: Path) -> Cloud:
     check_extent(xyz, path)
     superpoints = superpoints.unique(return_inverse=True)[1]
     return Cloud(xyz.float(), rgb.float(), superpoints, semantic.long(), instances.long())
+
+
+def prepared_folder(options: DataConfig) -> Path:
+    """Returns the folder of prepared scans: ``--data.prepared``, or below ``--data.root``."""
+    if options.prepared:
+        return Path(options.prepared)
+    nested = Path(options.root, "scannetv2")
+    return nested if nested.is_dir() else Path(options.root)
+
+
+def find_clouds(folder: Path, scene_ids: set[str]) -> dict[str, Path]:
+    """Finds the files of prepared scans.
+
+    Raises:
+        InputError: One is neither in ``train/`` nor in ``val/``.
+    """
+    paths = {}
+    for scene_id in sorted(scene_ids):
+        places = [folder / split / f"{scene_id}{SUFFIX}" for split in ("train", "val")]
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise InputError(
+                f"{folder}: neither train/ nor val/ holds {scene_id}{SUFFIX}; "
+                "run scripts/prepare_scannet.py"
+            )
+        paths[scene_id] = path
+    return paths
 
 
 def check_extent(xyz: Tensor, path: Path) -> None:  # [N, 3]

@@ -1,1 +1,1 @@
-"""Losses, and the state that a training goes on from."""
+"""Training: losses, the state that it resumes from, and the loop over an epoch."""

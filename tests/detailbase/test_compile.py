@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from detailbase.config import NetworkConfig
+from detailbase.model.build import build
 from detailbase.model.network import DetailBase
 from detailbase.ops import voxelize
-from detailbase.training.losses import class_loss, loss, object_loss
+from detailbase.training.losses import class_loss, mask_loss, pair_loss
 
 POINTS, SUPERPOINTS, WORDS, TEXT_DIM = 600, 20, 7, 24
 
@@ -17,13 +19,10 @@ POINTS, SUPERPOINTS, WORDS, TEXT_DIM = 600, 20, 7, 24
 @pytest.fixture
 def network() -> DetailBase:
     torch.manual_seed(0)
-    return DetailBase(
-        *(TEXT_DIM, (8, 16), 32, 4, 64, 2),
-        normalize_found=True,
-        use_facts=True,
-        objects=4,
-        classes=5,
+    options = NetworkConfig(
+        channels=(8, 16), width=32, heads=4, hidden=64, layers=2, objects=4, classes=5
     )
+    return build(options, TEXT_DIM)
 
 
 @pytest.fixture
@@ -62,8 +61,8 @@ def gradients(network, call, arguments) -> dict[str, Tensor]:
     targets = [torch.arange(SUPERPOINTS) < 5, torch.arange(SUPERPOINTS) > 14]
     classes = torch.arange(SUPERPOINTS) % 5
     predictions = call(*arguments)
-    total = loss(predictions, [0, 1], [1, 2], targets, balance=0.5).total
+    total = mask_loss(predictions, [0, 1], [1, 2], targets, pos_weight=0.5).total
     total = total + class_loss(predictions.classes, classes)
-    total = total + object_loss(predictions.objects, classes)
+    total = total + pair_loss(predictions.pairs, classes)
     total.backward()
     return {n: p.grad.clone() for n, p in network.named_parameters() if p.grad is not None}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from detailbase.model.grouping import PairLogits
 from detailbase.model.network import Predictions
-from detailbase.model.objects import Asked
-from detailbase.training.losses import class_loss, loss, object_loss
+from detailbase.training.losses import class_loss, mask_loss, pair_loss
 
 SURE = 50.0
 
@@ -21,13 +21,13 @@ def predict(*masks: list[float], score: float = 0.0) -> Predictions:
     )
 
 
-def whole(logits: torch.Tensor) -> Asked:
+def whole(logits: torch.Tensor) -> PairLogits:
     """All superpoints of a scene are asked about."""
-    return Asked(torch.arange(len(logits)), logits)
+    return PairLogits(torch.arange(len(logits)), logits)
 
 
 def test_undecided_masks_cost_what_is_known():
-    losses = loss(predict([0.0] * 4), [0], [0], [torch.tensor([1, 0, 0, 0])])
+    losses = mask_loss(predict([0.0] * 4), [0], [0], [torch.tensor([1, 0, 0, 0])])
     assert_close(losses.cross_entropy, torch.tensor([math.log(2)]))
     assert_close(losses.dice, torch.tensor([1 - (2 * 0.5 + 1) / (4 * 0.5 + 1 + 1)]))
     assert_close(losses.score, torch.tensor([0.0]))  # an IoU of 1/4 teaches no score
@@ -35,7 +35,7 @@ def test_undecided_masks_cost_what_is_known():
 
 def test_right_masks_teach_the_score_alone():
     target = torch.tensor([1, 0, 1])
-    losses = loss(predict([SURE, -SURE, SURE], score=0.2), [0], [0], [target])
+    losses = mask_loss(predict([SURE, -SURE, SURE], score=0.2), [0], [0], [target])
     assert_close(losses.score, torch.tensor([0.64]))
     assert_close(losses.total, torch.tensor(0.32))
 
@@ -44,7 +44,7 @@ def test_right_masks_teach_the_score_alone():
 def test_half_right_masks_teach_no_score(hits, is_taught):
     # IoU 1/2, which is not above a half, and 2/3.
     target = torch.tensor([1] * hits + [0])
-    losses = loss(predict([SURE] * (hits + 1)), [0], [0], [target])
+    losses = mask_loss(predict([SURE] * (hits + 1)), [0], [0], [target])
     assert bool(losses.score > 0) == is_taught
 
 
@@ -52,10 +52,10 @@ def test_phrases_count_alike_whatever_their_scenes_size():
     small, large = [1.0, -2.0], [0.5, -1.0, 2.0, 3.0, -0.5]
     targets = [torch.tensor([1, 0]), torch.tensor([0, 0, 1, 1, 0])]
     alone = [
-        loss(predict(mask), [0], [0], [target])
+        mask_loss(predict(mask), [0], [0], [target])
         for mask, target in zip((small, large), targets, strict=True)
     ]
-    together = loss(predict(small, large), [0, 1], [0, 0], targets)
+    together = mask_loss(predict(small, large), [0, 1], [0, 0], targets)
     for term in ("cross_entropy", "dice"):
         assert_close(getattr(together, term), sum(getattr(one, term) for one in alone) / 2)
 
@@ -63,7 +63,7 @@ def test_phrases_count_alike_whatever_their_scenes_size():
 def test_score_is_a_mean_over_good_masks():
     predictions = predict([SURE, -SURE], [SURE, SURE], [-SURE, -SURE], score=0.5)
     targets = [torch.tensor(target) for target in ([1, 0], [1, 1], [1, 1])]
-    losses = loss(predictions, [0, 1, 2], [0, 0, 0], targets)
+    losses = mask_loss(predictions, [0, 1, 2], [0, 0, 0], targets)
     assert_close(losses.score, torch.tensor([0.25]))
 
 
@@ -71,9 +71,9 @@ def test_every_round_counts():
     torch.manual_seed(0)
     masks, scores = torch.randn(3, 2, 4), torch.rand(3, 1, 2)
     target = [torch.tensor([0, 1, 1, 0])]
-    whole = loss(Predictions((masks,), scores), [0], [1], target)
+    whole = mask_loss(Predictions((masks,), scores), [0], [1], target)
     rounds = [
-        loss(Predictions((masks[r : r + 1],), scores[r : r + 1]), [0], [1], target)
+        mask_loss(Predictions((masks[r : r + 1],), scores[r : r + 1]), [0], [1], target)
         for r in range(3)
     ]
     assert_close(whole.total, sum(one.total for one in rounds))
@@ -81,13 +81,13 @@ def test_every_round_counts():
 
 
 def test_empty_target_and_empty_mask_agree():
-    losses = loss(predict([-SURE] * 3), [0], [0], [torch.zeros(3)])
+    losses = mask_loss(predict([-SURE] * 3), [0], [0], [torch.zeros(3)])
     assert_close(losses.total, torch.tensor(0.0))
 
 
 def test_gradient_is_finite_for_sure_and_wrong_masks():
     mask = torch.tensor([[[1000.0, -1000.0]]], requires_grad=True)
-    losses = loss(Predictions((mask,), torch.zeros(1, 1, 1)), [0], [0], [torch.tensor([0, 1])])
+    losses = mask_loss(Predictions((mask,), torch.zeros(1, 1, 1)), [0], [0], [torch.tensor([0, 1])])
     losses.total.backward()
     assert torch.isfinite(mask.grad).all()
 
@@ -103,28 +103,30 @@ def test_each_superpoint_asks_for_its_object_as_a_phrase_does():
     torch.manual_seed(0)
     logits, objects = torch.randn(4, 4), torch.tensor([7, 7, 2, 7])
     rows = [objects == owner for owner in objects]
-    asked = loss(predict(*logits.tolist()), range(4), [0] * 4, rows, balance=0.5)
+    asked = mask_loss(predict(*logits.tolist()), range(4), [0] * 4, rows, pos_weight=0.5)
     want = asked.cross_entropy + asked.dice
-    assert_close(object_loss([whole(logits)], objects, balance=0.5), want[0])
+    assert_close(pair_loss([whole(logits)], objects, pos_weight=0.5), want[0])
 
     # One of no object neither asks nor answers, and scenes count alike, whatever their size.
     wider = torch.randn(5, 5)
     wider[:4, :4] = logits
-    with_stranger = object_loss([whole(wider)], torch.tensor([7, 7, 2, 7, -1]), balance=0.5)
+    with_stranger = pair_loss([whole(wider)], torch.tensor([7, 7, 2, 7, -1]), pos_weight=0.5)
     assert_close(with_stranger, want[0])
     other = torch.randn(2, 2)
-    both = object_loss([whole(logits), whole(other)], torch.tensor([7, 7, 2, 7, 3, 3]), balance=0.5)
-    assert_close(
-        both, (want[0] + object_loss([whole(other)], torch.tensor([3, 3]), balance=0.5)) / 2
+    both = pair_loss(
+        [whole(logits), whole(other)], torch.tensor([7, 7, 2, 7, 3, 3]), pos_weight=0.5
     )
-    assert object_loss([whole(other)], torch.tensor([-1, -1])) == 0
+    assert_close(
+        both, (want[0] + pair_loss([whole(other)], torch.tensor([3, 3]), pos_weight=0.5)) / 2
+    )
+    assert pair_loss([whole(other)], torch.tensor([-1, -1])) == 0
 
     # Some may be asked about alone: these two are all that the others answer.
-    some = Asked(torch.tensor([1, 3]), logits[[1, 3]])
-    twice = Asked(torch.arange(4), logits[[1, 1, 3, 3]])
+    some = PairLogits(torch.tensor([1, 3]), logits[[1, 3]])
+    twice = PairLogits(torch.arange(4), logits[[1, 1, 3, 3]])
     assert_close(
-        object_loss([some], objects, balance=0.5),
-        object_loss([twice._replace(rows=torch.tensor([1, 1, 3, 3]))], objects, balance=0.5),
+        pair_loss([some], objects, pos_weight=0.5),
+        pair_loss([twice._replace(rows=torch.tensor([1, 1, 3, 3]))], objects, pos_weight=0.5),
     )
-    stranger = Asked(torch.tensor([4]), wider[4:])
-    assert object_loss([stranger], torch.tensor([7, 7, 2, 7, -1])) == 0
+    stranger = PairLogits(torch.tensor([4]), wider[4:])
+    assert pair_loss([stranger], torch.tensor([7, 7, 2, 7, -1])) == 0

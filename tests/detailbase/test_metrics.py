@@ -7,20 +7,28 @@ import pytest
 import torch
 
 from detailbase.inference.metrics import (
-    Row,
+    Masks,
+    PhraseScores,
     by_kind,
     by_scene,
-    iou,
     ious_by_name,
     oracle_iou,
+    score_masks,
     summarize,
 )
 
 
 def row(sentence=0, value=0.5, **changes):
-    known = {"scene_id": "scene0000_00", "object_id": "1", "ann_id": "0", "key": "2"}
-    known |= {"oracle": 1.0, "num_words": 10, "num_phrases": 2}
-    return Row(**{**known, "sentence": sentence, "iou": value, **changes})
+    fields = {"scene_id": "scene0000_00", "object_id": "1", "ann_id": "0", "key": "2"}
+    scores = score_masks(fractional_masks(value)) | changes.pop("scores", {})
+    fields |= {"scores": scores, "num_words": 10, "num_phrases": 2}
+    return PhraseScores(**{**fields, "sentence": sentence, **changes})
+
+
+def fractional_masks(value):
+    """Masks with an IoU in hundredths, each point a superpoint."""
+    points = torch.arange(100)
+    return Masks(points < round(100 * value), points >= 0, points)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,8 @@ def row(sentence=0, value=0.5, **changes):
     ],
 )
 def test_iou_by_hand(mask, target, expected):
-    assert iou(torch.tensor(mask).bool(), torch.tensor(target).bool()) == pytest.approx(expected)
+    masks = Masks(torch.tensor(mask).bool(), torch.tensor(target).bool(), torch.arange(len(mask)))
+    assert masks.iou == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -45,22 +54,23 @@ def test_the_oracle_is_the_best_of_all_unions(seed):
     share = torch.rand(6, generator=rng)[superpoints]
     target = torch.rand(40, generator=rng) < share
     unions = itertools.product([False, True], repeat=6)
-    best = max(iou(torch.tensor(union)[superpoints], target) for union in unions)
+    best = max(Masks(torch.tensor(u)[superpoints], target, superpoints).iou for u in unions)
     assert 0 < best < 1
-    assert oracle_iou(superpoints, 6, target) == pytest.approx(best, abs=1e-12)
+    assert oracle_iou(Masks(target, target, superpoints)) == pytest.approx(best, abs=1e-12)
 
 
 def test_the_oracle_of_nothing_is_nothing():
-    assert oracle_iou(torch.zeros(5, dtype=torch.int64), 3, torch.zeros(5).bool()) == 1
+    nothing = torch.zeros(5).bool()
+    assert oracle_iou(Masks(nothing, nothing, torch.zeros(5).long())) == 1
 
 
 def test_superpoints_without_points_do_not_matter():
     target = torch.tensor([True, True, False])
-    assert oracle_iou(torch.tensor([0, 0, 4]), 9, target) == 1
+    assert oracle_iou(Masks(target, target, torch.tensor([0, 0, 4]))) == 1
 
 
 def test_means_over_phrases_and_over_sentences():
-    rows = [row(0, 0.2), row(1, 0.25), row(1, 0.5), row(1, 0.9, oracle=0.6)]
+    rows = [row(0, 0.2), row(1, 0.25), row(1, 0.5), row(1, 0.9, scores={"oracle": 0.6})]
     assert summarize(rows) == pytest.approx(
         {
             "mIoU": 1.85 / 4,
@@ -83,10 +93,10 @@ def test_kinds_are_scored_apart():
         row(0, 0.1, num_words=50, num_phrases=3),
         row(1, 0.2, num_words=51),
         row(2, 0.3, num_phrases=4),
-        row(3, 0.4, kind="st_w_d"),
-        row(4, 0.6, kind="st_wo_d"),
-        row(5, 0.7, kind="mt"),
-        row(6, 0.8, kind="unique"),
+        row(3, 0.4, kinds=("single target", "st_w_d")),
+        row(4, 0.6, kinds=("single target", "st_wo_d")),
+        row(5, 0.7, kinds=("multiple targets",)),
+        row(6, 0.8, kinds=("unique",)),
     ]
     scores = {name: numbers["mIoU"] for name, numbers in by_kind(rows).items()}
     expected = {"long": 0.2, "complex": 0.3, "single target": 0.5, "multiple targets": 0.7}

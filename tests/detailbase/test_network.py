@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from detailbase.config import NetworkConfig
 from detailbase.model.backbone import SparseUNet
+from detailbase.model.build import build
 from detailbase.model.decoder import Decoder
-from detailbase.model.descriptors import facts, moments, places
+from detailbase.model.descriptors import describe, mean_positions, moments
+from detailbase.model.grouping import ObjectGrouping, fourier_features
 from detailbase.model.network import DetailBase
-from detailbase.model.objects import Objects, waves
-from detailbase.training.losses import loss, object_loss
+from detailbase.training.losses import mask_loss, pair_loss
 from refer3d.text_encoder import HashTextEncoder
 
 SENTENCES = [["a", "chair"], ["the", "table", "beside", "a", "lamp"], ["one", "lamp"]]
@@ -63,7 +65,8 @@ BOTH = pytest.mark.parametrize(
 
 def make_network(**options) -> DetailBase:
     sizes = {"channels": (8, 12, 16), "width": 32, "heads": 4, "hidden": 48, "layers": 2}
-    return DetailBase(text_dim=16, **{**sizes, **options})
+    published = {"normalize_found": False, "use_facts": False, "objects": 0, "classes": 0}
+    return build(NetworkConfig(**{**sizes, **published, **options}), text_dim=16)
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +132,7 @@ def test_scans_of_a_voxel_or_two_can_be_learned_from(rng, extras, size):
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     scene = make_scene(rng, size, 1)
     predictions = network(**make_batch(scene), **ask(SENTENCES[:1]), scene_of_sentence=[0])
-    loss(predictions, [0], [2], [torch.ones(1)]).total.backward()
+    mask_loss(predictions, [0], [2], [torch.ones(1)]).total.backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
     if size == 1:  # nothing is to be learned of what has no spread
         for name, buffer in network.named_buffers():
@@ -146,7 +149,7 @@ def test_two_samples_are_learned_by_heart(scenes):
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     for _ in range(40):
         predictions = network(**batch, **text, scene_of_sentence=[0, 1])
-        losses = loss(predictions, sentences, queries, targets)
+        losses = mask_loss(predictions, sentences, queries, targets)
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
@@ -156,20 +159,20 @@ def test_two_samples_are_learned_by_heart(scenes):
         assert abs(predictions.scores[-1, sentence, query].item() - 1) < 0.2
 
 
-def test_facts_are_those_of_the_points(rng):
+def test_descriptors_are_those_of_the_points(rng):
     points, superpoints = torch.randn(50, 6, generator=rng), torch.arange(50) // 17
-    known = facts(moments(points, superpoints, 3))
+    descriptors = describe(moments(points, superpoints, 3))
     own = points[superpoints == 1]
-    assert_close(known[1, :6], own.mean(dim=0))
-    assert_close(known[1, 6:12], own.std(dim=0, correction=0))
-    assert_close(known[1, 12], torch.tensor(17.0).log() / 10)
-    assert_close(places(known)[1], own[:, 3:].mean(dim=0))
+    assert_close(descriptors[1, :6], own.mean(dim=0))
+    assert_close(descriptors[1, 6:12], own.std(dim=0, correction=0))
+    assert_close(descriptors[1, 12], torch.tensor(17.0).log() / 10)
+    assert_close(mean_positions(descriptors)[1], own[:, 3:].mean(dim=0))
 
 
 @pytest.fixture
-def unmoved() -> Objects:
+def unmoved() -> ObjectGrouping:
     """Superpoints stay where they are, so only those near each other are together."""
-    objects = Objects(4, 2).eval()
+    objects = ObjectGrouping(4, 2).eval()
     for layer in (objects.move[0], objects.move[2]):
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
@@ -196,28 +199,29 @@ def test_what_lies_together_is_one_object(unmoved):
     assert_close(seen[0, 4:8], (features[0] + 3 * features[1]) / 4)
     assert_close(seen[0, 4:8], seen[1, 4:8])
     assert_close(seen[2, 4:8], features[2])
-    whole = facts(share * (sums[:1] + sums[1:2]))
-    assert_close(seen[0, 8:], unmoved.facts(torch.cat([whole, waves(places(whole))], dim=1))[0])
+    whole = describe(share * (sums[:1] + sums[1:2]))
+    inputs = torch.cat([whole, fourier_features(mean_positions(whole))], dim=1)
+    assert_close(seen[0, 8:], unmoved.descriptors(inputs)[0])
 
 
 def test_objects_do_not_depend_on_how_many_are_compared_at_once(rng, monkeypatch):
-    objects = Objects(4, 2)
+    objects = ObjectGrouping(4, 2)
     features = torch.randn(50, 4, generator=rng, requires_grad=True)
     sums = moments(torch.randn(200, 6, generator=rng), torch.arange(200) % 50, 50)
-    whole, all_asked = objects(features, sums, [0, 30, 50])
+    whole, all_pairs = objects(features, sums, [0, 30, 50])
     (gradient,) = torch.autograd.grad(whole.square().sum(), features)
-    monkeypatch.setattr("detailbase.model.objects.ROWS", 7)
-    parts, asked = objects(features, sums, [0, 30, 50])
+    monkeypatch.setattr("detailbase.model.grouping.ROWS", 7)
+    parts, pairs = objects(features, sums, [0, 30, 50])
     assert_close(parts, whole)
     assert_close(torch.autograd.grad(parts.square().sum(), features)[0], gradient)
-    assert [one.rows.tolist() for one in asked] == [[*range(0, 30, 5)], [*range(0, 20, 3)]]
-    for some, every in zip(asked, all_asked, strict=True):
+    assert [one.rows.tolist() for one in pairs] == [[*range(0, 30, 5)], [*range(0, 20, 3)]]
+    for some, every in zip(pairs, all_pairs, strict=True):
         assert_close(some.logits, every.logits[some.rows])
 
 
 @torch.no_grad()
 def test_mixed_precision_keeps_the_digits_of_places(unmoved, rng):
-    """Facts of objects are differences of squares: bfloat16's eight bits would leave nothing."""
+    """Descriptors are differences of squares, of which bfloat16's eight bits leave nothing."""
     points = torch.cat(
         [torch.rand(300, 3, generator=rng), 8 * torch.rand(300, 3, generator=rng)], 1
     )
@@ -227,17 +231,17 @@ def test_mixed_precision_keeps_the_digits_of_places(unmoved, rng):
     with torch.autocast("cpu", torch.bfloat16):
         rounded, _ = unmoved(features, sums, [0, 30])
     assert_close(rounded[:, :8].float(), exact[:, :8])
-    # The facts go through two layers in bfloat16; measured 0.01.
+    # The descriptors go through two layers in bfloat16; measured 0.01.
     assert (rounded[:, 8:] - exact[:, 8:]).abs().max() < 0.05
 
 
 def test_only_objects_teach_what_belongs_together(rng):
-    objects = Objects(4, 2)
+    objects = ObjectGrouping(4, 2)
     sums = moments(torch.randn(30, 6, generator=rng), torch.arange(30) % 5, 5)
-    seen, asked = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
+    seen, pairs = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
     seen.square().sum().backward()
     assert objects.move[0].weight.grad is None
-    object_loss(asked, torch.tensor([0, 0, 1, 1, -1])).backward()
+    pair_loss(pairs, torch.tensor([0, 0, 1, 1, -1])).backward()
     assert objects.move[0].weight.grad.abs().sum() > 0
 
 
@@ -255,11 +259,11 @@ def test_words_look_where_they_said_yes_and_everywhere_if_nowhere(case, monkeypa
     first = torch.full((1, 1, 5), -1.0)
     first[..., 0] = 0.0 if case == "one" else -1.0  # a sigmoid of 0.5 is a yes
     answers = []
-    own = Decoder._answer
+    own = Decoder._predict
     for features in (superpoints, other):
         guesses = iter([(first, torch.zeros(1, 1))])
         monkeypatch.setattr(
-            Decoder, "_answer", lambda *inputs, g=guesses: next(g, None) or own(*inputs)
+            Decoder, "_predict", lambda *inputs, g=guesses: next(g, None) or own(*inputs)
         )
         answers.append(decoder(features, words, torch.ones(1, 1, dtype=torch.bool)).scores[-1])
     assert torch.equal(*answers) == (case == "one")
@@ -269,11 +273,11 @@ def test_words_look_where_they_said_yes_and_everywhere_if_nowhere(case, monkeypa
 def test_norm_behind_the_search_counts_only_where_asked():
     superpoints, words = torch.randn(5, 8), torch.randn(1, 3, 16)
     mask = torch.ones(1, 3, dtype=torch.bool)
-    for normalize_found in (False, True):
-        decoder = make_decoder(normalize_found=normalize_found)
+    for is_on in (False, True):
+        decoder = make_decoder(cross_attn_norm=is_on)
         before = decoder(superpoints, words, mask).scores
         decoder.cross_attn_layers[0].norm.bias += torch.linspace(-2, 2, 32)
-        assert torch.equal(decoder(superpoints, words, mask).scores, before) != normalize_found
+        assert torch.equal(decoder(superpoints, words, mask).scores, before) != is_on
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -12,8 +13,17 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from detailbase.config import NetworkConfig
+from detailbase.model.build import build
 from detailbase.model.network import DetailBase
-from detailbase.model.weights import load_backbone, load_weights, read_weights, to_bytes
+from detailbase.model.weights import (
+    file_names,
+    load_backbone,
+    load_weights,
+    network_names,
+    read_weights,
+    to_bytes,
+)
 from refer3d.runs.errors import InputError
 
 State = dict[str, Tensor]
@@ -24,16 +34,22 @@ BLOCK = "unet.blocks.block0.conv_branch.2.weight"
 
 def make_network(seed: int, channels: tuple[int, ...] = (8, 12)) -> DetailBase:
     torch.manual_seed(seed)
-    return DetailBase(8, channels, width=16, heads=2, hidden=16, layers=1)
+    options = NetworkConfig(channels=channels, width=16, heads=2, hidden=16, layers=1, objects=2)
+    return build(options, text_dim=8)
+
+
+def state_of(network: DetailBase) -> State:
+    """Under the names that files have."""
+    return file_names(network.state_dict())
 
 
 @pytest.fixture
 def trained() -> State:
-    return make_network(1).state_dict()
+    return state_of(make_network(1))
 
 
 def assert_loaded(network: DetailBase, state: State, prefix: str = "") -> None:
-    for name, value in network.state_dict().items():
+    for name, value in state_of(network).items():
         if name.startswith(prefix):
             assert torch.equal(value, state[name]), name
 
@@ -71,6 +87,17 @@ def without_counters(state: State) -> State:
     return {name: value for name, value in state.items() if "num_batches" not in name}
 
 
+def test_names_in_files_are_the_published_ones(trained):
+    names = json.loads((ROOT / "tests/parity/cases/detailbase_a.json").read_text())["shapes"]
+    begins = {".".join(name.split(".")[:2]) for name in names if not name.startswith("text_enc")}
+    own = {".".join(name.split(".")[:2]) for name in trained}
+    assert begins <= own | {"unet.u", "criterion.loss_weight"}
+    assert {name.split(".")[0] for name in own - begins} <= {"facts", "objects", "classify"}
+    assert network_names(trained).keys() == make_network(1).state_dict().keys()
+    averaged = {f"module.{name}": value for name, value in trained.items()}
+    assert [*network_names(averaged)] == [f"module.{name}" for name in network_names(trained)]
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -81,8 +108,9 @@ def without_counters(state: State) -> State:
         lambda state: {"model": state, "epoch": 3},
         lambda state: {"state_dict": in_module(in_old_order(with_others(state)))},
         lambda state: {"model": {"state_dict": state}},
+        network_names,
     ],
-    ids=["plain", "others", "module", "old", "model", "all", "twice"],
+    ids=["plain", "others", "module", "old", "model", "all", "twice", "module names"],
 )
 def test_published_forms_are_read(wrap: Callable[[State], object], trained, tmp_path):
     network = make_network(2)
@@ -93,13 +121,13 @@ def test_published_forms_are_read(wrap: Callable[[State], object], trained, tmp_
 def test_old_checkpoint_without_counters_is_whole(trained, tmp_path):
     network = make_network(2)
     load_weights(network, save(tmp_path / "best.pth", without_counters(trained)))
-    assert_loaded(network, {**network.state_dict(), **without_counters(trained)})
+    assert_loaded(network, {**state_of(network), **without_counters(trained)})
 
 
 @pytest.mark.parametrize("order", [dict, in_old_order], ids=["today", "old"])
 def test_weight_that_fits_both_ways_follows_the_others(order, tmp_path):
     # With 3 channels a 3 x 3 x 3 weight has the shape [3, 3, 3, 3, 3] in either order.
-    trained, network = make_network(1, (3, 12)).state_dict(), make_network(2, (3, 12))
+    trained, network = state_of(make_network(1, (3, 12))), make_network(2, (3, 12))
     assert trained[BLOCK].shape == (3, 3, 3, 3, 3)
     load_weights(network, save(tmp_path / "best.pth", order(trained)))
     assert_loaded(network, trained)
@@ -109,11 +137,11 @@ def test_point_weights_of_spconv_1_multiply_as_they_did(rng, tmp_path):
     """spconv 1 kept them as (1, 1, 1, in, out), and computed x @ weight."""
     network = make_network(2)
     name = "unet.blocks_tail.block0.i_branch.0.weight"
-    state = in_old_order(make_network(1).state_dict())
+    state = in_old_order(state_of(make_network(1)))
     weight = torch.randn(1, 1, 1, 16, 8, generator=rng)
     load_weights(network, save(tmp_path / "best.pth", {**state, name: weight}))
     x = torch.randn(5, 16, generator=rng)
-    widen = network.get_submodule(name.removesuffix(".weight"))
+    widen = network.get_submodule(f"backbone.{name.removesuffix('.weight')}")
     assert_close(widen(x), x @ weight[0, 0, 0])
 
 
@@ -121,7 +149,7 @@ def test_backbone_is_taken_from_among_others(trained, tmp_path):
     others = {"decoder.query.weight": torch.zeros(2), "semantic_linear.0.weight": torch.zeros(3)}
     backbone = {name: value for name, value in trained.items() if not name.startswith("decoder.")}
     network = make_network(2)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
+    before = {name: value.clone() for name, value in state_of(network).items()}
     load_backbone(network, save(tmp_path / "spformer.pth", {"net": {**backbone, **others}}))
     assert_loaded(network, trained, "unet.")
     assert_loaded(network, trained, "input_conv.")
@@ -136,7 +164,7 @@ def test_loose_loading_takes_what_fits_and_says_the_rest(trained, tmp_path, capl
     network = make_network(2)
     with caplog.at_level(logging.WARNING):
         load_weights(network, save(tmp_path / "best.pth", trained), strict=False)
-    assert torch.equal(network.state_dict()[BLOCK], trained[BLOCK])
+    assert torch.equal(state_of(network)[BLOCK], trained[BLOCK])
     assert "1 key is missing (decoder.out_norm.bias)" in caplog.text
     assert "1 key is unknown (head.weight)" in caplog.text
     assert "decoder.out_norm.weight has shape [3], not [16]" in caplog.text
@@ -172,7 +200,7 @@ BROKEN = {
         r"conv_branch.2.weight has shape \[8, 5, 5, 5, 8\], not \[8, 3, 3, 3, 8\]",
     ),
     "other width": (
-        lambda _: make_network(1, (16, 24)).state_dict(),
+        lambda _: state_of(make_network(1, (16, 24))),
         r"has shape .*; \d+ more have another shape",
     ),
     "nan": (
@@ -197,7 +225,7 @@ BROKEN = {
 def test_broken_checkpoint_is_said_and_changes_nothing(name, trained, tmp_path):
     damage, message = BROKEN[name]
     network = make_network(2)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
+    before = {key: value.clone() for key, value in state_of(network).items()}
     path = save(tmp_path / "best.pth", damage(trained))
     with pytest.raises(InputError, match=rf"best\.pth: .*{message}"):
         load_weights(network, path)
@@ -224,7 +252,10 @@ def test_loose_loading_needs_something_that_fits(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (without("unet.", "input_conv.", "output_layer."), "has no U-Net: .* sp_unet_backbone.pth"),
+        (
+            without("unet.", "input_conv.", "output_layer."),
+            "has no backbone: .* sp_unet_backbone.pth",
+        ),
         (without("unet.u."), r"\d+ keys are missing \(unet.u.blocks"),
         (broken("unet.u.u.conv.0.weight", torch.zeros(1)), r"1 key is unknown \(unet.u.u.conv.0"),
     ],

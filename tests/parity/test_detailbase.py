@@ -18,11 +18,16 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import MPNetConfig, MPNetModel
 
-from detailbase.model.network import DetailBase, Predictions
-from detailbase.training.losses import loss
+from detailbase.config import Config
+from detailbase.model.build import build
+from detailbase.model.network import Predictions
+from detailbase.model.weights import put_weights
+from detailbase.training.losses import mask_loss
+from refer3d.runs.config import load_yaml
 from refer3d.text_encoder import PretrainedTextEncoder
 
 HERE = Path(__file__).parent
+PUBLISHED = load_yaml(HERE.parents[1] / "configs/detailbase/published.yaml", Config).network
 CASES = sorted(Path(os.environ.get("REFER_PARITY_DIR") or HERE / "cases").glob("detailbase_*.npz"))
 ROUNDS = [f"eval_aux{layer}_masks" for layer in range(6)] + ["eval_masks"]
 TERMS = [f"eval_term_layer_{layer}_" for layer in range(6)] + ["eval_term_"]
@@ -66,8 +71,8 @@ class Case:
     def predict(self) -> Predictions:
         """What our decoder makes of the published features, sentence by sentence."""
         state = filling.filled_state(self.path.with_suffix(".json"))
-        model = DetailBase().eval()
-        model.load_state_dict({name: state[name] for name in model.state_dict()})
+        model = build(PUBLISHED, text_dim=768).eval()
+        put_weights(model, state, self.path)
         answers = [
             model.decoder(scene, words[None], mask[None])
             for scene, words, mask in zip(
@@ -141,7 +146,7 @@ def test_masks_and_scores_of_every_round(case):
 
 def test_loss_and_its_terms(case):
     sentences, queries = zip(*case.phrases, strict=True)
-    losses = loss(case.predict(), sentences, queries, case.targets)
+    losses = mask_loss(case.predict(), sentences, queries, case.targets)
     assert_near(losses.total, case["eval_loss"])
     for round_, prefix in enumerate(TERMS):
         entropy = case[prefix + "mask_bce_loss"]

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from detailbase.config import Config
+from detailbase.descriptions.datasets import unique_or_multiple
 from detailbase.descriptions.references import Reference
-from detailbase.evaluate import evaluate, suffix_of, with_kinds
+from detailbase.evaluate import evaluate, suffix_of
 from detailbase.evaluate import main as eval_main
 from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
 from detailbase.train import main as train_main
@@ -162,11 +163,11 @@ def test_scanrefer_tells_objects_that_are_alone_from_others(tmp_path):
     folder.mkdir()
     save_cloud(cloud, folder / f"scene0000_00{SUFFIX}")
     described = (1, 2, 4, 5, 6, 6, 9)
-    asked = [
+    references = [
         Reference("scene0000_00", str(number), ("a", "thing"), (), object_id=str(index))
         for number, index in enumerate(described)
     ]
-    kinds = [one.kind for one in with_kinds(asked, "scanrefer", tmp_path)]
+    kinds = [kind for one in unique_or_multiple(references, tmp_path) for kind in one.kinds]
     # 6 is described twice, and 7, of its class, never; 9, of which nothing is known, is another.
     expected = ["multiple"] * 4 + ["unique", "unique", "multiple"]
     assert kinds == expected

@@ -23,7 +23,7 @@ ARGUMENTS = {
     "backbone": (["--train.backbone", "none.pth"], "none.pth: no such checkpoint"),
     "resume": (["--resume"], "holds no last.pth; train first, or name the file"),
     "resume file": (["--resume", "none.pth"], "--resume: none.pth: no such file"),
-    "scenes": (["--data.scenes", "scene9*"], "describes no scan that scene9* names"),
+    "scenes": (["--data.scenes", "scene9*"], "--data.scenes: expected scans that"),
     "root": (["--data.root", "none"], "DetailRefer_train.json: no such file; DetailRefer comes"),
     "prepared": (["--data.prepared", "none"], "run scripts/prepare_scannet.py"),
 }
@@ -109,7 +109,7 @@ def test_another_network(says, run_folder):
     assert "best.pth" in says("eval", *options, "--network.layers", "3")
     text = says("eval", *options, "--network.heads", "8")
     assert "--network.heads: " in text
-    assert "best.pth was learned with 4, got 8; give --config" in text
+    assert "best.pth was trained with 4, got 8; give --config" in text
 
 
 def test_weights_that_are_no_numbers(says, run_folder):

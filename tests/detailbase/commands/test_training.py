@@ -11,12 +11,13 @@ from torch.testing import assert_close
 
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig, TrainConfig
 from detailbase.data.batches import Batches
+from detailbase.descriptions.datasets import read_split
 from detailbase.descriptions.sentences import Sentences, word_encoder
-from detailbase.descriptions.sources import prepared_folder, read_split
-from detailbase.inference.answering import inputs
-from detailbase.inference.metrics import Row
-from detailbase.train import learn_from, step, train
-from detailbase.training.losses import loss
+from detailbase.inference.metrics import METRICS, PhraseScores
+from detailbase.scans.clouds import prepared_folder
+from detailbase.train import train
+from detailbase.training.loop import add_gradients, step
+from detailbase.training.losses import mask_loss
 from detailbase.training.state import Training
 from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
@@ -62,19 +63,19 @@ def test_the_mean_of_the_weights_is_what_answers(lesson):
     training = start(lr=1e-2, average=0.2)
     want = None
     for keep in (0, 2 / 11, 0.2, 0.2):  # of the first steps, less
-        learn_from(training, batch, sentences, TrainConfig())
+        add_gradients(training, batch, sentences, TrainConfig())
         step(training, TrainConfig())
         now = [*training.network.parameters(), *training.network.buffers()]
         now = [tensor.detach().double() for tensor in now]
         if want is None:
             want = now
         want = [keep * a + (1 - keep) * b for a, b in zip(want, now, strict=True)]
-    means = [*training.answering.parameters(), *training.answering.buffers()]
+    means = [*training.evaluated.parameters(), *training.evaluated.buffers()]
     for got, mean in zip(means, want, strict=True):
         if got.is_floating_point():  # not how many batches a norm has seen
             assert_close(got.double(), mean, rtol=1e-5, atol=1e-7)
     plain = start(average=0.0)
-    assert plain.answering is plain.network
+    assert plain.evaluated is plain.network
 
 
 def test_the_backbone_may_learn_more_slowly():
@@ -85,7 +86,7 @@ def test_the_backbone_may_learn_more_slowly():
     fast = {id(parameter) for parameter in others["params"]}
     for name, parameter in training.network.named_parameters():
         part = name.partition(".")[0]
-        assert id(parameter) in (slow if part in ("input_conv", "unet", "output_layer") else fast)
+        assert id(parameter) in (slow if part == "backbone" else fast)
     assert len(slow) + len(fast) == len(training.parameters())
 
 
@@ -102,7 +103,8 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
         asked.append(network)
         value = (0.3, 0.5, 0.4)[len(asked) - 1]
         kept.append([tensor.clone() for tensor in network.state_dict().values()])
-        yield Row("scene", "0", "0", "1", 0, value, 1.0, 5, 1)
+        scores = dict.fromkeys(METRICS, 1.0) | {"mIoU": value, "acc@0.5": 0.0}
+        yield PhraseScores("scene", "0", "0", "1", 0, scores, 5, 1)
 
     kept = []
     monkeypatch.setattr(Training, "start", start_seen)
@@ -126,9 +128,9 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
 
 def test_batches_that_share_a_step_add_their_gradients(lesson):
     alone, shared = start(), start()
-    learn_from(alone, *lesson, TrainConfig())
+    add_gradients(alone, *lesson, TrainConfig())
     for _ in range(2):
-        learn_from(shared, *lesson, TrainConfig(accumulate=2))
+        add_gradients(shared, *lesson, TrainConfig(accumulate=2))
     for one, other in zip(alone.parameters(), shared.parameters(), strict=True):
         # Two halves of one float32 gradient; measured worst 1.5e-8.
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-5, atol=1e-7)
@@ -136,7 +138,7 @@ def test_batches_that_share_a_step_add_their_gradients(lesson):
 
 def test_long_gradients_are_cut_before_the_step(lesson):
     training = start()
-    learn_from(training, *lesson, TrainConfig())
+    add_gradients(training, *lesson, TrainConfig())
     norm = torch.nn.utils.get_total_norm([p.grad for p in training.parameters()])
     seen = []
     training.optimizer.register_step_pre_hook(
@@ -156,9 +158,11 @@ def test_half_precision_learns_alike(lesson):
     for is_mixed in (False, True):
         training = start()
         with torch.autocast("cpu", torch.bfloat16, enabled=is_mixed):
-            predictions = training.network(*inputs(batch, sentences))
+            predictions = training.network(**batch.inputs(sentences))
         assert predictions.scores.dtype == (torch.bfloat16 if is_mixed else torch.float32)
-        losses = loss(predictions, batch.sentence_of_phrase, batch.query_of_phrase, batch.targets)
+        losses = mask_loss(
+            predictions, batch.sentence_of_phrase, batch.query_of_phrase, batch.targets
+        )
         assert losses.total.dtype == losses.score.dtype == torch.float32
         losses.total.backward()
         named = training.network.named_parameters()
@@ -173,7 +177,7 @@ def test_a_loss_that_is_no_number_ends_the_training(lesson):
         training.network.decoder.out_score[-1].bias.fill_(torch.inf)
         training.network.decoder.lang_proj.bias.fill_(torch.nan)
     with pytest.raises(InputError, match=r"--train\.lr: the loss is nan in batch 1 of epoch 1"):
-        learn_from(training, *lesson, TrainConfig())
+        add_gradients(training, *lesson, TrainConfig())
 
 
 def test_what_the_encoder_has_not_read_is_not_learned(rooms):

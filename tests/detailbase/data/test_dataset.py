@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from detailbase.config import AugmentConfig, DataConfig
 from detailbase.data.batches import Batch, Batches, crop, deal, group, make_batch
-from detailbase.descriptions.references import Phrase, Reference, read_references
+from detailbase.descriptions.datasets import DATASETS, read_references
+from detailbase.descriptions.references import Phrase, Reference
 from detailbase.scans.clouds import NONE, Cloud, load_cloud
 from refer3d.runs.errors import InputError
 
@@ -25,7 +26,7 @@ OPTIONS = DataConfig(max_sentences=2, scenes_per_batch=2, workers=0)
 
 @pytest.fixture
 def references(write_json):
-    return read_references(write_json(DETAILREFER), "detailrefer")
+    return read_references(write_json(DETAILREFER), DATASETS["detailrefer"])
 
 
 def make_cloud(seed: int = 0, count: int = 300) -> Cloud:

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from detailbase.descriptions.references import Phrase, Reference, read_references, split_words
+from detailbase.descriptions.datasets import DATASETS, read_references
+from detailbase.descriptions.references import Phrase, Reference, split_words
 from refer3d.runs.errors import InputError
 
 SAID = {"scene_id": "scene0000_00", "ann_id": "3", "object_id": "7"}
@@ -22,7 +23,7 @@ MULTI = {
 
 
 def test_detailrefer_names_objects_of_words(write_json):
-    (found,) = read_references(write_json([DETAIL]), "detailrefer")
+    (found,) = read_references(write_json([DETAIL]), DATASETS["detailrefer"])
     phrases = (Phrase("1", (2, 5)), Phrase("4", (9,)))
     assert found == Reference("scene0000_00", "3", tuple(WORDS), phrases, object_id="7")
     assert [phrase.query for phrase in found.phrases] == [2, 5]
@@ -30,7 +31,7 @@ def test_detailrefer_names_objects_of_words(write_json):
 
 @pytest.mark.parametrize("dataset", ["detailrefer", "scanrefer"])
 def test_scanrefer_names_one_object(write_json, dataset):
-    (found,) = read_references(write_json([SINGLE]), dataset)
+    (found,) = read_references(write_json([SINGLE]), DATASETS[dataset])
     assert found.phrases == (Phrase("-1", (7,)),)
     assert found.phrases[0].query == 0
     assert found.object_id == "7"
@@ -38,35 +39,37 @@ def test_scanrefer_names_one_object(write_json, dataset):
 
 def test_multi3drefer_names_any_number(write_json):
     nothing = {**MULTI, "object_ids": [], "eval_type": "zt_w_d"}
-    found = read_references(write_json([MULTI, nothing]), "multi3drefer")
+    found = read_references(write_json([MULTI, nothing]), DATASETS["multi3drefer"])
     assert [one.phrases for one in found] == [(Phrase("-1", (1, 3)),), (Phrase("-1", ()),)]
-    assert [one.kind for one in found] == ["mt", "zt_w_d"]
+    assert [one.kinds for one in found] == [("multiple targets",), ("zero targets", "zt_w_d")]
     assert found[0].words == ("two", "chairs", ",", "at", "the", "desk", ".")
 
 
 def test_the_whole_may_be_named_beside_words(write_json):
     record = {**DETAIL, "t2o": {"4": [9], "-1": [5], "0": []}}
-    (found,) = read_references(write_json([record]), "detailrefer")
+    (found,) = read_references(write_json([record]), DATASETS["detailrefer"])
     assert found.phrases == (Phrase("-1", (5,)), Phrase("0", ()), Phrase("4", (9,)))
 
 
 def test_ids_may_be_text_or_come_twice(write_json):
     record = {**DETAIL, "ann_id": 3, "object_id": 7, "t2o": {"1": ["5", 2, 5]}}
-    (found,) = read_references(write_json([record]), "detailrefer")
+    (found,) = read_references(write_json([record]), DATASETS["detailrefer"])
     assert (found.ann_id, found.object_id) == ("3", "7")
     assert found.phrases == (Phrase("1", (2, 5)),)
 
 
 def test_equal_numbers_stay_two_descriptions(write_json):
     """ScanRefer numbers the descriptions of each object anew."""
-    found = read_references(write_json([SINGLE, {**SINGLE, "object_id": "8"}]), "scanrefer")
+    found = read_references(
+        write_json([SINGLE, {**SINGLE, "object_id": "8"}]), DATASETS["scanrefer"]
+    )
     assert [one.object_id for one in found] == ["7", "8"]
 
 
 def test_what_names_nothing_is_left_out(write_json, caplog):
     path = write_json([DETAIL, {**DETAIL, "t2o": {}}])
     with caplog.at_level(logging.WARNING):
-        assert len(read_references(path, "detailrefer")) == 1
+        assert len(read_references(path, DATASETS["detailrefer"])) == 1
     assert "1 of 2 descriptions name nothing and are left out" in caplog.text
 
 
@@ -130,7 +133,7 @@ def test_says_what_is_wrong(write_json, name):
     content, dataset, says = BROKEN[name]
     path = write_json(content)
     with pytest.raises(InputError) as caught:
-        read_references(path, dataset)
+        read_references(path, DATASETS[dataset])
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert re.search(says, message), message
@@ -144,9 +147,9 @@ def test_no_json_is_refused(tmp_path, content):
     path = tmp_path / "DetailRefer_train.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"train.json: is not JSON .*; copy it again"):
-        read_references(path, "detailrefer")
+        read_references(path, DATASETS["detailrefer"])
 
 
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"absent.json: no such file"):
-        read_references(tmp_path / "absent.json", "scanrefer")
+        read_references(tmp_path / "absent.json", DATASETS["scanrefer"])

@@ -1,0 +1,75 @@
+"""Scores of a network on descriptions of scans."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from detailbase.config import DataConfig
+from detailbase.data.batches import Batches
+from detailbase.descriptions.references import Reference
+from detailbase.descriptions.sentences import Sentences
+from detailbase.inference.answering import THRESHOLD, answer
+from detailbase.inference.metrics import METRICS, Masks, PhraseScores, score_masks
+from detailbase.model.network import DetailBase
+from detailbase.scans.clouds import NONE
+from refer3d.runs.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def score(
+    network: DetailBase,
+    references: Sequence[Reference],
+    scans: Path,
+    sentences: Sentences,
+    options: DataConfig,
+    device: torch.device,
+) -> Iterator[PhraseScores]:
+    """Yields each phrase's scores on the points of its scan.
+
+    Raises:
+        InputError: A scan is broken, or was prepared without its objects.
+    """
+    network.eval()
+    options = dataclasses.replace(options, max_sentences=options.test_sentences)
+    first = absent = 0
+    for loaded in Batches(references, scans, options).loader():
+        batch = loaded.to(device)
+        for index, (probability, _) in enumerate(answer(network, batch, sentences)):
+            sentence = batch.sentence_of_phrase[index]
+            reference, phrase = batch.references[sentence], batch.phrases[index]
+            truth, scene = batch.point_targets[index], batch.scene_of_sentence[sentence]
+            if phrase.object_ids and not truth.any():
+                absent += 1
+                if (batch.scan_instances[scene] == NONE).all():
+                    raise InputError(
+                        f"{scans}: {reference.scene_id} was prepared without objects, so nothing "
+                        "can be scored there; prepare it again with --force once its segs.json "
+                        "and aggregation.json are there"
+                    )
+                scores = dict.fromkeys(METRICS, 0.0)
+            else:
+                prediction = probability >= THRESHOLD
+                scores = score_masks(Masks(prediction, truth, batch.scan_superpoints[scene]))
+            yield PhraseScores(
+                *(reference.scene_id, reference.object_id, reference.ann_id),
+                key=phrase.key,
+                sentence=first + sentence,
+                scores=scores,
+                num_words=len(reference.words),
+                num_phrases=len(reference.phrases),
+                kinds=reference.kinds,
+            )
+        first += len(batch.references)
+    if absent:
+        log.warning(
+            "%d phrases name objects that have no points in their scans: they count as missed, "
+            "as in the published evaluation",
+            absent,
+        )

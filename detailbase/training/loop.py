@@ -1,0 +1,107 @@
+"""The loop over an epoch's batches, and one step."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from detailbase.config import Config, TrainConfig
+from detailbase.data.batches import Batch, Batches
+from detailbase.descriptions.references import Reference
+from detailbase.descriptions.sentences import Sentences
+from detailbase.scans.clouds import prepared_folder
+from detailbase.training.losses import Losses, total_loss
+from detailbase.training.state import Training
+from refer3d.runs.errors import InputError
+from refer3d.runs.progress import Progress
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY = 10
+"""Steps between two reports."""
+
+
+def run_epoch(
+    config: Config,
+    training: Training,
+    references: Sequence[Reference],
+    sentences: Sentences,
+    last: Path,
+    progress: Progress,
+) -> None:
+    """Trains on the batches that are left of the epoch; saves the state to ``last`` on the way."""
+    options, scans = config.train, prepared_folder(config.data)
+    batches = Batches(references, scans, config.data, config.seed, training.epoch, training.batch)
+    total = training.batch + len(batches)
+    save_every = options.checkpoint_every * options.accumulate
+    left_out = 0
+    training.network.train()
+    for batch in batches.loader():
+        left_out += batch.left_out
+        losses = add_gradients(training, batch.to(sentences.device), sentences, options)
+        training.batch += 1
+        if training.batch % options.accumulate == 0 or training.batch == total:
+            step(training, options)
+        progress.advance()
+        if losses is not None and progress.done % REPORT_EVERY == 0:
+            progress.report(progress.done, **numbers(losses, training))
+        if training.batch % save_every == 0 and training.batch < total:
+            training.save(last)
+    if left_out:
+        log.warning(
+            "epoch %d: %d phrases name objects without points and were left out",
+            *(training.epoch + 1, left_out),
+        )
+    training.scheduler.step()
+    training.epoch, training.batch = training.epoch + 1, 0
+
+
+def add_gradients(
+    training: Training, batch: Batch, sentences: Sentences, options: TrainConfig
+) -> Losses | None:
+    """Adds a batch's gradients; returns None where none of its phrases has a point.
+
+    Raises:
+        InputError: The loss is not finite.
+    """
+    if not batch.phrases:
+        return None
+    device = batch.features.device
+    is_mixed = options.amp and device.type == "cuda"
+    with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
+        predictions = training.network(**batch.inputs(sentences))
+    losses = total_loss(predictions, batch, options)
+    (losses.total / options.accumulate).backward()  # before the check, which waits for a GPU
+    if not math.isfinite(losses.total.item()):
+        raise InputError(
+            f"--train.lr: the loss is {losses.total.item()} in batch {training.batch + 1} of epoch "
+            f"{training.epoch + 1}; lower the learning rate, or set --train.clip"
+        )
+    return losses
+
+
+def step(training: Training, options: TrainConfig) -> None:
+    """Updates the weights and their running mean."""
+    if options.clip:
+        nn.utils.clip_grad_norm_(training.parameters(), options.clip)
+    training.optimizer.step()
+    if training.average is not None:
+        training.average.update_parameters(training.network)
+    training.optimizer.zero_grad()
+
+
+def numbers(losses: Losses, training: Training) -> dict[str, float]:
+    """Returns the reported numbers of a step; the terms are the last round's."""
+    return {
+        "loss": float(losses.total.detach()),
+        "bce": float(losses.cross_entropy[-1].detach()),
+        "dice": float(losses.dice[-1].detach()),
+        "score": float(losses.score[-1].detach()),
+        "lr": training.optimizer.param_groups[0]["lr"],
+        "mIoU": training.mIoU,
+    }

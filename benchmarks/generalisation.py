@@ -26,9 +26,13 @@ from refersplat.language.answer import NO_GROUP, Answer, Answerer, Language
 from refersplat.language.groups import Groups, build_groups
 from refersplat.metrics import iou
 from refersplat.referring.state import FORMAT, RESULT_FILE, STATE_FILE
-from refersplat.referring.supervision import BlendCache, Supervision, supervise
+from refersplat.referring.supervision import (
+    BlendCache,
+    Supervision,
+    hold_out_sentences,
+    supervise,
+)
 from refersplat.referring.threshold import mask_probabilities
-from refersplat.referring.train import hold_out
 from refersplat.splats.gaussians import Gaussians
 
 SWITCHES = [field.name for field in fields(MatchConfig) if field.type == "bool"]
@@ -103,7 +107,7 @@ def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
     answerer = Answerer.from_state(learned, gaussians.means, encoder)
     held_out = None
     if trial is not None:
-        rows = hold_out(answerer.language.groups, config.seed)
+        rows = hold_out_sentences(answerer.language.groups, config.seed)
         held_out = dict(zip((supervision.sentences[row] for row in rows), trial, strict=True))
     return Run(config, gaussians, answerer, learned["threshold"], held_out)
 

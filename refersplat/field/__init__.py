@@ -1,1 +1,1 @@
-"""The paper's referring field: which Gaussians answer a sentence (He et al., ICML 2025)."""
+"""Referring field of ReferSplat (He et al., ICML 2025), and its losses."""

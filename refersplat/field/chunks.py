@@ -1,7 +1,7 @@
-"""The same function on many chunks at once, one of a CPU's cores each, differentiable.
+"""A differentiable map over chunks that share the cores of a CPU.
 
-A chunk's tensors fit the cache, which makes single operations too small to be shared by all cores;
-so whole chunks are.
+A chunk's tensors fit the cache, which makes single operations too small to be split among cores;
+so each core takes whole chunks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Function = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensors]
 def map_chunks(
     function: Function, shared: Sequence[Tensor], chunks: Sequence[Sequence[Tensor]]
 ) -> list[Tensors]:
-    """``function(shared, chunk)`` for each chunk.
+    """Computes ``function(shared, chunk)`` for each chunk.
 
     The result and the gradients do not depend on the number of cores.
 
     Args:
-        function: Must get all that gradients go to by its arguments.
+        function: Gets every tensor that needs a gradient through its arguments.
         shared: Tensors that all chunks need.
-        chunks: At least one; as many tensors in each.
+        chunks: One or more chunks, of the same number of tensors each.
     """
     if not torch.is_grad_enabled():
         return _map(functools.partial(function, shared), chunks, chunks[0][0].device)
@@ -84,22 +84,22 @@ class _Chunks(torch.autograd.Function):
             if not pairs or not wanted:
                 return [None] * len(leaves)
             ends, toward = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(ends, wanted, toward, allow_unused=True))
-            return [next(found) if leaf.requires_grad else None for leaf in leaves]
+            computed = iter(torch.autograd.grad(ends, wanted, toward, allow_unused=True))
+            return [next(computed) if leaf.requires_grad else None for leaf in leaves]
 
-        found = _map(run, range(len(graphs)), grads[0].device)
+        rows = _map(run, range(len(graphs)), grads[0].device)
         shared = []
-        for column in zip(*(row[: ctx.num_shared] for row in found), strict=True):
+        for column in zip(*(row[: ctx.num_shared] for row in rows), strict=True):
             parts = [part for part in column if part is not None]
             shared.append(torch.stack(parts).sum(dim=0) if parts else None)
-        own = [grad for row in found for grad in row[ctx.num_shared :]]
-        return None, None, None, *shared, *own
+        chunks = [grad for row in rows for grad in row[ctx.num_shared :]]
+        return None, None, None, *shared, *chunks
 
 
 def _map(function: Callable[[Any], Any], items: Sequence[Any], device: torch.device) -> list[Any]:
-    """``function(item)`` for each item, in the caller's grad mode.
+    """Computes ``function(item)`` for each item, in the caller's grad mode.
 
-    Only a CPU's cores share them: a GPU takes them one after the other, on the caller's stream.
+    Only a CPU's cores share the items: a GPU takes them in turn, on the caller's stream.
     """
     if torch.get_num_threads() == 1 or len(items) == 1 or device.type != "cpu":
         return [function(item) for item in items]
@@ -114,7 +114,7 @@ def _map(function: Callable[[Any], Any], items: Sequence[Any], device: torch.dev
 
 @functools.cache
 def _workers(count: int) -> ThreadPoolExecutor:
-    """Threads in which operations stay on one core."""
+    """Starts threads in which operations stay on one core."""
     pool = ThreadPoolExecutor(count, "chunk", initializer=lambda: torch.set_num_threads(1))
     all_have_started = threading.Barrier(count)
     list(pool.map(lambda _: all_have_started.wait(), range(count)))

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from refersplat.field.network import ReferringField
 
 CHUNK = 4096
-"""Gaussians in a chunk on a CPU: the tensors of a few sentences then fit the second-level cache."""
+"""Gaussians in a chunk on a CPU, so that the tensors of a few sentences fit the L2 cache."""
 GPU_CHUNK = 2**18
-"""On a GPU, which waits for the next kernel's launch unless each has much to do."""
+"""Gaussians in a chunk on a GPU, where launches cost more than small kernels take."""
 NORM_EPS = torch.nn.LayerNorm(1).eps
 
 
@@ -42,16 +42,16 @@ class Chunk(NamedTuple):
     closeness: Tensor
     """[n] one over that length: p = B place + b closeness."""
 
-    def of_each(self, batch: int) -> Chunk:
-        """The same Gaussians, as many for each of B sentences: [B, E, n / B] and [B, 1, n / B]."""
+    def split(self, batch: int) -> Chunk:
+        """Splits the Gaussians evenly among B sentences: [B, E, n / B] and [B, 1, n / B]."""
         return Chunk(*(x.view(-1, batch, x.shape[-1] // batch).transpose(0, 1) for x in self))
 
 
 class Interaction:
-    """Gaussians and a few sentences that have met; see ``ReferringField.forward``."""
+    """Interaction of Gaussians with a few sentences; see ``ReferringField.forward``."""
 
     responses: Tensor
-    """[B, N] logits, or [B, K] where ``seen`` chooses K of the N Gaussians."""
+    """[B, N] logits, or [B, K] where ``visible`` selects K of the N Gaussians."""
 
     def __init__(
         self,
@@ -60,36 +60,37 @@ class Interaction:
         positions: Tensor,  # [N, 3]
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
-        seen: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
+        visible: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
     ) -> None:
         """Computes the responses. Differentiable in the field's parameters, features and words."""
         self.field = field
         self.features = features
         self.positions = positions
         self.branches = Branches.of(field)
-        asked, others = split(features, positions), []
-        if seen is not None:
-            asked, others = (
-                split(*of_rows(rows, features, positions)) if len(rows) else [] for rows in seen
+        responding, others = split(features, positions), []
+        if visible is not None:
+            responding, others = (
+                split(*select_rows(rows, features, positions)) if len(rows) else []
+                for rows in visible
             )
-        chunks, word_positions = locate(field, self.branches, asked + others, words)
+        chunks, word_positions = locate(field, self.branches, responding + others, words)
         self.reader = Reader.of(field, words, mask, word_positions)
-        responses = map_chunks(respond, self.reader, chunks[: len(asked)])
+        responses = map_chunks(respond, self.reader, chunks[: len(responding)])
         self.responses = torch.cat([response for (response,) in responses], dim=1)
 
     def mean(
         self,
         selected: Tensor,  # [B, K]
     ) -> Tensor:  # [B, D]
-        """The mean of ``forward`` over the Gaussians selected for each sentence."""
-        chosen = of_rows(selected.flatten(), self.features, self.positions)
+        """Averages ``forward`` over the Gaussians selected for each sentence."""
+        chosen = select_rows(selected.flatten(), self.features, self.positions)
         chunk = encode(self.branches, *chosen)
         norm = self.field.cross_attention.norm
-        return self.reader.mean(chunk.of_each(len(selected))) * norm.weight + norm.bias
+        return self.reader.mean(chunk.split(len(selected))) * norm.weight + norm.bias
 
 
 class Branches(NamedTuple):
-    """What both branches need up to their last layer, and of the last one."""
+    """Weights of both branches up to their last layer, and quadratic forms of the last one."""
 
     feature_in: Tensor
     feature_in_bias: Tensor
@@ -106,7 +107,7 @@ class Branches(NamedTuple):
 
     @classmethod
     def of(cls, field: ReferringField) -> Branches:
-        """The branches of a field, with the forms that their last layers make."""
+        """Takes the branches of a field."""
         feature, place = field.mlp2, field.mlp3
         centred = torch.cat([feature.fc3.weight, feature.fc3.bias[:, None]], dim=1)
         last = torch.cat([place.fc3.weight, place.fc3.bias[:, None]], dim=1)
@@ -118,10 +119,10 @@ class Branches(NamedTuple):
         )
 
 
-def of_rows(rows: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """Rows of tensors, some perhaps several times.
+def select_rows(rows: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """Selects rows of tensors, some perhaps several times.
 
-    Not by ``tensor[rows]``, whose gradients PyTorch adds up in no fixed order.
+    PyTorch adds up the gradients of ``tensor[rows]`` in no fixed order, those of this in one.
     """
     return [tensor.index_select(0, rows) for tensor in tensors]
 
@@ -130,7 +131,7 @@ def split(
     features: Tensor,  # [N, C]
     positions: Tensor,  # [N, 3]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Features and positions of each chunk."""
+    """Splits features and positions into chunks."""
     size = CHUNK if features.device.type == "cpu" else GPU_CHUNK
     return list(zip(features.split(size), positions.split(size), strict=True))
 
@@ -154,19 +155,20 @@ def hidden(
     outer_bias: Tensor,  # [E]
     x: Tensor,  # [n, C]
 ) -> Tensor:  # [E, n]
-    """Two layers with their ReLU, the channels first."""
+    """Applies two layers with their ReLU, channels first."""
     x = F.relu(torch.addmm(inner_bias[:, None], inner, x.T))
     return F.relu(torch.addmm(outer_bias[:, None], outer, x))
 
 
 def gram(matrix: Tensor) -> Tensor:
-    """[E, E] products of a [D, E] matrix's columns."""
+    """Returns the [E, E] products of a [D, E] matrix's columns."""
     return matrix.T @ matrix
 
 
 class Quadratic(torch.autograd.Function):
-    """The quadratic form of each (x, 1). Its gradient in x needs no second product with the form,
-    which autograd would compute.
+    """Quadratic form of each (x, 1).
+
+    Its gradient in x needs no second product with the form, which autograd would compute.
     """
 
     @staticmethod
@@ -175,7 +177,7 @@ class Quadratic(torch.autograd.Function):
         form: Tensor,  # [E + 1, E + 1], symmetric
         x: Tensor,  # [E, n]
     ) -> Tensor:  # [n]
-        """Σ form[i, j] x[i] x[j], with a last x of 1."""
+        """Returns Σ form[i, j] x[i] x[j], with a last x of 1."""
         half_slope = torch.addmm(form[:-1, -1:], form[:-1, :-1], x)
         ctx.save_for_backward(x, half_slope)
         return ((half_slope + form[:-1, -1:]) * x).sum(dim=0) + form[-1, -1]
@@ -183,7 +185,7 @@ class Quadratic(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients in the form and in x."""
+        """Returns the gradients in the form and in x."""
         x, half_slope = ctx.saved_tensors
         weighted = x * grad
         grad_form = torch.cat(
@@ -199,7 +201,7 @@ quadratic = Quadratic.apply
 
 
 def match(shared: Sequence[Tensor], chunk: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """A chunk's hidden form, and its part of each word's softmax over all Gaussians.
+    """Encodes a chunk, and computes its part of each word's softmax over all Gaussians.
 
     Args:
         shared: The :class:`Branches`, and the words folded with the features' last layer [BL, E].
@@ -224,8 +226,7 @@ def locate(
     chunks: Sequence[Sequence[Tensor]],
     words: Tensor,  # [B, L, D]
 ) -> tuple[list[Chunk], Tensor]:  # ..., [B, L, D]
-    """The Gaussians in hidden form, and where each word's Gaussians are: the mean of their
-    positions, weighted by the match.
+    """Encodes all chunks, and averages the Gaussians' positions for each word by the match.
 
     The softmax over all Gaussians is put together from sums over chunks. The bias of the features'
     last layer is the same for all of them and cancels.
@@ -235,7 +236,7 @@ def locate(
     matched = map_chunks(match, (*branches, folded), chunks)
     size = len(Chunk._fields)
     peaks, totals, places, closeness = (
-        torch.stack(part) for part in zip(*(found[size:] for found in matched), strict=True)
+        torch.stack(part) for part in zip(*(sums[size:] for sums in matched), strict=True)
     )
     peaks = peaks.detach()
     scale = (peaks - peaks.amax(dim=0)).exp()  # [chunks, BL, 1]
@@ -243,13 +244,11 @@ def locate(
     place = (scale * places).sum(dim=0) / total  # [BL, E]
     close = (scale * closeness).sum(dim=0) / total  # [BL, 1]
     word_positions = (place @ weight.T + close * bias).view_as(words)
-    return [Chunk(*found[:size]) for found in matched], word_positions
+    return [Chunk(*encoded[:size]) for encoded in matched], word_positions
 
 
 class Reader(NamedTuple):
-    """Words of B sentences with every linear layer folded into them, to meet Gaussians in hidden
-    form.
-    """
+    """Words of B sentences, with every linear layer folded into them."""
 
     key_feature: Tensor
     """[BL, E]"""
@@ -267,13 +266,13 @@ class Reader(NamedTuple):
     """[BL, 1]"""
     value_gram: Tensor
     """[B, L, L]"""
-    asked_feature: Tensor
+    query_feature: Tensor
     """[B, E]"""
-    asked_constant: Tensor
+    query_constant: Tensor
     """[B, 1]"""
-    asked_value: Tensor
+    query_value: Tensor
     """[B, L]"""
-    offset: Tensor
+    query_offset: Tensor
     """[B, 1]"""
     centred_weight: Tensor
     """[D, E] the features' last layer without its mean over the channels."""
@@ -300,7 +299,7 @@ class Reader(NamedTuple):
         centred_weight, centred_bias = weight - weight.mean(dim=0), bias - bias.mean()
         flat = values.flatten(0, 1)
         total = words.sum(dim=1)  # [B, D]
-        asked = total * attention.norm.weight
+        query = total * attention.norm.weight
         return cls(
             key_feature=for_feature @ weight,
             key_place=for_place @ field.mlp3.fc3.weight,
@@ -310,43 +309,41 @@ class Reader(NamedTuple):
             value_feature=2 * flat @ centred_weight,
             value_constant=2 * (flat @ centred_bias)[:, None],
             value_gram=values @ values.mT,
-            asked_feature=asked @ centred_weight,
-            asked_constant=(asked @ centred_bias)[:, None],
-            asked_value=(values @ asked[..., None])[..., 0],
-            offset=(total @ attention.norm.bias)[:, None],
+            query_feature=query @ centred_weight,
+            query_constant=(query @ centred_bias)[:, None],
+            query_value=(values @ query[..., None])[..., 0],
+            query_offset=(total @ attention.norm.bias)[:, None],
             centred_weight=centred_weight,
             centred_bias=centred_bias,
         )
 
     def read(self, chunk: Chunk) -> tuple[Tensor, Tensor]:  # [B, L, n], [B, n]
-        """Attention to the words, and one over the deviation that LayerNorm divides by.
+        """Computes the attention to the words, and one over the deviation of the LayerNorm.
 
-        All sentences read all Gaussians of the chunk, or each its own.
+        Each sentence reads all Gaussians of the chunk, or its own where the chunk is split.
         """
         batch, length, width = self.values.shape
-        is_own = chunk.feature.dim() == 3
+        is_split = chunk.feature.dim() == 3
 
-        def meet(constant: Tensor, matrix: Tensor, x: Tensor) -> Tensor:
-            if not is_own:
+        def project(constant: Tensor, matrix: Tensor, x: Tensor) -> Tensor:
+            if not is_split:
                 return torch.addmm(constant, matrix, x)
             return torch.baddbmm(
                 constant.view(batch, length, -1), matrix.view(batch, length, -1), x
             )
 
-        logits = meet(self.key_constant, self.key_feature, chunk.feature)
-        logits = meet(logits, self.key_place, chunk.place)
-        key_closeness = self.key_closeness.view(batch, length, 1) if is_own else self.key_closeness
-        logits = logits + key_closeness * chunk.closeness
+        logits = project(self.key_constant, self.key_feature, chunk.feature)
+        logits = project(logits, self.key_place, chunk.place)
+        closeness = self.key_closeness.view(batch, length, 1) if is_split else self.key_closeness
+        logits = logits + closeness * chunk.closeness
         attention = logits.view(batch, length, -1).softmax(dim=1)
-        cross = meet(self.value_constant, self.value_feature, chunk.feature)
+        cross = project(self.value_constant, self.value_feature, chunk.feature)
         cross = torch.baddbmm(cross.view_as(attention), self.value_gram, attention)
         square = chunk.square.view(-1, attention.shape[-1]) + (cross * attention).sum(dim=1)
         return attention, (square / width + NORM_EPS).rsqrt()
 
     def mean(self, chunk: Chunk) -> Tensor:  # [B, D]
-        """The mean of each sentence's own Gaussians after reading, before the norm's own weight and
-        bias.
-        """
+        """Averages each sentence's own Gaussians after the norm, before its weight and bias."""
         attention, scale = self.read(chunk)
         scale = scale[..., None] / scale.shape[-1]  # [B, n, 1]
         feature = (chunk.feature @ scale)[..., 0]  # [B, E]
@@ -356,9 +353,9 @@ class Reader(NamedTuple):
 
 
 def respond(shared: Sequence[Tensor], chunk: Sequence[Tensor]) -> tuple[Tensor]:  # [B, n]
-    """The responses of a :class:`Chunk`'s Gaussians to a :class:`Reader`'s sentences."""
+    """Computes the responses of a :class:`Chunk`'s Gaussians to a :class:`Reader`'s sentences."""
     reader, chunk = Reader(*shared), Chunk(*chunk)
     attention, scale = reader.read(chunk)
-    gaussian = torch.addmm(reader.asked_constant, reader.asked_feature, chunk.feature)
-    value = (reader.asked_value[:, None] @ attention)[:, 0]
-    return ((gaussian + value) * scale + reader.offset,)
+    gaussian = torch.addmm(reader.query_constant, reader.query_feature, chunk.feature)
+    value = (reader.query_value[:, None] @ attention)[:, 0]
+    return ((gaussian + value) * scale + reader.query_offset,)

@@ -1,4 +1,4 @@
-"""The referring field: how strongly each Gaussian answers a sentence."""
+"""Network of the referring field: responses of Gaussians to sentences."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from refer3d.text_encoder import TextFeatures
 from refersplat.field.folded import Interaction
 
 SENTENCES_AT_ONCE = 16
-"""How many sentences share a pass over the Gaussians when nothing is learned."""
+"""Sentences that share a pass over the Gaussians in inference."""
 
 
 class Mlp(nn.Module):
     """Three linear layers with ReLU between them."""
 
     def __init__(self, *widths: int) -> None:
-        """Goes through ``widths``, from the input's to the output's."""
+        """Makes layers of these ``widths``, from the input's to the output's."""
         super().__init__()
         self.fc1, self.fc2, self.fc3 = (
             nn.Linear(before, after) for before, after in itertools.pairwise(widths)
         )
 
     def hidden(self, x: Tensor) -> Tensor:
-        """What the last, linear layer gets."""
+        """Returns the input of the last, linear layer."""
         return F.relu(self.fc2(F.relu(self.fc1(x))))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Mlp(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Gaussians read the sentence's words; both know where they are in space."""
+    """Attention of Gaussians to the words of a sentence; both have positions in space."""
 
     def __init__(self, width: int) -> None:
         """Makes one head of ``width`` channels."""
@@ -52,7 +52,7 @@ class CrossAttention(nn.Module):
         words: Tensor,  # [B, L, D]
         word_positions: Tensor,  # [B, L, D]
     ) -> Tensor:  # [B, L, D]
-        """What a Gaussian's query is compared with."""
+        """Returns the keys of the words."""
         return self.k_linear(words) + self.kp_linear(word_positions)
 
     def forward(
@@ -62,8 +62,8 @@ class CrossAttention(nn.Module):
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
     ) -> Tensor:  # [B, N, D]
-        """The Gaussians' features once they have read each sentence."""
-        # A word has no place of its own: it stands where the Gaussians are that match it.
+        """Returns the Gaussians' features after attention to each sentence."""
+        # A word has no position of its own: it takes those of the Gaussians that match it.
         matches = (words @ gaussians.T).softmax(dim=-1)  # [B, L, N]
         query = self.q_linear(gaussians) + self.gp_linear(positions)  # [N, D]
         key = self.keys(words, matches @ positions)  # [B, L, D]
@@ -73,7 +73,7 @@ class CrossAttention(nn.Module):
 
 
 class ReferringField(nn.Module):
-    """Answers a sentence with a number for each Gaussian (ReferSplat, He et al. 2025).
+    """Maps a sentence to a response of each Gaussian (ReferSplat, He et al. 2025).
 
     Words attend to where their Gaussians are, Gaussians attend to the words, and a Gaussian's
     response is its similarity to all words together. The submodules carry the published code's
@@ -84,12 +84,12 @@ class ReferringField(nn.Module):
     """
 
     def __init__(self, text_dim: int, feature_dim: int = 16, width: int = 128) -> None:
-        """Sets the sizes.
+        """Makes the networks.
 
         Args:
-            text_dim: T, the text encoder's width.
-            feature_dim: C, the width of a Gaussian's referring feature.
-            width: D, where words and Gaussians meet.
+            text_dim: T, width of the text encoder.
+            feature_dim: C, width of a Gaussian's referring feature.
+            width: D, width of the attention.
         """
         super().__init__()
         self.mlp1 = Mlp(text_dim, 512, 256, width)
@@ -98,7 +98,7 @@ class ReferringField(nn.Module):
         self.cross_attention = CrossAttention(width)
 
     def embed_words(self, text: TextFeatures) -> Tensor:  # [B, L, D]
-        """The words, zero where there are none."""
+        """Embeds the words; padding is zero."""
         return self.mlp1(text.words) * text.mask[..., None]
 
     def forward(
@@ -108,10 +108,9 @@ class ReferringField(nn.Module):
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
     ) -> Tensor:  # [B, N, D]
-        """Each Gaussian's features after it has read each sentence."""
-        gaussians = self.mlp2(features)
+        """Returns each Gaussian's features after attention to each sentence."""
         places = F.normalize(self.mlp3(positions), dim=-1)
-        return self.cross_attention(gaussians, places, words, mask)
+        return self.cross_attention(self.mlp2(features), places, words, mask)
 
     def interact(
         self,
@@ -119,14 +118,14 @@ class ReferringField(nn.Module):
         positions: Tensor,  # [N, 3]
         words: Tensor,  # [B, L, D]
         mask: Tensor,  # [B, L]
-        seen: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
+        visible: tuple[Tensor, Tensor] | None = None,  # [K], [N - K]
     ) -> Interaction:
-        """The responses to a few sentences, and means of ``forward`` over chosen Gaussians.
+        """Computes the responses to a few sentences, and means of ``forward`` over some Gaussians.
 
-        ``seen`` names some Gaussians, and all others: only the first respond, in that order. All of
-        them still decide where the words are.
+        ``visible`` holds the rows of some Gaussians, and of all others: only the first respond, in
+        that order. All of them still give the words their positions.
         """
-        return Interaction(self, features, positions, words, mask, seen)
+        return Interaction(self, features, positions, words, mask, visible)
 
     @torch.no_grad()
     def respond(
@@ -135,7 +134,7 @@ class ReferringField(nn.Module):
         positions: Tensor,  # [N, 3]
         text: TextFeatures,
     ) -> Tensor:  # [B, N]
-        """How strongly each Gaussian answers each sentence, as logits; for any number of them."""
+        """Returns the logits of each Gaussian's response to any number of sentences."""
         return torch.cat(
             [
                 self.interact(features, positions, self.embed_words(part), part.mask).responses

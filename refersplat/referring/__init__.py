@@ -1,1 +1,1 @@
-"""The second stage: trains the referring field on sentences and masks."""
+"""Second stage: trains the referring field on sentences and masks."""

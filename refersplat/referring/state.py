@@ -1,8 +1,8 @@
-"""What the referring stage is given and what it has learned so far, for it to stop and go on."""
+"""State of the referring stage: precomputed inputs, and the parameters that a run resumes from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,25 @@ FEATURE_DIM = 16
 
 @dataclass(frozen=True)
 class Precomputed:
-    """What the field is taught about, and does not change."""
+    """Inputs that all steps share."""
 
     positions: Tensor
     """[N, 3] the Gaussians' means."""
     text: TextFeatures
     """The training sentences, encoded."""
     blends: BlendCache
-    """Each view's rendering."""
+    """Blend matrices of the views."""
     groups: Groups | None = None
-    """The objects that the sentences mean, unless the field is to answer alone."""
+    """Groups of Gaussians, unless the field answers alone."""
     held_out: tuple[int, ...] = ()
-    """One sentence of each object, which the first half of the training does without."""
+    """Rows of sentences that the first half of the training leaves out, one of each object."""
+    identity: dict[str, Any] = field(default_factory=dict)
+    """Values that a resumed run must share with the stopped one."""
 
 
 @dataclass
 class ReferringState:
-    """Everything that the rest of the training depends on."""
+    """Parameters, optimizer and position of the training."""
 
     field: ReferringField
     features: nn.Parameter
@@ -53,13 +55,13 @@ class ReferringState:
     step: int = 0
     """Steps of the stage."""
     teacher: dict[str, Any] | None = None
-    """In the second stage, what the first has learned."""
-    trial: Tensor | None = None
-    """[held out, G] what each group answered to the sentences held out, before it learned them."""
+    """In the second stage, the result of the first."""
+    held_out_scores: Tensor | None = None
+    """[held out, G] mean response of each group to the held-out sentences, before they trained."""
 
     @classmethod
     def start(cls, config: Config, precomputed: Precomputed, stage: int = 0) -> ReferringState:
-        """Before the first step of a stage: features of zero, networks drawn from the seed."""
+        """Initialises a stage: features of zero, networks drawn from the seed."""
         positions, text_dim = precomputed.positions, precomputed.text.words.shape[-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed + stage)
@@ -72,34 +74,34 @@ class ReferringState:
         return cls(field, features, torch.optim.Adam(groups, eps=EPSILON, fused=True), stage)
 
     def learned(self) -> dict[str, Any]:
-        """What inference needs."""
+        """Returns the parameters that inference needs."""
         return {"field": self.field.state_dict(), "features": self.features.detach()}
 
-    def learn(self, learned: dict[str, Any]) -> None:
-        """Takes over what :meth:`learned` returned."""
+    def set_learned(self, learned: dict[str, Any]) -> None:
+        """Copies parameters that :meth:`learned` returned."""
         self.field.load_state_dict(learned["field"])
         with torch.no_grad():
             self.features.copy_(learned["features"])
 
     def adopt(self, published: ReferSplatField, config: Config) -> None:
-        """Takes over what ReferSplat has trained: no stage and no step is left.
+        """Copies a field that ReferSplat has trained, and marks the training as finished.
 
         Raises:
-            InputError: Its networks are of other sizes; most likely it read another encoder.
+            InputError: Its networks have other sizes; most likely it read another encoder.
         """
         try:
-            self.learn({"field": published.weights, "features": published.feature})
+            self.set_learned({"field": published.weights, "features": published.feature})
         except RuntimeError as error:
             width = self.field.mlp1.fc1.in_features
             raise InputError(
-                f"{config.rgb.start_checkpoint}: its networks do not fit a field that reads words "
-                f"of {width} numbers ({first_line(error)}); name the --text.encoder that it was "
-                "trained with, ReferSplat's is bert-large-uncased"
+                f"{config.rgb.start_checkpoint}: expected networks for words of width {width}, got "
+                f"others ({first_line(error)}); name the --text.encoder that they were trained "
+                "with, ReferSplat's is bert-large-uncased"
             ) from error
         self.stage, self.step = config.train.stages - 1, config.train.iterations
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
-        """Writes the state so that :meth:`load` goes on to the same numbers."""
+        """Writes the state, from which :meth:`load` resumes to the same bits."""
         state = {
             "format": FORMAT,
             "identity": identity,
@@ -108,12 +110,12 @@ class ReferringState:
             "learned": self.learned(),
             "optimizer": self.optimizer.state_dict(),
             "teacher": self.teacher,
-            "trial": self.trial,
+            "trial": self.held_out_scores,
         }
         save_state(path, state)
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:
-        """Reads what :meth:`save` wrote.
+        """Reads a file that :meth:`save` wrote.
 
         Raises:
             InputError: The file is broken, or its run had other Gaussians, text or options.
@@ -122,10 +124,10 @@ class ReferringState:
         for name, value in identity.items():
             if state["identity"].get(name) != value:
                 raise InputError(
-                    f"{path}: the stopped run had {name} {state['identity'].get(name)!r}, this one "
-                    f"has {value!r}; go on with the same, or start anew without --resume"
+                    f"{path}: expected {name} {value!r}, the stopped run has "
+                    f"{state['identity'].get(name)!r}; use the same, or omit --resume to start anew"
                 )
         self.stage, self.step, self.teacher = state["stage"], state["step"], state["teacher"]
-        self.trial = state["trial"]
-        self.learn(state["learned"])
+        self.held_out_scores = state["trial"]
+        self.set_learned(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])

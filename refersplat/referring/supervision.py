@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from refer3d.runs.device import free_memory
 from refer3d.runs.errors import InputError
+from refersplat.config import Config
 from refersplat.data import ReferredObject, Scene, View
 from refersplat.data.supervised import SupervisedView, Target
+from refersplat.language.groups import Groups
 from refersplat.ops import BlendMatrix
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend
@@ -68,6 +70,42 @@ def _target(item: ReferredObject, sentences: dict[str, int]) -> Target | None:
         return None
     rows = [sentences.setdefault(sentence, len(sentences)) for sentence in item.sentences]
     return Target(rows, np.packbits(mask.numpy(), axis=1))
+
+
+def hold_out_sentences(groups: Groups, seed: int) -> tuple[int, ...]:
+    """Chooses one sentence of each object that has more than two."""
+    rng = np.random.default_rng((seed, 1))
+    return tuple(int(rng.choice(rows)) for rows in groups.sentences if len(rows) > 2)
+
+
+def without_sentences(views: list[SupervisedView], rows: tuple[int, ...]) -> list[SupervisedView]:
+    """Removes some sentences, and the targets and views that have no other."""
+    remaining = []
+    for view in views:
+        kept = (
+            target._replace(sentences=[row for row in target.sentences if row not in rows])
+            for target in view.targets
+        )
+        if targets := [target for target in kept if target.sentences]:
+            remaining.append(replace(view, targets=targets))
+    return remaining
+
+
+def sample_batch(
+    config: Config, stage: int, step: int, views: list[SupervisedView]
+) -> tuple[SupervisedView, list[tuple[int, int]]]:
+    """Samples a step's view, and (target, sentence) pairs of it.
+
+    All views come once before one comes again. The choice depends only on the seed and the step, so
+    that a resumed run repeats it.
+    """
+    epoch, turn = divmod(step, len(views))
+    order = np.random.default_rng((config.seed, stage, epoch)).permutation(len(views))
+    view = views[order[turn]]
+    rng = np.random.default_rng((config.seed, stage, 0, step))
+    count = min(len(view.targets), config.train.sentences_per_step)
+    targets = rng.permutation(len(view.targets))[:count]
+    return view, [(int(i), int(rng.choice(view.targets[i].sentences))) for i in targets]
 
 
 class BlendCache:

@@ -1,4 +1,4 @@
-"""From rendered responses to masks."""
+"""Probabilities of pixels, and the threshold that makes masks of them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ def mask_probabilities(
     logits: Tensor,  # [B, H, W]
     transmittance: Tensor,  # [H, W]
 ) -> Tensor:  # [B, H, W]
-    """How probable it is that a pixel shows what the sentence means.
+    """Converts rendered logits to the probability that a pixel shows the object.
 
-    Where no Gaussian is, a rendered logit is 0, which alone would mean one half: light that goes
-    through all Gaussians shows the background instead.
+    Where no Gaussian is, a rendered logit is 0, which alone would mean one half: light that passes
+    all Gaussians shows the background instead.
     """
     return logits.sigmoid() * (1 - transmittance)
 
 
 def choose_threshold(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """The threshold with the best mean IoU.
+    """Chooses the threshold with the best mean IoU.
 
-    Of the thresholds that are nearly as good as the best, the middle one is taken: a plateau's edge
+    Of the thresholds that are nearly as good as the best, it takes the middle one: a plateau's edge
     would not hold on other views.
 
     Args:
-        pairs: Probabilities [H, W] and true masks [H, W] bool, which must come from views that
-            neither trained the field nor test it.
+        pairs: Probabilities [H, W] and true masks [H, W] bool of held-out views.
 
     Returns:
         threshold: 0.5 where there are no pairs.
-        mean_iou: What it reaches; NaN where there are no pairs.
+        mean_iou: Mean IoU at the threshold; NaN where there are no pairs.
     """
     ious = [iou_curve(probabilities, mask) for probabilities, mask in pairs]
     if not ious:

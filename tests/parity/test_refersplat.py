@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from refer3d.text_encoder import TextFeatures
-from refersplat.field.losses import contrastive_loss, select_answering
+from refersplat.field.losses import contrastive_loss, select_responding
 from refersplat.field.network import ReferringField
 
 HERE = Path(__file__).parent
@@ -79,11 +79,11 @@ def test_matches_published_modules(path: Path, is_folded: bool):
         if is_folded:
             met = field.interact(features, positions, words, said.mask)
             responses = met.responses
-            mean = met.mean(select_answering(responses, ratio))
+            mean = met.mean(select_responding(responses, ratio))
         else:
             read = field(features, positions, words, said.mask)
             responses = (read @ words.sum(dim=1)[..., None])[..., 0]
-            mean = read[:, select_answering(responses, ratio)[0]].mean(dim=1)
+            mean = read[:, select_responding(responses, ratio)[0]].mean(dim=1)
         everything = whole(text)
         sentences = TextFeatures(
             field.embed_words(everything), everything.mask, everything.embeddings

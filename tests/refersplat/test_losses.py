@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refersplat.field.losses import contrastive_loss, mask_loss, select_answering, selection_ratio
+from refersplat.field.losses import contrastive_loss, mask_loss, select_responding, selection_ratio
 
 
 def test_mask_loss_by_hand():
@@ -61,6 +61,6 @@ def test_ratio_narrows_to_its_floor():
 
 def test_selects_the_strongest_of_each_sentence():
     responses = torch.tensor([[0.0, 3.0, 1.0, 2.0], [9.0, 0.0, 8.0, 0.0]])
-    selected = select_answering(responses, 0.5).sort(dim=1).values
+    selected = select_responding(responses, 0.5).sort(dim=1).values
     assert selected.tolist() == [[1, 3], [0, 2]]
-    assert select_answering(responses, 0.01).shape == (2, 1)
+    assert select_responding(responses, 0.01).shape == (2, 1)

@@ -1,0 +1,7 @@
+"""Plain questions about a scene, parsed to typed trees."""
+
+from refer3d.language.description import Description, Grade, Rank, Relation
+from refer3d.language.lexicon import COLORS
+from refer3d.language.parser import parse
+
+__all__ = ["COLORS", "Description", "Grade", "Rank", "Relation", "parse"]

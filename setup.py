@@ -21,7 +21,7 @@ from setuptools.command.build_ext import build_ext
 NATIVE_PACKAGES = ["refersplat", "detailbase"]
 SHARED_PACKAGES = find_packages("submodules", include=["refer3d*"])
 SHARED = "submodules/refer3d/native/csrc"
-"""Sources that are built into the ops of every package."""
+"""Folder of sources that are built into the ops of every package."""
 REPORT = "native_build.txt"
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -64,10 +64,10 @@ def extensions(package: str) -> list[Extension]:
 
 
 class BuildNative(build_ext):
-    """Compiles all objects of all variants side by side; says what failed instead of failing."""
+    """Compiles all objects of all variants in parallel; reports failures instead of raising."""
 
     def run(self) -> None:
-        """Builds what can be built, and leaves a report where something could not."""
+        """Builds every variant that can be built, and writes a report of the others."""
         self.failures: dict[str, str] = {}
         try:
             super().run()
@@ -107,7 +107,7 @@ class BuildNative(build_ext):
         variant = extension.name.rpartition("_")[2]
         flags = MSVC_COMMON + MSVC_FLAGS[variant] if self.is_msvc else unix_flags(variant)
         if source.endswith("bindings.cpp") and not self.is_msvc:
-            flags.append("-O1")  # it only hands arguments on, and takes the longest
+            flags.append("-O1")  # it only passes arguments on, and takes the longest
         (path,) = self.compiler.compile(
             [source],
             output_dir=os.path.join(self.build_temp, extension.name),
@@ -129,7 +129,7 @@ class BuildNative(build_ext):
         )
 
     def write_reports(self) -> None:
-        """Notes each package's failures in it; what an earlier build left there would mislead."""
+        """Writes each package's failures into it, in place of an earlier build's."""
         for package in NATIVE_PACKAGES:
             folder = Path(package) if self.inplace else Path(self.build_lib, package)
             folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,8 @@ class BuildNative(build_ext):
             if lines:
                 report.write_text("\n".join(lines) + "\n", encoding="utf-8")
                 print(f"refer3d: not every C++ op of {package} was built:", *lines, sep="\n  ")
+        if self.failures and os.environ.get("REFER3D_STRICT") == "1":
+            raise RuntimeError(f"REFER3D_STRICT=1 and ops were not built: {self.failures}")
 
 
 def unix_flags(variant: str) -> list[str]:
@@ -152,17 +154,17 @@ def unix_flags(variant: str) -> list[str]:
 
 
 def run_and_keep_errors(command: list[str], **_: object) -> None:
-    """Runs the compiler; a failure's message is what it said last."""
+    """Runs the compiler; the error of a failure has the compiler's own messages."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False
         )
     except OSError as error:
         raise RuntimeError(f"no C++ compiler found: {command[0]}: {error.strerror}") from error
-    sys.stderr.write(done.stderr)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
-        raise RuntimeError(f"{command[0]} failed: {' / '.join(said[:3]).strip()[:600]}")
+    sys.stderr.write(result.stderr)
+    if result.returncode != 0:
+        lines = [line for line in result.stderr.splitlines() if "error" in line] or [result.stderr]
+        raise RuntimeError(f"{command[0]} failed: {' / '.join(lines[:3]).strip()[:600]}")
 
 
 setup(

@@ -221,6 +221,13 @@ def test_a_failed_build_tells_the_compilers_error(tree):
     assert report.count("\n") == 1
 
 
+def test_a_strict_build_fails_without_a_compiler(tree):
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    done = run(build, cwd=tree, check=False, REFER3D_STRICT="1", **NO_COMPILER)
+    assert done.returncode != 0
+    assert "REFER3D_STRICT=1 and ops were not built" in done.stderr
+
+
 def test_a_later_build_leaves_no_report(tree):
     assert "no C++ compiler found" in build_stubs(tree, CXX="/no/such/compiler")[1]
     built, report = build_stubs(tree)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint and all tests, on a fresh clone too: bash scripts/check.sh [pytest options]
+# Lint, documentation and all tests, also on a fresh clone: bash scripts/check.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
@@ -10,5 +10,7 @@ ruff check .
 ruff format --check .
 echo "clang-format"
 git ls-files -z '*.h' '*.cpp' '*.cu' | xargs -0 clang-format --dry-run -Werror
+echo "documentation"
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 echo "pytest"
 python -m pytest -q --durations=10 "$@"

@@ -77,6 +77,6 @@ def test_the_page_of_ops_runs():
     names: dict = {}
     for block in blocks:
         exec(compile(block, "docs/ops.md", "exec"), names)
-    assert names["colors"].shape == (*names["of_points"].shape[:1], 3)
+    assert names["colors"].shape == (*names["point_features"].shape[:1], 3)
     assert names["scores"].shape == (16, 240, 320)
-    assert names["found"].requires_grad
+    assert names["restored"].requires_grad

@@ -1,4 +1,4 @@
-"""Scores a trained model on what it was not trained on and writes results.json.
+"""Score a trained model on held-out data and write results.json.
 
 python eval.py -m output/tabletop
 python eval.py --config configs/detailbase/detailrefer.yaml --checkpoint checkpoints/best.pth
@@ -14,9 +14,9 @@ from train import MODEL_OF, MODELS
 
 
 def main(argv: list[str]) -> None:
-    """Hands the options to the model that they mean."""
+    """Runs ``refersplat eval`` or ``detailbase eval``."""
     model = choose_model(argv, MODELS, MODEL_OF)
-    importlib.import_module(f"{model}.evaluate").main(argv)
+    importlib.import_module(f"{model}.__main__").main(["eval", *argv])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draws what a trained model answers to sentences: masks, heat maps, overlays, videos.
+"""Draw the answers of a trained scene to sentences: masks, heat maps, overlays, videos.
 
 python render.py -m output/tabletop
 python render.py -m output/tabletop --sentence "the tall yellow bottle" --views frame_00008
@@ -15,14 +15,14 @@ from train import MODEL_OF, MODELS
 
 
 def main(argv: list[str]) -> None:
-    """Hands the options to the model that they mean."""
+    """Runs ``refersplat render``."""
     model = choose_model(argv, MODELS, MODEL_OF)
     if model != "refersplat":
         raise InputError(
             f"render.py: draws scenes of refersplat; {model} marks a scan by: "
-            f'python -m {model}.predict scan.ply "the brown chair" -o out/'
+            f'{model} predict scan.ply "the brown chair" -o out/'
         )
-    importlib.import_module(f"{model}.pictures").main(argv)
+    importlib.import_module(f"{model}.__main__").main(["render", *argv])
 
 
 if __name__ == "__main__":

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from machine import describe, save
 from torch import Tensor
 
-from refer3d.runs.config import load_yaml
+from refer3d.runs.folder import RunFolder
 from refer3d.runs.states import load_state
 from refer3d.text_encoder import make_encoder
-from refersplat.command import RESOLVED, trained_gaussians
-from refersplat.config import Config, MatchConfig
+from refersplat.config import SCORERS, Config, MatchConfig
 from refersplat.data import Scene, load_scene
 from refersplat.language.answer import NO_GROUP, Answer, Answerer, Language
 from refersplat.language.groups import Groups, build_groups
@@ -33,9 +32,10 @@ from refersplat.referring.supervision import (
     supervise,
 )
 from refersplat.referring.threshold import mask_probabilities
+from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
 
-SWITCHES = [field.name for field in fields(MatchConfig) if field.type == "bool"]
+SWITCHES = ["groups", *SCORERS, "decomposition", "fitted_weights"]
 """Ingredients that can be taken away."""
 
 
@@ -123,7 +123,8 @@ def variants(
     lifted = build_groups(supervision.views, run.gaussians, blends, refine_steps=0)
     options = language.matcher.options
     for name in SWITCHES:
-        less = replace(options, **{name: False})
+        changes = {"groups": False} if name == "groups" else {"without": (name,)}
+        less = replace(options, **changes)
         kept = None if name == "groups" else relearned(run, supervision, language.groups, less)
         yield f"without {name}", replace(run.answerer, language=kept)
     kept = relearned(run, supervision, lifted, replace(options, refine_steps=0))
@@ -149,9 +150,9 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     rows = []
     for folder in args.runs:
-        config = load_yaml(folder / RESOLVED, Config)
+        config = RunFolder(folder, Config).config()
         scene = load_scene(config.data)
-        supervision = supervise(scene, config.train.keep_aside)
+        supervision = supervise(scene, config.train.hold_out_every)
         run = load_run(folder, supervision, config)
         blends, asked = BlendCache(run.gaussians), list(pairs(scene))
         for name, answerer in variants(run, supervision, blends):

@@ -1,4 +1,4 @@
-"""What the programs share: their options, and the folders of runs."""
+"""Options of the programs train and eval, and the folders of runs."""
 
 from __future__ import annotations
 
@@ -8,106 +8,81 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from detailbase.config import LEARNED, LEARNED_DATA, Config
-from detailbase.model.checkpoint import RESOLVED
-from detailbase.ranges import check
-from refer3d.native import backend
-from refer3d.runs.config import config_file, differences, load_yaml, parse, save_yaml
+from detailbase.config import LEARNED, Config
+from refer3d.runs.config import option_value, parse
 from refer3d.runs.errors import InputError
+from refer3d.runs.folder import RESOLVED, RunFolder
+from refer3d.runs.options import override
 
 MODEL = "detailbase"
 RUNS = Path("exps")
 LAST, BEST = "last.pth", "best.pth"
 NEWEST = "newest"
-"""What --resume means without a file."""
-
-CHANGEABLE = (
-    *("work_dir", "resume", "checkpoint", "shuffled_words"),
-    *("data.root", "data.prepared", "data.split", "data.test_sentences", "data.workers"),
-    *("text.cache", "device", "deterministic", "train.checkpoint_every"),
-)
-"""Options that may differ on --resume: they do not change what is computed, only where and how much
-of it is kept."""
+"""Value of --resume without a file."""
+DESCRIPTIONS = {
+    "train": "Train detailbase on descriptions of scans and write a folder below exps/.",
+    "eval": "Score a trained detailbase (--checkpoint); write results.json and ious.json.",
+}
 
 
-def read_options(argv: Sequence[str], program: str, description: str) -> Config:
-    """The options of a program; where a run is gone on with, its own are those not given.
+def read_options(argv: Sequence[str], program: str) -> Config:
+    """Reads the options of a program; a resumed run's own are those not given.
 
     Raises:
-        InputError: A file or a value is wrong, or there is no run to go on with.
+        InputError: A file or a value is wrong, or there is no run to resume.
     """
+    words = [  # --resume may stand without a file
+        f"{word}={NEWEST}" if word == "--resume" and after.startswith("-") else word
+        for word, after in zip(argv, [*argv[1:], "--"], strict=True)
+    ]
 
     def read(words: Sequence[str]) -> Config:
-        bare = {"--resume": NEWEST}
-        return parse(Config, words, program=program, description=description, bare=bare)
+        config = parse(Config, words, program=f"{program}.py", description=DESCRIPTIONS[program])
+        return _named(config, words)
 
-    config = _named(read(argv), argv)
-    check(config)
-    if program == "eval.py":
-        config = _as_learned(config, argv)
+    config = read(words)
+    if config.work_dir and Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
+        raise InputError(
+            f"--work_dir: expected a folder, got the file {config.work_dir}; name another"
+        )
+    if program == "eval":
+        return _as_learned(config, words)
     if config.resume:
         state = find_state(config)
-        resolved = state.parent / RESOLVED
-        before = load_yaml(resolved, Config)
-        if before.name != config.name:
+        run = RunFolder(state.parent, Config)
+        name = run.config().name
+        if name != config.name:
             raise InputError(
-                f"--resume: {state} is of a run of {before.name!r}, --config names that of "
-                f"{config.name!r}; give --config {resolved}"
+                f"--resume: {state} is of a run of {name!r}, --config names that of "
+                f"{config.name!r}; give --config {run.config_file}"
             )
-        again = [*argv, "--config", str(resolved)]
-        config = dataclasses.replace(_named(read(again), again), resume=str(state))
-        check(config)
-        if differing := [n for n in differences(config, before) if n not in CHANGEABLE]:
-            was, now = (attrgetter(differing[0])(c) for c in (before, config))
-            raise InputError(
-                f"--resume: the run in {state.parent} has {differing[0]} {was!r}, now it is "
-                f"{now!r}; leave the option out, or start another run"
-            )
-    check_backend()
+        resumed = read([*words, "--config", str(run.config_file)])
+        run.refuse_changes(resumed, "train", "start another run")
+        config = dataclasses.replace(resumed, resume=str(state))
     return config
 
 
-def _as_learned(config: Config, argv: Sequence[str]) -> Config:
-    """With the network and text of the run whose checkpoint is scored, and its data where none are
-    named.
+def _as_learned(config: Config, words: Sequence[str]) -> Config:
+    """Takes the options that the weights depend on from the checkpoint's run, and its data where
+    none are named.
 
     Raises:
-        InputError: The command line wants another network than the run's.
+        InputError: The command line changes an option that the weights depend on.
     """
-    resolved = find_checkpoint(config).with_name(RESOLVED)
-    if not resolved.is_file():
+    run = RunFolder(find_checkpoint(config).parent, Config)
+    if not run.exists():
         return config
-    run = load_yaml(resolved, Config)
-    wanted = parse(Config, [*argv, "--config", str(resolved)], program="eval.py", description="")
-    for name in differences(wanted, run):
-        if name.startswith(LEARNED):
-            was, now = (attrgetter(name)(c) for c in (run, wanted))
-            raise InputError(
-                f"--{name}: {resolved.parent} was learned with {was!r}, got {now!r}; leave it out"
-            )
-    learned = dataclasses.replace(config.data, **{n: getattr(run.data, n) for n in LEARNED_DATA})
+    words = [*words, "--config", str(run.config_file)]
+    run.refuse_changes(parse(Config, words, program="", description=""), "eval", "train with it")
+    names = [*LEARNED]
     if config.data.root == Config().data.root:
-        learned = dataclasses.replace(learned, root=run.data.root)
-        if not config.data.prepared:
-            learned = dataclasses.replace(learned, prepared=run.data.prepared)
-    text = dataclasses.replace(config.text, encoder=run.text.encoder)
-    return dataclasses.replace(config, network=run.network, text=text, data=learned)
-
-
-def check_backend() -> None:
-    """Loads the ops.
-
-    Raises:
-        InputError: They are not to be had as the environment wants them.
-    """
-    try:
-        backend(MODEL)
-    except (ValueError, ImportError) as error:
-        raise InputError(str(error)) from error
+        names += ["data.root"] if config.data.prepared else ["data.root", "data.prepared"]
+    trained = run.config()
+    return override(config, {name: attrgetter(name)(trained) for name in names})
 
 
 def find_state(config: Config) -> Path:
-    """The last.pth that ``--resume`` means.
+    """Finds the last.pth that ``--resume`` means.
 
     Raises:
         InputError: There is none.
@@ -122,7 +97,7 @@ def find_state(config: Config) -> Path:
 
 
 def find_checkpoint(config: Config) -> Path:
-    """The weights that are scored.
+    """Finds the weights to score.
 
     Raises:
         InputError: There are none.
@@ -139,28 +114,24 @@ def claim_folder(config: Config) -> Path:
     """Makes a folder the run's own and writes the options there.
 
     Raises:
-        InputError: It holds another run, which nothing may overwrite.
+        InputError: It holds another run.
     """
-    if config.resume and not config.work_dir:
-        folder = Path(config.resume).parent
-    else:
-        folder = results_folder(config)
-        is_own = config.resume and Path(config.resume).parent.absolute() == folder.absolute()
-        if (folder / RESOLVED).exists() and not is_own:
-            raise InputError(
-                f"--work_dir: {folder} holds a run already; go on with it by --resume, or name "
-                "another folder"
-            )
-    data = config.data  # is found from any folder
-    root, prepared = (p and str(Path(p).absolute()) for p in (data.root, data.prepared))
-    data = dataclasses.replace(data, root=root, prepared=prepared)
-    kept = dataclasses.replace(config, resume="", work_dir=str(folder), data=data)
-    save_yaml(kept, folder / RESOLVED, model=MODEL)
+    run_of_state = Path(config.resume).parent if config.resume else None
+    folder = run_of_state if run_of_state and not config.work_dir else results_folder(config)
+    run = RunFolder(folder, Config)
+    if run_of_state is None or run_of_state.absolute() != folder.absolute():
+        run.refuse_second_run("--work_dir")
+    root, prepared = (
+        p and str(Path(p).absolute()) for p in (config.data.root, config.data.prepared)
+    )
+    # Absolute, to be found from any folder.
+    values = {"resume": "", "work_dir": str(folder), "data.root": root, "data.prepared": prepared}
+    run.claim(override(config, values), MODEL)
     return folder
 
 
 def results_folder(config: Config) -> Path:
-    """``--work_dir``, or a folder of its own for now."""
+    """Returns ``--work_dir``, or the path of a new folder below exps/."""
     if config.work_dir:
         return Path(config.work_dir)
     return RUNS / config.name / time.strftime("%Y%m%d_%H%M%S")
@@ -168,20 +139,20 @@ def results_folder(config: Config) -> Path:
 
 def _in_newest_run(config: Config, name: str, option: str) -> Path:
     folders = [Path(config.work_dir)] if config.work_dir else (RUNS / config.name).glob("*/")
-    found = [folder / name for folder in sorted(folders) if (folder / name).is_file()]
-    if not found:
+    files = [folder / name for folder in sorted(folders) if (folder / name).is_file()]
+    if not files:
         where = config.work_dir or f"{RUNS / config.name}/*"
         raise InputError(f"{option}: {where} holds no {name}; train first, or name the file")
-    return found[-1]
+    return files[-1]
 
 
 def _named(config: Config, argv: Sequence[str]) -> Config:
-    """With the config file's name, if it has no other; a run's own file means the run beside it,
-    wherever its folder has been moved to.
+    """Fills in the run's name from the config file's. A run's own config.yaml means the run beside
+    it, wherever its folder has been moved to.
     """
-    path = config_file(argv)
+    path = option_value(argv, "--config")
     if path is None:
         return config
-    if path.name == RESOLVED and not any(word.startswith("--work_dir") for word in argv):
-        config = dataclasses.replace(config, work_dir=str(path.parent))
-    return config if config.name else dataclasses.replace(config, name=path.stem)
+    if Path(path).name == RESOLVED and not any(word.startswith("--work_dir") for word in argv):
+        config = dataclasses.replace(config, work_dir=str(Path(path).parent))
+    return config if config.name else dataclasses.replace(config, name=Path(path).stem)

@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from detailbase.command import find_checkpoint, read_options, results_folder
 from detailbase.config import Config
 from detailbase.descriptions.datasets import find_dataset, read_split
@@ -21,24 +19,30 @@ from detailbase.inference.answering import THRESHOLD
 from detailbase.inference.metrics import by_kind, by_scene, ious_by_name, summarize
 from detailbase.inference.scoring import score
 from detailbase.inference.tables import table
-from detailbase.model.checkpoint import RESOLVED, Checkpoint
+from detailbase.model.checkpoint import Checkpoint
 from detailbase.scans.clouds import prepared_folder
 from refer3d.native import backend
-from refer3d.runs.config import to_mapping
+from refer3d.native.start import start_program
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import run
+from refer3d.runs.folder import RESOLVED
+from refer3d.runs.options import to_mapping
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import peak_memory_mib, provenance, save_results
 
 log = logging.getLogger(__name__)
 
 DEFAULT = ("detailrefer", "test")
-DESCRIPTION = "Scores a trained detailbase (--checkpoint) and writes results.json and ious.json."
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    results = evaluate(read_options(argv, "eval.py", DESCRIPTION))
+    report(read_options(argv, "eval"))
+
+
+def report(config: Config) -> None:
+    """Scores a checkpoint and prints its table."""
+    results = evaluate(config)
     sys.stdout.write(table(results) + "\n")
 
 
@@ -52,7 +56,7 @@ def evaluate(config: Config) -> dict[str, Any]:
         InputError: A file is absent or wrong, or the checkpoint was trained with other options.
     """
     start = time.perf_counter()
-    torch.set_float32_matmul_precision(config.precision)
+    start_program("detailbase", precision=config.precision)
     device, checkpoint = choose_device(config.device), Checkpoint.read(find_checkpoint(config))
     dataset, split = config.data.dataset, config.data.split
     scans = prepared_folder(config.data)

@@ -14,13 +14,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from plyfile import PlyData, PlyElement
 
-from detailbase.command import check_backend
 from detailbase.inference.drawing import draw_answer, marked
 from detailbase.inference.referrer import DEMO, Marked, Referrer
 from detailbase.scans.scan import UNITS, UPS, Scan
+from refer3d.native.start import start_program
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.files import atomic_write
 
@@ -49,10 +48,9 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.max_points < 1:
         raise InputError(f"--max_points: expected at least 1, got {args.max_points}")
-    torch.set_float32_matmul_precision(args.precision)
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"-o: expected a folder, got the file {args.out}; name another")
-    check_backend()
+    start_program("detailbase", precision=args.precision)
     referrer = Referrer.load(args.checkpoint, args.config, args.device)
     scan = referrer.read(args.scan, args.unit, args.up, args.max_points)
     if len(scan.rows) < scan.total:

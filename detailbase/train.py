@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from detailbase.command import BEST, LAST, claim_folder, read_options
@@ -21,21 +20,21 @@ from detailbase.inference.scoring import score
 from detailbase.scans.clouds import prepared_folder
 from detailbase.training.loop import run_epoch
 from detailbase.training.state import Training, save_best
-from refer3d.runs.device import choose_device, set_deterministic
+from refer3d.native.start import start_program
+from refer3d.runs.device import choose_device
 from refer3d.runs.errors import run
+from refer3d.runs.folder import TIMINGS
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import peak_memory_mib, save_results
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = "Trains detailbase on descriptions of scans and writes a folder below exps/."
-TIMINGS = "timings.json"
 LOG = "train.log"
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    train(read_options(argv, "train.py", DESCRIPTION))
+    train(read_options(argv, "train"))
 
 
 def train(config: Config) -> Path:
@@ -44,8 +43,7 @@ def train(config: Config) -> Path:
     Raises:
         InputError: A file is absent or wrong; all are checked before the folder is made.
     """
-    torch.set_float32_matmul_precision(config.precision)
-    set_deterministic(config.deterministic)
+    start_program("detailbase", config.deterministic, config.precision)
     device = choose_device(config.device)
     scans = prepared_folder(config.data)
     learned = [

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from refer3d.native import backend
-from refer3d.runs.config import load_yaml, to_mapping
+from refer3d.native.start import start_program
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
+from refer3d.runs.folder import TIMINGS
+from refer3d.runs.options import to_mapping
 from refer3d.runs.results import Stopwatch, peak_memory_mib, provenance, save_results
-from refersplat.command import RESOLVED, TIMINGS, read_options, trained_gaussians
+from refersplat.command import read_options, run_of
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.inference.report import draw_report
@@ -25,11 +27,11 @@ from refersplat.inference.samples import Sample, answer_all
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import summarize
 from refersplat.rgb.train import evaluate_rgb
+from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = "Scores the run in a folder (-m) on its test views."
 RESULTS = "results{}.json"
 REPORT = "report{}.png"
 """With nothing in between, or the name of a scene that is not the run's own."""
@@ -37,7 +39,11 @@ REPORT = "report{}.png"
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    config = read_options(argv, "eval.py", DESCRIPTION)
+    report(read_options(argv, "eval"))
+
+
+def report(config: Config) -> None:
+    """Scores the run and prints its table."""
     results = evaluate(config)
     lines = table(results) if "cases" in results else colors_table(results)
     sys.stdout.write(lines + "\n")
@@ -51,6 +57,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     Raises:
         InputError: The run is not trained, or its scene has no test views.
     """
+    start_program("refersplat")
     out = Path(config.model_path)
     scene = load_scene(config.data)
     if not scene.test:
@@ -104,7 +111,7 @@ def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:
 
 def other_scene(config: Config) -> str:
     """What is added to the files' names, so that another scene's scores overwrite nothing."""
-    own = Path(load_yaml(Path(config.model_path, RESOLVED), Config).data.scene).name
+    own = Path(run_of(config).config().data.scene).name
     asked = Path(config.data.scene).name
     return "" if asked == own else f"_{asked}"
 

@@ -14,22 +14,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from refer3d.native.start import start_program
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.files import atomic_write
 from refer3d.runs.progress import Progress
 from refer3d.text_encoder import check_text
-from refersplat.command import read_options, trained_gaussians
+from refersplat.command import read_options
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
 from refersplat.data.splits import ViewNames
 from refersplat.inference.orbit import film
 from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.inference.trained_scene import TrainedScene
+from refersplat.splats.checkpoints import trained_gaussians
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = "Draws what the run in a folder (-m) answers to sentences."
 FOLDER = "renders"
 LONGEST_SLUG = 40
 HIDDEN_SHARE = 0.1
@@ -48,7 +49,7 @@ class Question(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    draw(read_options(argv, "render.py", DESCRIPTION))
+    draw(read_options(argv, "render"))
 
 
 def draw(config: Config) -> None:
@@ -57,6 +58,7 @@ def draw(config: Config) -> None:
     Raises:
         InputError: The run is not trained, or there is nothing to draw.
     """
+    start_program("refersplat")
     out = Path(config.model_path)
     scene = load_scene(config.data)
     options = config.render

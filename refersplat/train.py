@@ -6,11 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from refer3d.runs.device import choose_device, set_deterministic
+from refer3d.native.start import start_program
+from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
+from refer3d.runs.folder import TIMINGS
 from refer3d.runs.results import Stopwatch
 from refer3d.text_encoder import make_encoder
-from refersplat.command import RESOLVED, TIMINGS, claim_folder, newest_cloud, read_options
+from refersplat.command import claim_folder, newest_cloud, read_options, run_of
 from refersplat.config import Config
 from refersplat.data import load_scene
 from refersplat.referring import train as train_referring
@@ -21,12 +23,10 @@ from refersplat.splats.checkpoints import load_gaussians, load_refersplat_field
 
 log = logging.getLogger(__name__)
 
-DESCRIPTION = "Trains refersplat on a scene (-s) and writes a folder (-m)."
-
 
 def main(argv: Sequence[str]) -> None:
     """The command."""
-    train(read_options(argv, "train.py", DESCRIPTION))
+    train(read_options(argv, "train"))
 
 
 def train(config: Config) -> None:
@@ -35,14 +35,14 @@ def train(config: Config) -> None:
     Raises:
         InputError: Something that a stage needs is wrong; the later stages' are looked at first.
     """
-    set_deterministic(config.deterministic)
+    start_program("refersplat", config.deterministic)
     out, device = Path(config.model_path), choose_device(config.device)
     scene = load_scene(config.data)
     for warning in scene.warnings:
         log.warning("warning: %s", warning)
     is_referring = any(view.objects for view in scene.train)
     if is_referring:
-        supervision = supervise(scene, config.train.keep_aside)
+        supervision = supervise(scene, config.train.hold_out_every)
         make_encoder(config.text.encoder, config.text.cache)(supervision.sentences)
     start = config.rgb.start_checkpoint
     given = load_gaussians(start) if start else None
@@ -51,7 +51,7 @@ def train(config: Config) -> None:
         "%d training views, %d test views (%s)", len(scene.train), len(scene.test), scene.split
     )
 
-    is_begun, cloud = Path(out, RESOLVED).exists(), newest_cloud(out)
+    is_begun, cloud = run_of(config).exists(), newest_cloud(out)
     if config.resume and not is_begun:
         log.warning("--resume: there is no run in %s yet, so this is its beginning", out)
     if given and cloud and not is_begun:

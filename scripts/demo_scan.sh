@@ -17,7 +17,7 @@ fi
 for index in "${!sentences[@]}"; do
   echo
   echo "${sentences[$index]}"
-  python -m detailbase.predict "$ROOM/room.ply" "${sentences[$index]}" -o "$OUT/$index"
+  python -m detailbase predict "$ROOM/room.ply" "${sentences[$index]}" -o "$OUT/$index"
 done
 echo
 echo "Pictures: $OUT/*/picture.png"

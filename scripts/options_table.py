@@ -9,8 +9,8 @@ import argparse
 import importlib
 from pathlib import Path
 
-from refer3d.runs.config import options
 from refer3d.runs.files import atomic_write
+from refer3d.runs.options import options
 
 MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 
@@ -18,14 +18,15 @@ MARK = "<!-- options: made by scripts/options_table.py, tested -->\n"
 def table(model: str) -> str:
     """The whole table."""
     schema = importlib.import_module(f"{model}.config").Config
-    lines = ["| option | default | meaning |", "|---|---|---|"]
+    lines = ["| option | default | range | meaning |", "|---|---|---|---|"]
     for option in options(schema):
         names = " ".join(f"`{name}`" for name in (*option.aliases, f"--{option.name}"))
-        default = "" if option.default in ("", ()) else f"`{option.default}`"
+        values = option.default if isinstance(option.default, tuple) else (option.default,)
+        default = " ".join(map(str, values))
+        default = default and f"`{default}`"
+        limits = option.bounds or ", ".join(f"`{choice}`" for choice in option.choices)
         meaning = option.meaning.replace("``", "`")
-        if option.choices:
-            meaning += f" One of {', '.join(f'`{choice}`' for choice in option.choices)}."
-        lines.append(f"| {names} | {default} | {meaning} |")
+        lines.append(f"| {names} | {default} | {limits} | {meaning} |")
     return "\n".join([*lines, ""])
 
 

@@ -18,7 +18,6 @@ from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.answering import THRESHOLD, answer
 from detailbase.model.checkpoint import Checkpoint
 from detailbase.model.network import DetailBase
-from detailbase.ranges import check
 from detailbase.scans.scan import Scan, read_scan_file
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
@@ -79,7 +78,6 @@ class Referrer:
             raise InputError(f"--checkpoint: {path}: no such file; {advice}")
         read = Checkpoint.read(path)
         options = read.options(None if config is None else Path(config))
-        check(options)
         encoder = word_encoder(options.text, where)
         return cls(read.network(options, encoder, where), encoder, options)
 

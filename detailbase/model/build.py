@@ -37,7 +37,7 @@ def build(options: NetworkConfig, text_dim: int) -> DetailBase:
         )
     backbone = BACKBONES[options.backbone](options)
     width, descriptors, grouping, classifier = backbone.width, None, None, None
-    if options.use_facts:
+    if options.descriptors:
         descriptors = DescriptorEncoder(width)
         width *= 2
     if options.objects:
@@ -46,5 +46,5 @@ def build(options: NetworkConfig, text_dim: int) -> DetailBase:
     if options.classes:
         classifier = nn.Linear(width, options.classes)
     sizes = (options.width, options.heads, options.hidden, options.layers)
-    decoder = Decoder(text_dim, width, *sizes, options.normalize_found)
+    decoder = Decoder(text_dim, width, *sizes, options.cross_attn_norm)
     return DetailBase(backbone, decoder, descriptors, grouping, classifier)

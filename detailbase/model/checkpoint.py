@@ -13,12 +13,11 @@ from detailbase.config import LEARNED, Config
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import put_weights, read_checkpoint, weights_in
-from refer3d.runs.config import differences, from_mapping, load_yaml
+from refer3d.runs.config import from_mapping, load_yaml
 from refer3d.runs.errors import InputError
+from refer3d.runs.folder import RESOLVED
+from refer3d.runs.options import differences
 from refer3d.text_encoder import TextEncoder, is_same_text
-
-RESOLVED = "config.yaml"
-"""File of a run's options, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Checkpoint:
         put_weights(network, self.weights, self.path)
         if self.trained_with is not None:
             for name in differences(config, self.trained_with):
-                if name.startswith(LEARNED) and name != "text.encoder":
+                if name in LEARNED and name != "text.encoder":
                     was, now = (attrgetter(name)(c) for c in (self.trained_with, config))
                     raise InputError(
                         f"--{name}: {self.path} was trained with {was!r}, got {now!r}; give "

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from detailbase.config import DataConfig
+from detailbase.config import NUM_CLASSES, DataConfig
 from refer3d.runs.errors import InputError
 from refer3d.runs.states import read_tensors, save_tensors
 
 NONE = -100
 """Label of a point that has none."""
-NUM_CLASSES = 20
 """ScanNet's."""
 SUFFIX = "_refer.pth"
 LARGEST = 200.0

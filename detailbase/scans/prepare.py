@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -17,6 +19,11 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
 
 log = logging.getLogger(__name__)
+
+DESCRIPTION = """Prepare scans in ScanNet's layout for training.
+
+Scans that are prepared already stay, so a stopped run goes on; a broken scan does not stop the
+others, and makes the exit status 2."""
 
 FOLDERS = {"train": "train", "val": "val", "test": "val"}
 """Where a list's scans go. DetailRefer's test scans are ones of ScanNet's val; so that another
@@ -161,3 +168,38 @@ def tell_missing(scan: Scan, missing: Sequence[str]) -> str:
     if SEGMENTS in missing:
         return text + "; its superpoints are computed, its objects unknown"
     return text + ("; its objects are unknown" if OBJECTS in missing else "")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs ``detailbase prepare``."""
+    parser = argparse.ArgumentParser(prog="detailbase prepare", description=DESCRIPTION)
+    parser.add_argument("--root", type=Path, default=Path("data"), help="has scans/ or scannetv2/")
+    parser.add_argument("--out", type=Path, help="by default beside scans/")
+    parser.add_argument(
+        "--split", choices=("train", "val", "all"), default="all", help="test's scans are in val"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 is one for each core")
+    parser.add_argument("--force", action="store_true", help="also what is prepared already")
+    args = parser.parse_args(argv)
+    if args.workers < 0:
+        raise InputError(f"--workers: expected 0 or more, got {args.workers}; leave it out")
+    scans = find_scans(args.root, args.out, args.split)
+    out = scans[0].out.parents[1]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        is_writable = os.access(out, os.W_OK)
+    except OSError:
+        is_writable = False
+    if not is_writable:
+        raise InputError(f"{out}: cannot be written; name another folder by --out")
+    summary = prepare(scans, args.workers, args.force)
+    lines = [
+        f"{out}: {len(summary.prepared)} scans prepared, {len(summary.kept)} were there already, "
+        f"{len(summary.missing)} lack files, {len(summary.broken)} are broken",
+        *(f"  {reason}" for reason in (*summary.missing.values(), *summary.broken.values())),
+    ]
+    if summary.missing:
+        lines.append("  Once those files are there, run again with --force.")
+    sys.stdout.write("\n".join([*lines, ""]))
+    if summary.broken:
+        raise InputError(f"{len(summary.broken)} scans could not be prepared, see above")

@@ -40,12 +40,12 @@ class Losses(NamedTuple):
 def total_loss(predictions: Predictions, batch: Batch, options: TrainConfig) -> Losses:
     """Adds the auxiliary losses of the network's parts to the loss of masks and scores."""
     phrases = (batch.sentence_of_phrase, batch.query_of_phrase, batch.targets)
-    losses = mask_loss(predictions, *phrases, options.balance)
+    losses = mask_loss(predictions, *phrases, options.pos_weight)
     total = losses.total
     if predictions.classes is not None:
         total = total + options.class_weight * class_loss(predictions.classes, batch.classes)
     if predictions.pairs is not None:
-        pairs = pair_loss(predictions.pairs, batch.objects, options.balance)
+        pairs = pair_loss(predictions.pairs, batch.objects, options.pos_weight)
         total = total + options.object_weight * pairs
     return losses._replace(total=total)
 

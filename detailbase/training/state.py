@@ -15,8 +15,8 @@ from detailbase.config import Config
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import BACKBONE, file_names, load_backbone, network_names
-from refer3d.runs.config import to_mapping
 from refer3d.runs.errors import InputError
+from refer3d.runs.options import to_mapping
 from refer3d.runs.states import load_state, save_state
 from refer3d.text_encoder import TextEncoder
 
@@ -84,7 +84,7 @@ class Training:
             groups, lr=options.lr, weight_decay=options.weight_decay, fused=True
         )
         drops = [round(share * options.epochs) for share in options.lr_drops]
-        average = running_mean(network, options.average) if options.average else None
+        average = running_mean(network, options.ema_decay) if options.ema_decay else None
         return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5), average)
 
     @property

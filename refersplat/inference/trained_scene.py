@@ -18,12 +18,12 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.states import load_state
 from refer3d.text_encoder import TextEncoder, is_same_text, make_encoder
 from refersplat.cameras import Camera
-from refersplat.command import trained_gaussians
 from refersplat.config import TextConfig
 from refersplat.language.answer import NO_GROUP, Answerer
 from refersplat.ops import BlendMatrix
 from refersplat.referring.state import FORMAT, RESULT_FILE
 from refersplat.referring.threshold import mask_probabilities
+from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend
 

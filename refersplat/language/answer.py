@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from refer3d.runs.config import from_mapping
 from refer3d.text_encoder import TextEncoder
-from refersplat.config import MatchConfig
+from refersplat.config import Config, MatchConfig
 from refersplat.field.network import ReferringField
 from refersplat.language.groups import Groups
 from refersplat.language.matching import Matcher
@@ -63,7 +64,7 @@ class Language:
     def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Language:
         """Rebuilds from :meth:`state_dict`; only the groups' memberships go to ``device``."""
         groups = Groups.from_state(state["groups"], device)
-        options = MatchConfig(**state["options"])
+        options = from_mapping(Config, {"match": state["options"]}, "referring.pt").match
         matcher = Matcher.from_state(state["matcher"], groups.attributes, options)
         return cls(groups, matcher, state["known"])
 

@@ -117,7 +117,7 @@ class Matcher:
         """
         self.own, self.head, self.owners = own, head, owners
         self.attributes, self.options = attributes, options
-        self.names = [name for name in PRIOR if getattr(options, name)]
+        self.names = [name for name in PRIOR if name not in options.without]
         self.weights = torch.tensor([PRIOR[name] for name in self.names])
         self.usual = torch.tensor(USUAL)
         """How similar a sentence of a known object is to its nearest group: mean and deviation."""
@@ -142,11 +142,13 @@ class Matcher:
                 that it had not been taught by then.
         """
         flat = [(text, group) for group, texts in enumerate(sentences) for text in texts]
-        said = Said.encode([text for text, _ in flat], encoder, options.apart)
+        said = Said.encode(
+            [text for text, _ in flat], encoder, "decomposition" not in options.without
+        )
         owners = torch.tensor([group for _, group in flat])
         matcher = cls(said.own, said.head, owners, attributes, options)
         field = None
-        if options.field:
+        if "field" in matcher.names:
             field = torch.full((len(flat), len(sentences)), torch.nan)
             for row, (text, _) in enumerate(flat):
                 if held_out and text in held_out:
@@ -154,7 +156,7 @@ class Matcher:
         scores = matcher._ingredients(said, field, leave_out=torch.arange(len(flat)))
         alone = torch.bincount(owners, minlength=len(sentences))[owners] == 1
         if not alone.all() and len(sentences) > 1:
-            if options.weigh:
+            if "fitted_weights" not in options.without:
                 matcher._weigh(scores[~alone], owners[~alone])
             similar = matcher._nearest(said.own, torch.arange(len(flat)))[~alone].amax(dim=1)
             matcher.usual = usual_similarity(similar)
@@ -173,7 +175,7 @@ class Matcher:
             encoder: The language model that the matcher was fitted with.
             field: The field's response to the sentences, averaged over each group.
         """
-        said = Said.encode(sentences, encoder, self.options.apart)
+        said = Said.encode(sentences, encoder, "decomposition" not in self.options.without)
         if field is None:
             field = torch.full((len(sentences), self.count), torch.nan)
         scores = self._ingredients(said, field)

@@ -164,7 +164,9 @@ def precompute(
         text=encoder(supervision.sentences).to(gaussians.means.device),
         blends=blends,
         groups=groups,
-        held_out=hold_out_sentences(groups, config.seed) if groups and config.match.field else (),
+        held_out=hold_out_sentences(groups, config.seed)
+        if groups and "field" not in config.match.without
+        else (),
         identity={
             "seed": config.seed,
             "setting": config.train.setting,

@@ -16,6 +16,7 @@ from torch import Tensor
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
 from refer3d.runs.states import first_line
+from refersplat.command import newest_cloud
 from refersplat.config import DataConfig
 from refersplat.data import View
 from refersplat.splats.gaussians import Gaussians, load_ply, padded_sh, validate
@@ -64,6 +65,21 @@ def load_gaussians(path: Path | str) -> Gaussians:
             raise InputError(f"{path}: holds other tensors ({error}); {REMEDY}") from error
         return validate(gaussians, path)
     return _from_tuple(_scene_tuple(content, path), path)
+
+
+def trained_gaussians(folder: Path) -> Gaussians:
+    """Reads the Gaussians of a run.
+
+    Raises:
+        InputError: There are none yet, or their file is broken.
+    """
+    path = newest_cloud(folder)
+    if path is None:
+        raise InputError(
+            f"{folder}/point_cloud: holds no iteration_*/point_cloud.ply, so the training has not "
+            "ended; resume it with train.py --resume"
+        )
+    return load_gaussians(path)
 
 
 def load_refersplat_field(path: Path | str) -> ReferSplatField | None:

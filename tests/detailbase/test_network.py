@@ -58,14 +58,14 @@ def ask(sentences: list[list[str]]) -> dict[str, Tensor]:
 
 BOTH = pytest.mark.parametrize(
     "extras",
-    [{}, {"normalize_found": True, "use_facts": True, "objects": 4, "classes": 5}],
+    [{}, {"cross_attn_norm": True, "descriptors": True, "objects": 4, "classes": 5}],
     ids=["published", "default"],
 )
 
 
 def make_network(**options) -> DetailBase:
     sizes = {"channels": (8, 12, 16), "width": 32, "heads": 4, "hidden": 48, "layers": 2}
-    published = {"normalize_found": False, "use_facts": False, "objects": 0, "classes": 0}
+    published = {"cross_attn_norm": False, "descriptors": False, "objects": 0, "classes": 0}
     return build(NetworkConfig(**{**sizes, **published, **options}), text_dim=16)
 
 

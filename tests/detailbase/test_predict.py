@@ -14,8 +14,9 @@ from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
 from detailbase.descriptions.sentences import Sentences
 from detailbase.inference.referrer import given_phrases
 from detailbase.model.build import build
-from refer3d.runs.config import save_yaml, to_mapping
+from refer3d.runs.config import save_yaml
 from refer3d.runs.errors import InputError
+from refer3d.runs.options import to_mapping
 from refer3d.text_encoder import make_encoder
 
 SMALL = Config(
@@ -153,7 +154,7 @@ MISTAKES = {
     "no device": (["a chair", "--device", "abacus"], "'abacus' cannot be used"),
     "device without memory": (["a chair", "--device", "meta"], "'meta' cannot be used"),
     "no text": (["\udcff chair"], "expected words, got '\\udcff chair'; write it as plain text"),
-    "wrong config": (["a chair", "--config", "WRONG"], "--data.voxels_per_metre: expected 1 to"),
+    "wrong config": (["a chair", "--config", "WRONG"], "data.voxels_per_metre: expected 1 to"),
     "other config": (["a chair", "--config", "OTHER"], "was trained with 17.0, got 20.0; give"),
 }
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from refer3d.runs.config import MODEL_KEY, differences, load_yaml, options
+from refer3d.runs.config import MODEL_KEY, load_yaml
+from refer3d.runs.options import differences, options
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
@@ -40,3 +41,26 @@ def test_loads_and_says_only_what_differs(path):
 @pytest.mark.parametrize("model", sorted({path.parent.name for path in SHIPPED}))
 def test_every_option_says_what_it_means(model):
     assert not [option.name for option in options(schema_of(model)) if not option.meaning]
+
+
+@pytest.mark.parametrize("model", sorted({path.parent.name for path in SHIPPED}))
+def test_every_number_has_bounds(model):
+    numbers = (
+        option
+        for option in options(schema_of(model))
+        if any(type(value) in (int, float) for value in (option.default, *_items(option.default)))
+    )
+    assert not [option.name for option in numbers if option.bounds is None]
+
+
+@pytest.mark.parametrize("model", sorted({path.parent.name for path in SHIPPED}))
+def test_old_names_lead_to_options(model):
+    schema = schema_of(model)
+    names = {option.name for option in options(schema)}
+    for old, new in schema.RENAMED.items():
+        assert old not in names
+        assert (new if isinstance(new, str) else new[0]) in names
+
+
+def _items(value):
+    return value if isinstance(value, tuple) else ()

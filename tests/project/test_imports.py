@@ -11,7 +11,7 @@ FACES = ("diff_gaussian_rasterization", "simple_knn", "pointgroup_ops")
 """The names that other code bases import: thin, over the ops of one model."""
 LAYERS = {
     "refersplat": (
-        ("__init__", "train", "evaluate", "pictures"),
+        ("__init__", "__main__", "train", "evaluate", "pictures"),
         ("inference",),
         ("referring",),
         ("language",),
@@ -24,7 +24,7 @@ LAYERS = {
         ("config", "cameras", "metrics"),
     ),
     "detailbase": (
-        ("__init__", "train", "evaluate", "predict"),
+        ("__init__", "__main__", "train", "evaluate", "predict"),
         ("inference",),
         ("training",),
         ("model",),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 import torch
@@ -16,19 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tyro.conf import arg
 
-from refer3d.runs.config import (
-    choose_model,
-    differences,
-    from_mapping,
-    load_yaml,
-    options,
-    parse,
-    save_yaml,
-    to_mapping,
-)
+from refer3d.runs.config import choose_model, from_mapping, load_yaml, parse, save_yaml
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
+from refer3d.runs.folder import RunFolder
+from refer3d.runs.options import Bounds, Changeable, differences, options, override, to_mapping
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
 from refer3d.runs.results import save_results as save
@@ -42,16 +35,28 @@ class Optimiser:
     head_lr: float = 1e-4
     """Learning rate of
     the head."""
-    steps: Annotated[int, arg(aliases=("--steps",))] = 10
+    steps: Annotated[int, arg(aliases=("--steps",)), Changeable("train")] = 10
     kind: Literal["adam", "sgd"] = "adam"
+    rates: Annotated[tuple[float, ...], Bounds(1, 10, also=100)] = ()
+    without: tuple[Literal["momentum", "decay"], ...] = ()
+
+    def check(self):
+        if self.steps == 1000:
+            raise ValueError("steps: expected fewer, got 1000; lower it")
 
 
 @dataclass(frozen=True)
 class Schema:
     """What."""
 
+    RENAMED: ClassVar[dict] = {
+        "train.head_rate": "train.head_lr",
+        "train.momentum": ("train.without", "momentum"),
+        "train.decay": ("train.without", "decay"),
+    }
+
     model_path: Annotated[str, arg(aliases=("-m",))] = ""
-    resume: bool = False
+    resume: Annotated[bool, Changeable("train", "eval")] = False
     names: tuple[str, ...] = ()
     limit: float | None = None
     train: Optimiser = field(default_factory=Optimiser)
@@ -153,15 +158,80 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_defaults(tmp_
     assert config == Schema("out", True, ("a", "b"), train=Optimiser(head_lr=2.0, steps=7))
 
 
-def test_later_programs_start_from_the_options_of_the_run(tmp_path):
-    argv = ["-m", str(tmp_path), "--steps", "7"]
-    how = {"program": "eval.py", "description": "", "resolved": "config.yaml"}
-    with pytest.raises(InputError, match=r"no folder that train\.py has written"):
-        parse(Schema, argv, **how)
-    assert parse(Schema, argv, **how, may_be_absent=True).train.steps == 7
-    save_yaml(Schema(names=("a",)), tmp_path / "config.yaml")
-    config = parse(Schema, argv, **how)
+def test_programs_start_from_a_base_unless_a_file_is_named(tmp_path):
+    base = Schema(names=("a",))
+    how = {"program": "eval.py", "description": "", "base": base}
+    config = parse(Schema, ["--steps", "7"], **how)
     assert (config.names, config.train.steps) == (("a",), 7)
+    (tmp_path / "a.yaml").touch()
+    assert parse(Schema, ["--config", str(tmp_path / "a.yaml")], **how) == Schema()
+
+
+@pytest.mark.parametrize("number", ["0", "11", "-1", "nan", "inf"])
+def test_numbers_out_of_bounds_are_refused(tmp_path, number):
+    (tmp_path / "a.yaml").write_text(f"train:\n  rates: [{number}]\n".replace("nan", ".nan"))
+    with pytest.raises(InputError, match=r"a\.yaml: train.*rates.*got"):
+        load_yaml(tmp_path / "a.yaml", Schema)
+    with pytest.raises(InputError, match=r"--train\.rates: expected 1 to 10, or 100, got"):
+        parse(Schema, ["--train.rates", "2", number], program="", description="")
+    assert parse(Schema, ["--train.rates", "100"], program="", description="").train.rates == (100,)
+
+
+def test_rules_between_fields_name_the_option(tmp_path):
+    with pytest.raises(InputError, match=r"--train\.steps: expected fewer"):
+        parse(Schema, ["--steps", "1000"], program="", description="")
+    (tmp_path / "a.yaml").write_text("train: {steps: 1000}\n")
+    with pytest.raises(InputError, match=r"a\.yaml: train\.steps: expected fewer"):
+        load_yaml(tmp_path / "a.yaml", Schema)
+
+
+def test_old_names_of_options_are_read_with_one_warning(tmp_path, caplog):
+    path = tmp_path / "a.yaml"
+    path.write_text("train: {head_rate: 2, momentum: false, decay: true}\n")
+    expected = Schema(train=Optimiser(head_lr=2.0, without=("momentum",)))
+    assert load_yaml(path, Schema) == expected
+    argv = ["--train.head-rate", "2", "--train.no-momentum", "--train.decay"]
+    assert parse(Schema, argv, program="", description="") == expected
+    assert ["train.head_rate (now train.head_lr)" in text for text in caplog.messages] == [True] * 2
+    argv = ["--train.head_lr", "2", "--train.without", "momentum"]
+    assert parse(Schema, argv, program="", description="") == expected
+    assert len(caplog.messages) == 2
+    argv = ["--config", str(path), "--train.momentum", "--train.no_decay"]
+    assert parse(Schema, argv, program="", description="").train.without == ("decay",)
+
+
+def test_old_names_of_a_saved_config_are_read_silently(caplog):
+    config = from_mapping(Schema, {"train": {"decay": False}}, "best.pth")
+    assert config.train.without == ("decay",)
+    assert from_mapping(Schema, {"train": {"decay": True}}, "best.pth") == Schema()
+    assert not caplog.messages
+
+
+def test_a_folder_belongs_to_one_run(tmp_path):
+    run = RunFolder(tmp_path / "run", Schema)
+    assert not run.exists()
+    with pytest.raises(InputError, match=r"config\.yaml: no such file, so .* is no folder"):
+        run.config()
+    run.refuse_second_run("-m")
+    config = Schema(limit=2.0)
+    run.claim(config)
+    assert run.config() == config
+    with pytest.raises(InputError, match=r"-m: .*run already holds a run"):
+        run.refuse_second_run("-m")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="-m: expected a folder, got the file"):
+        RunFolder(tmp_path / "file", Schema).refuse_second_run("-m")
+
+
+def test_options_change_in_the_programs_that_they_name(tmp_path):
+    run = RunFolder(tmp_path, Schema)
+    run.claim(Schema())
+    other = override(Schema(), {"train.head_lr": 1.0, "train.steps": 3, "resume": True})
+    assert run.changes(other, "train") == ["train.head_lr"]
+    assert run.changes(other, "eval") == ["train.head_lr", "train.steps"]
+    run.refuse_changes(override(Schema(), {"resume": True}), "eval", "stop")
+    with pytest.raises(InputError, match=r"--train.head_lr: .*0\.0001, got 1\.0; .* or stop"):
+        run.refuse_changes(other, "train", "stop")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +241,7 @@ def test_later_programs_start_from_the_options_of_the_run(tmp_path):
         (["--stepps", "1"], "--steps"),
         (["--steps", "many"], "invalid literal for int"),
         (["--train.kind", "adan"], "invalid choice 'adan'"),
-        (["-m"], "expected one argument"),
+        (["-m"], " argument"),
         (["--config"], "expected one argument"),
         (["extra"], "Unrecognized options: extra"),
     ],
@@ -195,7 +265,7 @@ def test_options_are_listed_with_their_meaning():
     listed = {option.name: option for option in options(Schema)}
     assert list(listed) == [
         *("model_path", "resume", "names", "limit"),
-        *("train.head_lr", "train.steps", "train.kind"),
+        *("train.head_lr", "train.steps", "train.kind", "train.rates", "train.without"),
     ]
     assert listed["train.head_lr"].meaning == "Learning rate of the head."
     assert listed["train.steps"].aliases == ("--steps",)

@@ -171,8 +171,8 @@ def test_strange_sentences_surprise(matcher, encoder):
 def test_two_sentences_alike_by_chance_do_not_make_all_others_strange(encoder):
     said = [("The red ball.", "A red ball."), ("The blue box.",), ("The white cup.",)]
     known = GroupAttributes(*(value[:3] for value in vars(attributes()).values()))
-    for weigh in (True, False):
-        fitted = Matcher.fit(said, known, encoder, MatchConfig(weigh=weigh))
+    for without in ((), ("fitted_weights",)):
+        fitted = Matcher.fit(said, known, encoder, MatchConfig(without=without))
         assert fitted.usual[0] > 0.9
         asked = fitted(["The red ball, please.", "A dog barking at the postman."], encoder)
         assert asked.surprise[0] < 1 < 3 < asked.surprise[1] < 100
@@ -206,9 +206,9 @@ def test_weights_follow_what_holds_up(encoder):
     assert weights[0] > PRIOR["field"] > weights[1] > 0
 
 
-@pytest.mark.parametrize("name", [*PRIOR, "apart", "weigh"])
+@pytest.mark.parametrize("name", [*PRIOR, "decomposition", "fitted_weights"])
 def test_every_ingredient_can_be_taken_away(encoder, name):
-    fitted = Matcher.fit(OBJECTS, attributes(), encoder, MatchConfig(**{name: False}))
+    fitted = Matcher.fit(OBJECTS, attributes(), encoder, MatchConfig(without=(name,)))
     assert name not in fitted.state_dict()["weights"]
     assert fitted(["The scissors."], encoder).logits.argmax() == 2
 

@@ -83,7 +83,7 @@ def scene() -> SimpleNamespace:
 
 
 def learn(options, scene, gaussians):
-    train(options, scene, supervise(scene, options.train.keep_aside), gaussians)
+    train(options, scene, supervise(scene, options.train.hold_out_every), gaussians)
 
 
 def config(folder: Path, **train_options) -> Config:
@@ -110,7 +110,7 @@ def answering_heap(learned: dict, sentence: str) -> int:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"setting": "published", "keep_aside": 0}, {"stages": 2}],
+    [{}, {"setting": "published", "hold_out_every": 0}, {"stages": 2}],
     ids=["default", "published", "two stages"],
 )
 def test_learns_what_each_sentence_means(tmp_path, options):
@@ -119,7 +119,7 @@ def test_learns_what_each_sentence_means(tmp_path, options):
     for index, sentences in enumerate(OBJECTS.values()):
         for sentence in sentences:
             assert answering_heap(learned, sentence) == index, sentence
-    if options.get("keep_aside") == 0:
+    if options.get("hold_out_every") == 0:
         assert learned["threshold"] == 0.5
         assert learned["aside"] == []
     else:
@@ -325,7 +325,7 @@ def test_a_view_that_sees_no_gaussian_is_skipped(tmp_path, caplog):
     pose = views.train[1].camera.world_to_camera.clone()
     pose[2, 3] = -30
     views.train[1].camera = replace(views.train[1].camera, world_to_camera=pose)
-    learn(config(tmp_path, keep_aside=0), views, gaussians())
+    learn(config(tmp_path, hold_out_every=0), views, gaussians())
     assert "1 sees no Gaussian" in caplog.text
     assert result(tmp_path)["features"].isfinite().all()
 

@@ -1,51 +1,45 @@
-"""Options: a frozen dataclass is the schema, a YAML file holds what differs, the command line wins.
+"""Configs: defaults, then a YAML file that holds the differences, then the command line.
 
-Nothing is guessed: an unknown key, a key that stands twice and a value of another type are errors
-that name the file and the nearest key that there is.
+Nothing is guessed: an unknown key, a repeated key and a value of another type are errors that name
+the file and the nearest key.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
+import copy
 import dataclasses
 import difflib
-import inspect
+import functools
+import logging
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import tyro
 import yaml
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
+from refer3d.runs.options import fields, options, to_mapping, validate
+
+log = logging.getLogger(__name__)
 
 Schema = TypeVar("Schema")
 
 MODEL_KEY = "model"
-"""Names a config file's model where its folder does not."""
-
-
-class Option(NamedTuple):
-    """One field of a schema."""
-
-    name: str
-    """With its sections: ``train.feature_lr``."""
-    aliases: tuple[str, ...]
-    choices: tuple[str, ...]
-    """What it may be; empty where that is not a list of words."""
-    default: Any
-    meaning: str
+"""Key that names a config file's model; the default is the name of the file's folder."""
+RENAMED = "RENAMED"
+"""Attribute of a schema with the old names of its options. ``"old": "new"`` keeps the value. A
+switch that became a word of a list is ``"old": ("list", "word")``: off adds the word."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key stands once."""
+    """YAML without repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
@@ -58,21 +52,21 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def choose_model(argv: Sequence[str], models: Sequence[str], model_of: Mapping[str, str]) -> str:
-    """Which model a command line means.
+    """Chooses the model that a command line means.
 
     Args:
         argv: The options.
-        models: Those that there are.
-        model_of: Options that belong to one model and so name it: ``{"-m": "refersplat"}``.
+        models: Names of the models.
+        model_of: Options that belong to one model: ``{"-m": "refersplat"}``.
 
     Raises:
-        InputError: Nothing names a model that there is.
+        InputError: Nothing names a model.
     """
-    path = _preview(argv).config
+    path = option_value(argv, "--config")
     if path is not None:
-        named = _read_yaml(Path(path)).get(MODEL_KEY, Path(path).absolute().parent.name)
-        if named in models:
-            return named
+        name = _read_yaml(Path(path)).get(MODEL_KEY, Path(path).absolute().parent.name)
+        if name in models:
+            return name
     for word in argv:
         for option, model in model_of.items():
             if word == option or word.startswith(f"{option}="):
@@ -84,8 +78,8 @@ def choose_model(argv: Sequence[str], models: Sequence[str], model_of: Mapping[s
         )
     if {"-h", "--help"} & set(argv):
         return models[0]
-    wanted = " or ".join(option for option in model_of if not option.startswith("--"))
-    raise InputError(f"expected {wanted}, or --config FILE, got neither; --help shows all options")
+    short = " or ".join(option for option in model_of if not option.startswith("--"))
+    raise InputError(f"expected {short}, or --config FILE, got neither; --help shows all options")
 
 
 def parse(
@@ -94,63 +88,59 @@ def parse(
     *,
     program: str,
     description: str,
-    resolved: str | None = None,
-    may_be_absent: bool = False,
-    bare: Mapping[str, str] | None = None,
+    base: Schema | None = None,
 ) -> Schema:
-    """The options of a run: the defaults, then the file, then the command line.
+    """Reads the options of a run: defaults, then the file of ``--config``, then the command line.
 
     Args:
-        schema: A frozen dataclass of fields and of sections, which are frozen dataclasses.
-        argv: The command line's options. ``--config`` names the file.
-        program: What the help calls the program.
-        description: What the help says about it.
-        resolved: Name of the file in the folder of ``-m`` that is read where ``--config`` is not
-            given, for programs that go on with what is there.
-        may_be_absent: Whether there need not be such a file yet.
-        bare: Options that may stand without a value, and what they mean then.
+        schema: See :mod:`refer3d.runs.options`.
+        argv: The command line's options.
+        program: Name of the program in its help.
+        description: Text of the help.
+        base: Config to start from without ``--config``, instead of the defaults.
 
     Raises:
-        InputError: The file is absent or wrong. A wrong option ends the program.
+        InputError: The file is absent or wrong, or a value is out of bounds. An unknown option ends
+            the program.
     """
-    known = _preview(_filled(argv, bare or {}))
-    base = schema()
-    if known.config is not None:
-        base = load_yaml(Path(known.config), schema)
-    elif resolved is not None and known.folder is not None:
-        path = Path(known.folder, resolved)
-        if path.is_file():
-            base = load_yaml(path, schema)
-        elif not may_be_absent:
-            raise InputError(
-                f"{path}: no such file, so {known.folder} is no folder that train.py has written; "
-                "give -m the one that it has"
-            )
-    return tyro.cli(
+    path, rest = _split_config(argv)
+    config = (base or schema()) if path is None else load_yaml(path, schema)
+    config, rest = _upgrade_argv(config, rest)
+    config = tyro.cli(
         schema,
-        args=known.rest,
-        default=base,
+        args=rest,
+        default=config,
         prog=program,
         description=f"{description}\n\n--config FILE.yaml sets options, too; those given here win.",
         use_underscores=True,
     )
+    validate(config)
+    return config
 
 
-def load_yaml(path: Path | str, schema: type[Schema]) -> Schema:
-    """The defaults of ``schema`` with what a YAML file changes.
+def load_yaml(path: Path | str, schema: type[Schema], warn: bool = True) -> Schema:
+    """Reads a YAML file over the defaults of ``schema``.
+
+    Args:
+        path: The file.
+        schema: See :mod:`refer3d.runs.options`.
+        warn: Whether to warn of old names of options.
 
     Raises:
-        InputError: The file is absent, is no YAML, or says something that the schema has not.
+        InputError: The file is absent, is not YAML, or has a wrong key or value.
     """
     values = dict(_read_yaml(Path(path)))
     values.pop(MODEL_KEY, None)
-    return from_mapping(schema, values, str(path))
+    config, old = _from_mapping(schema, values, str(path))
+    if warn:
+        _warn_of(schema, old, str(path))
+    return config
 
 
 def save_yaml(config: Any, path: Path | str, model: str = "") -> None:
-    """Writes every option with its value, and whose they are if ``model`` is given.
+    """Writes every option with its value, and the model's name if given.
 
-    Such a file can be given by ``--config`` from any folder.
+    ``--config`` takes such a file from any folder.
     """
     values = {MODEL_KEY: model} if model else {}
     with atomic_write(path) as file:
@@ -158,91 +148,105 @@ def save_yaml(config: Any, path: Path | str, model: str = "") -> None:
         file.write(text.encode())
 
 
-def to_mapping(config: Any) -> dict[str, Any]:
-    """A config as plain values; tuples become lists."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: plain(item) for name, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-    return plain(dataclasses.asdict(config))
-
-
 def from_mapping(schema: type[Schema], values: Mapping[str, Any], where: str) -> Schema:
-    """The defaults of ``schema`` with ``values`` in their place; ``where`` is said in errors."""
-    return _build(schema, values, where, [option.name for option in options(schema)])
-
-
-def options(schema: type, prefix: str = "") -> Iterator[Option]:
-    """Every field of a schema, sections opened, in order."""
-    meanings = _attribute_docstrings(schema)
-    for name, (kind, aliases, default) in _fields(schema).items():
-        if dataclasses.is_dataclass(kind):
-            yield from options(kind, f"{prefix}{name}.")
-        else:
-            is_choice = typing.get_origin(kind) is typing.Literal
-            choices = typing.get_args(kind) if is_choice else ()
-            meaning = meanings.get(name, "")
-            yield Option(f"{prefix}{name}", aliases, choices, default, meaning)
-
-
-def check_ranges(config: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Checks options against their least and greatest values; none may be infinite.
+    """Builds a config from plain values over the defaults; old names of options are read, too.
 
     Raises:
-        InputError: One is out of its range.
+        InputError: A key or a value is wrong; the error begins with ``where``.
     """
-    for name, (low, high) in ranges.items():
-        value = attrgetter(name)(config)
-        if not low <= value <= high or math.isinf(value):
-            expected = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise InputError(f"--{name}: expected {expected}, got {value}; change it")
+    return _from_mapping(schema, values, where)[0]
 
 
-def differences(one: Any, other: Any) -> list[str]:
-    """Names of the options in which two configs of one schema differ."""
+def upgrade(schema: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Replaces old names of options in plain values.
 
-    def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                yield from leaves(value, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", value
-
-    theirs = dict(leaves(to_mapping(other)))
-    return [name for name, value in leaves(to_mapping(one)) if theirs[name] != value]
-
-
-def config_file(argv: Sequence[str]) -> Path | None:
-    """What ``--config`` names."""
-    path = _preview(argv).config
-    return None if path is None else Path(path)
-
-
-class _Preview(NamedTuple):
-    config: str | None
-    folder: str | None
-    rest: list[str]
+    Returns:
+        values: A copy with the new names.
+        old: The old names that were there.
+    """
+    result, old = copy.deepcopy(dict(values)), []
+    for name, new in getattr(schema, RENAMED, {}).items():
+        section, leaf = _section(result, name)
+        if leaf not in section:
+            continue
+        old.append(name)
+        value = section.pop(leaf)
+        if isinstance(new, str):
+            target, leaf = _section(result, new)
+            target.setdefault(leaf, value)
+        elif value is False:
+            target, leaf = _section(result, new[0])
+            target[leaf] = [*target.get(leaf, ()), new[1]]
+    return result, old
 
 
-def _preview(argv: Sequence[str]) -> _Preview:
-    """What must be known before the schema is: ``--config`` and the folder of ``-m``."""
+def option_value(argv: Sequence[str], *names: str) -> str | None:
+    """Looks up the value of one option before the others are parsed."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*names, dest="value")
+    return parser.parse_known_args(list(argv))[0].value
+
+
+def _split_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
-    without_config = parser.parse_known_args(list(argv))
-    parser.add_argument("-m", "--model_path", "--model-path")
-    both, _ = parser.parse_known_args(list(argv))
-    return _Preview(both.config, both.model_path, without_config[1])
+    parsed, rest = parser.parse_known_args(list(argv))
+    return parsed.config, rest
 
 
-def _filled(argv: Sequence[str], bare: Mapping[str, str]) -> list[str]:
-    """The command line with a value behind each option of ``bare`` that stands without."""
-    words = []
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        is_bare = word in bare and following.startswith("-")
-        words.append(f"{word}={bare[word]}" if is_bare else word)
-    return words
+def _section(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """The mapping that an option lies in, made if absent, and its key there."""
+    *sections, leaf = name.split(".")
+    for section in sections:
+        inner = values.get(section)
+        if inner is None:
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            return {}, leaf  # the builder reports it
+        values = inner
+    return values, leaf
+
+
+def _upgrade_argv(config: Schema, argv: Sequence[str]) -> tuple[Schema, list[str]]:
+    """Replaces old names of options in a command line."""
+    renamed = getattr(type(config), RENAMED, {})
+    words, old, switches = [], [], {}
+    for word in argv:
+        option, equals, value = word.partition("=")
+        section, _, leaf = option.removeprefix("--").replace("-", "_").rpartition(".")
+        is_off = f"{section}.{leaf}" not in renamed and leaf.startswith("no_")
+        name = f"{section}.{leaf.removeprefix('no_') if is_off else leaf}"
+        if not option.startswith("--") or name not in renamed:
+            words.append(word)
+            continue
+        old.append(name)
+        if isinstance(new := renamed[name], str):
+            section, _, leaf = new.rpartition(".")
+            words.append(f"--{section}.{'no_' * is_off}{leaf}{equals}{value}")
+        else:
+            switches[new] = is_off
+    if switches:
+        values = to_mapping(config)
+        for (name, item), is_added in switches.items():
+            section, leaf = _section(values, name)
+            section[leaf] = [x for x in section[leaf] if x != item] + [item] * is_added
+        config = from_mapping(type(config), values, "command line")
+    _warn_of(type(config), old, "command line")
+    return config, words
+
+
+def _warn_of(schema: type, old: Sequence[str], where: str) -> None:
+    """Logs one warning for all old names."""
+    renamed = getattr(schema, RENAMED, {})
+    news = [new if isinstance(new, str) else " ".join(new) for new in map(renamed.get, old)]
+    if old:
+        names = ", ".join(f"{name} (now {new})" for name, new in zip(old, news, strict=True))
+        _warn(f"{where}: deprecated options, to be removed in the next release: {names}")
+
+
+@functools.cache  # programs parse their command line more than once
+def _warn(message: str) -> None:
+    log.warning(message)
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
@@ -266,28 +270,37 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _build(schema: type[Schema], values: Any, where: str, known: Sequence[str]) -> Schema:
+def _from_mapping(
+    schema: type[Schema], values: Mapping[str, Any], where: str
+) -> tuple[Schema, list[str]]:
+    values, old = upgrade(schema, values)
+    config = _build(schema, values, where, [option.name for option in options(schema)])
+    validate(config, f"{where}: ")
+    return config, old
+
+
+def _build(schema: type[Schema], values: Any, where: str, names: Sequence[str]) -> Schema:
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected 'key: value' below it, got {values!r}")
-    fields = _fields(schema)
-    found = {}
+    known = fields(schema)
+    result = {}
     for name, value in values.items():
-        if name not in fields:
-            raise InputError(f"{where}: unknown key {name!r}; {_nearest(str(name), fields, known)}")
-        kind = fields[name][0]
+        if name not in known:
+            raise InputError(f"{where}: unknown key {name!r}; {_nearest(str(name), known, names)}")
+        kind = known[name].kind
         place = f"{where}: {name}"
         if dataclasses.is_dataclass(kind):
-            found[name] = _build(kind, {} if value is None else value, place, known)
+            result[name] = _build(kind, {} if value is None else value, place, names)
         else:
-            found[name] = _convert(kind, value, place)
-    return schema(**found)
+            result[name] = _convert(kind, value, place)
+    return schema(**result)
 
 
-def _nearest(name: str, here: Mapping[str, Any], known: Sequence[str]) -> str:
-    """A proposal: a key of this section, else one of that name in another."""
+def _nearest(name: str, here: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Proposes a key of this section, else one of that name in another."""
     if near := difflib.get_close_matches(name, here, n=1):
         return f"did you mean {near[0]!r}?"
-    leaves = {option.rpartition(".")[2]: option for option in known}
+    leaves = {option.rpartition(".")[2]: option for option in names}
     if near := difflib.get_close_matches(name, leaves, n=1):
         section, _, key = leaves[near[0]].rpartition(".")
         return f"did you mean {key!r} of section {section!r}?" if section else f"see {key!r}"
@@ -295,11 +308,11 @@ def _nearest(name: str, here: Mapping[str, Any], known: Sequence[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    """A YAML value as an option's type; numbers without a point or with only an exponent pass."""
+    """Converts a YAML value to an option's type; ``1e-3``, text to YAML, is a number."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal and value in arguments:
         return value
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(arguments[0], item, where) for item in value)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -308,7 +321,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _convert(kind, value, where)
     if kind is float and not isinstance(value, bool):
         with suppress(TypeError, ValueError, OverflowError):
-            number = float(value)  # YAML takes 1e-3 for text
+            number = float(value)
             if math.isfinite(number):
                 return number
     if kind is str and isinstance(value, int) and not isinstance(value, bool):
@@ -328,25 +341,3 @@ def _describe(kind: Any) -> str:
         return " or ".join(_describe(argument) for argument in arguments)
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return names.get(kind, "nothing" if kind is type(None) else str(kind))
-
-
-def _fields(schema: type) -> dict[str, tuple[Any, tuple[str, ...], Any]]:
-    """Type, aliases and default of each field."""
-    found = {}
-    for name, kind in typing.get_type_hints(schema, include_extras=True).items():
-        aliases: tuple[str, ...] = ()
-        if typing.get_origin(kind) is typing.Annotated:
-            kind, *extras = typing.get_args(kind)
-            aliases = tuple(a for extra in extras for a in getattr(extra, "aliases", None) or ())
-        found[name] = (kind, aliases, getattr(schema, name, None))
-    return found
-
-
-def _attribute_docstrings(schema: type) -> dict[str, str]:
-    """What stands below each field in the source, on one line."""
-    (definition,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(schema))).body
-    meanings = {}
-    for field, text in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-            meanings[field.target.id] = " ".join(ast.literal_eval(text.value).split())
-    return meanings

@@ -11,6 +11,7 @@ from typing import NoReturn
 STATUS_MISTAKE = 2
 """Exit status for what the user can mend; the same as for an unknown option."""
 STATUS_INTERRUPTED = 130
+RESUME = "the same command with --resume goes on from the last checkpoint"
 STATUS_UNREAD = 141
 """The shell's for a program whose output nobody takes."""
 

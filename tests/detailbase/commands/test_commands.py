@@ -18,8 +18,9 @@ from detailbase.evaluate import main as eval_main
 from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
 from detailbase.train import main as train_main
 from refer3d.native import backend
-from refer3d.runs.config import load_yaml, to_mapping
+from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
+from refer3d.runs.options import to_mapping
 
 
 @pytest.fixture

@@ -109,5 +109,5 @@ def trained(balls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with threads(1):
         main([*("-s", str(balls), "-m", str(out), "--eval", "--text.encoder", "hash"),
               *("--iterations", "120", "--train.iterations", "150"),
-              *("--train.network_lr", "3e-3", "--train.keep_aside", "5")])  # fmt: skip
+              *("--train.network_lr", "3e-3", "--train.hold_out_every", "5")])  # fmt: skip
     return out

@@ -70,28 +70,32 @@ def finished(trained, tmp_path):
             "--train.stages: expected 1 to 2, got 3",
         ),
         (["-s", "SCENE", "-m", "OUT", "--rgb.sh_degree", "4"], "--rgb.sh_degree: expected 0 to 3"),
-        (["-s", "SCENE", "-m", "OUT", "--threshold", "1.5"], "--train.threshold: expected -1 to 1"),
+        (["-s", "SCENE", "-m", "OUT", "--threshold", "1.5"], "--train.threshold: expected 0 to 1"),
         (
             ["-s", "SCENE", "-m", "OUT", "--rgb.opacity_lr", "nan"],
             "--rgb.opacity_lr: expected at least 0, got nan",
         ),
         (["-s", "SCENE", "-m", "OUT", "--seed", "-1"], "--seed: expected 0 to 4294967295, got -1"),
         (["-s", "SCENE", "-m", "OUT", "--seed", "99999999999999"], "--seed: expected 0 to"),
-        (["-s", "SCENE", "-m", "OUT", "--threshold", "-0.3"], "expected 0 to 1, or -1 for the one"),
+        (["-s", "SCENE", "-m", "OUT", "--threshold", "-0.3"], "expected 0 to 1, or -1, got -0.3"),
         (
             ["-s", "SCENE", "-m", "OUT", "--data.image_cache_gb", "inf"],
             "--data.image_cache_gb: expected at least 0, got inf",
         ),
         (
-            ["-s", "SCENE", "-m", "OUT", "--train.keep_aside", "1"],
-            "--train.keep_aside: 1 keeps every training view aside",
+            ["-s", "SCENE", "-m", "OUT", "--train.hold_out_every", "1"],
+            "--train.hold_out_every: expected at least 2, or 0, got 1",
+        ),
+        (
+            ["-s", "SCENE", "-m", "OUT", "--match.without", *PRIOR],
+            "--match.without: expected at least one scorer left",
         ),
         (
             ["-s", "SCENE", "-m", "OUT", *(f"--match.no_{name}" for name in PRIOR)],
-            "--match: without any of nearest, ridge",
+            "match.without: expected at least one scorer left",
         ),
         (["--model_path", "OUT"], "-s: expected the folder of a scene, got nothing"),
-        (["-s", "SCENE", "-m", "OUT", "-r", "0"], "-r (--data.resolution): expected -1, a divisor"),
+        (["-s", "SCENE", "-m", "OUT", "-r", "0"], "--data.resolution: expected at least 1, or -1"),
         (["-s", "SCENE", "-m", "OUT", "--eval", "--data.test_views", "99"], "99"),
         (["-s", "SCENE", "-m", "OUT", "--data.images", "pictures"], "pictures"),
         (["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "no.pth"], "no.pth: no such file"),
@@ -112,17 +116,17 @@ def test_training_is_refused_before_it_starts(says, balls, tmp_path, argv, messa
 
 
 def test_a_run_is_not_overwritten(says, finished, balls):
-    assert "holds a run already; go on with it by --resume" in says(
+    assert "already holds a run and --resume was not given" in says(
         "train", "-s", balls, "-m", finished
     )
 
 
 def test_a_run_is_not_gone_on_with_by_other_options(says, finished):
-    assert "has rgb.sh_degree 3, now it is 1; leave the option out" in says(
-        "train", "-m", finished, "--resume", "--rgb.sh_degree", "1"
-    )
+    text = says("train", "-m", finished, "--resume", "--rgb.sh_degree", "1")
+    assert f"--rgb.sh_degree: the run in {finished} was trained with 3, got 1" in text
+    assert "--start_checkpoint" not in text
     text = says("train", "-m", finished, "--resume", "--train.iterations", "9")
-    assert "has train.iterations 150, now it is 9" in text
+    assert "--train.iterations: " in text
     assert "--start_checkpoint" in text
     assert "iteration_120/point_cloud.ply" in text
 
@@ -212,7 +216,7 @@ def forget_test_views(out: Path) -> None:
         (age_sentences, "referring.pt: has format 0, this code reads 2"),
         (empty_field, "referring.pt: does not hold what train.py writes"),
         (lose_parts, "referring.pt: does not hold what train.py writes"),
-        (lose_cloud, "holds no iteration_*/point_cloud.ply, so the training has not come"),
+        (lose_cloud, "point_cloud: holds no iteration_*/point_cloud.ply"),
         (cut_cloud, "point_cloud.ply: is not a whole PLY file"),
         (shrink_cloud, "referring.pt: was learned for"),
         (misspell_option, "config.yaml: train: unknown key 'treshold'; did you mean 'threshold'?"),
@@ -230,11 +234,11 @@ def test_a_broken_run_is_not_scored(says, finished, breaks, message):
     [
         (["-s", "elsewhere"], "elsewhere: no such folder"),
         (["--text.encoder", "auto"], "--text.encoder: "),
-        (["--threshold", "2"], "--train.threshold: expected -1 to 1, got 2.0"),
-        (["--seed", "5"], "--seed: the run in {} has 0, which 5 cannot change any more"),
-        (["--data.test_views", "3"], "--data.test_views: the run in {} has (), which"),
-        (["--split", "train"], "--render.split: the run in {} has 'test', which 'train' cannot"),
-        (["--match.no_groups"], "--match.groups: the run in {} has True, which False cannot"),
+        (["--threshold", "2"], "--train.threshold: expected 0 to 1, or -1, got 2.0"),
+        (["--seed", "5"], "--seed: the run in {} was trained with 0, got 5"),
+        (["--data.test_views", "3"], "--data.test_views: the run in {} was trained with ()"),
+        (["--split", "train"], "--render.split: the run in {} was trained with 'test'"),
+        (["--match.no_groups"], "--match.groups: the run in {} was trained with True"),
     ],
 )
 def test_a_run_is_not_scored_with_wrong_options(says, finished, argv, message):

@@ -21,8 +21,8 @@ import refersplat.pictures
 import refersplat.train
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
+from refer3d.runs.folder import RESOLVED
 from refer3d.runs.states import load_state
-from refersplat.command import RESOLVED
 from refersplat.config import Config
 from refersplat.pictures import digest, slug
 from refersplat.referring.state import FORMAT
@@ -275,6 +275,6 @@ def test_a_run_is_a_start_checkpoint(run, balls, tmp_path):
 
 def test_nothing_to_go_on_with_is_said(balls, tmp_path, caplog):
     out, argv = tmp_path / "out", ["-s", str(balls), "--resume", "--text.encoder", "hash"]
-    argv += ["--iterations", "1", "--train.iterations", "1", "--train.keep_aside", "0"]
+    argv += ["--iterations", "1", "--train.iterations", "1", "--train.hold_out_every", "0"]
     refersplat.train.main([*argv, "-m", str(out)])
     assert f"--resume: there is no run in {out} yet" in caplog.text

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not fake_device.is_available(), reason="needs a 
 @pytest.mark.parametrize("setting", ["default", "published"])
 def test_all_programs_run_and_score_as_on_the_cpu(balls, tmp_path, setting):
     out = tmp_path / "out"
-    short = ["--iterations", "60", "--train.iterations", "4", "--train.keep_aside", "5"]
+    short = ["--iterations", "60", "--train.iterations", "4", "--train.hold_out_every", "5"]
     short += ["--rgb.densify_from", "20", "--rgb.densify_every", "20", "--match.refine_steps", "5"]
     on_device = ["--device", fake_device.NAME]
     fake_device.run_programs(

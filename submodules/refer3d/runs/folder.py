@@ -1,0 +1,83 @@
+"""The folder of a run."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from refer3d.runs.config import load_yaml, save_yaml
+from refer3d.runs.errors import InputError
+from refer3d.runs.options import differences, options
+
+Schema = TypeVar("Schema")
+
+RESOLVED = "config.yaml"
+"""File with every option of the run."""
+TIMINGS = "timings.json"
+
+
+class RunFolder(Generic[Schema]):
+    """A folder that belongs to one run, and the options that the run was trained with."""
+
+    def __init__(self, path: Path | str, schema: type[Schema]) -> None:
+        self.path = Path(path)
+        self.schema = schema
+
+    @property
+    def config_file(self) -> Path:
+        """The options of the run; the file makes the folder a run's."""
+        return self.path / RESOLVED
+
+    def exists(self) -> bool:
+        """Whether a run has claimed the folder."""
+        return self.config_file.is_file()
+
+    def config(self) -> Schema:
+        """Reads the options of the run.
+
+        Raises:
+            InputError: The folder holds no run, or the file is damaged.
+        """
+        if not self.exists():
+            raise InputError(
+                f"{self.config_file}: no such file, so {self.path} is no folder that train.py has "
+                "written; name that of a run"
+            )
+        return load_yaml(self.config_file, self.schema, warn=False)
+
+    def changes(self, config: Schema, program: str) -> list[str]:
+        """Names the options that differ from the run's and may not in ``program``."""
+        fixed = {o.name for o in options(self.schema) if program not in o.changeable_in}
+        return [name for name in differences(config, self.config()) if name in fixed]
+
+    def refuse_changes(self, config: Schema, program: str, remedy: str) -> None:
+        """Refuses options that the training has fixed.
+
+        Raises:
+            InputError: One of them differs; the message ends with ``remedy``.
+        """
+        for name in self.changes(config, program):
+            value, run_value = (attrgetter(name)(c) for c in (config, self.config()))
+            raise InputError(
+                f"--{name}: the run in {self.path} was trained with {run_value!r}, got {value!r}; "
+                f"leave the option out, or {remedy}"
+            )
+
+    def refuse_second_run(self, option: str) -> None:
+        """Refuses to overwrite a run.
+
+        Raises:
+            InputError: The folder, which ``option`` names, holds one.
+        """
+        if self.config_file.exists():
+            raise InputError(
+                f"{option}: {self.path} already holds a run and --resume was not given; resume it, "
+                "name another folder, or delete it"
+            )
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{option}: expected a folder, got the file {self.path}; name another")
+
+    def claim(self, config: Schema, model: str = "") -> None:
+        """Makes the folder the run's own by writing its options there."""
+        save_yaml(config, self.config_file, model)

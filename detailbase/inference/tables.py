@@ -7,7 +7,6 @@ from typing import Any
 from detailbase.descriptions.datasets import find_dataset
 from detailbase.inference.metrics import METRICS
 
-COLUMNS = (*METRICS, "smIoU")
 REMARK = "published, on real ScanNet; not comparable with other data"
 
 
@@ -19,10 +18,11 @@ def table(results: dict[str, Any]) -> str:
     if results["shuffled_words"]:
         title += ", shuffled words"
     width = max(len(name) for name in [title, *(name for name, _ in (*rows, *published))])
-    head = " ".join(f"{name:>8}" for name in COLUMNS)
+    columns = (*METRICS, "smIoU")
+    head = " ".join(f"{name:>8}" for name in columns)
     lines = [f"{title:<{width}}  {head}  phrases"]
     for name, scores in rows:
-        cells = " ".join(f"{scores[column]:8.3f}" for column in COLUMNS)
+        cells = " ".join(f"{scores[column]:8.3f}" for column in columns)
         lines.append(f"{name:<{width}}  {cells}  {scores['phrases']:7d}")
     lines += [f"{name:<{width}}  {miou:8.3f}  {REMARK}" for name, miou in published]
     return "\n".join(lines)

@@ -23,7 +23,7 @@ from refer3d.text_encoder import check_text
 from refersplat.command import read_options
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
-from refersplat.data.splits import ViewNames
+from refersplat.data.names import ViewNames
 from refersplat.inference.orbit import film
 from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.inference.trained_scene import TrainedScene

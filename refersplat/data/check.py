@@ -11,7 +11,8 @@ from pathlib import Path
 from refer3d.runs.errors import run
 from refersplat.config import DataConfig
 from refersplat.data.images import decode, in_threads
-from refersplat.data.scene import Scene, View, load_scene
+from refersplat.data.scene import Scene, load_scene
+from refersplat.data.views import View
 
 
 def describe(scene: Scene) -> str:

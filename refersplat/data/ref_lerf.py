@@ -1,8 +1,9 @@
-"""Ref-LERF's sentences and masks: who is named in which view, and the file that shows where."""
+"""Ref-LERF's sentences (``json/``) and masks (``gt_mask/``), in the layouts that circulate."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,23 +12,12 @@ from typing import Any
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
-from refersplat.data.splits import ViewNames, frame_number
+from refersplat.data.annotations import Annotation, Dataset, MaskFile
+from refersplat.data.names import ViewNames, frame_number
 
 _TRUE_MASKS = "gt_mask"
 _OTHER_MASKS = "mask"
 _AMODAL_MASKS = "gt_mask_amodal"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One object of one view."""
-
-    category: str | None
-    sentences: tuple[str, ...]
-    mask_path: Path
-    amodal_path: Path | None
-    where: str
-    """The json file and field that names it."""
 
 
 @dataclass(frozen=True)
@@ -36,64 +26,84 @@ class JsonFile:
 
     path: Path
     is_test: bool
-    """It lies in ``test_json/``."""
+    """Whether it lies in ``test_json/``."""
 
 
-def find_json(scene: Path, names: ViewNames, warnings: list[str]) -> dict[str, JsonFile]:
-    """The json file of each view that has one.
+def read(
+    folder: Path, views: ViewNames, *, test: set[str], masks: str, warnings: list[str]
+) -> dict[str, list[Annotation]]:
+    """Reads the annotations of every view (a ``Reader``)."""
+    finder = MaskFinder(folder, masks)
+    annotations = {
+        name: read_objects(file, name, finder, name in test or file.is_test, warnings)
+        for name, file in find_json(folder, views, warnings).items()
+    }
+    uses = Counter(str(a.mask) for of_view in annotations.values() for a in of_view)
+    warnings += [f"{mask}: is the mask of {num} views" for mask, num in uses.items() if num > 1]
+    if finder.num_missing:
+        warnings.append(
+            f"{folder / masks}: no mask of {finder.num_missing} objects in training views, "
+            "left out there"
+        )
+    return annotations
+
+
+def test_views(folder: Path, views: ViewNames) -> set[str]:
+    """The views whose json lies in ``json/test_json/``."""
+    return {name for name, file in find_json(folder, views, []).items() if file.is_test}
+
+
+def find_json(folder: Path, views: ViewNames, warnings: list[str]) -> dict[str, JsonFile]:
+    """The json file of each view.
 
     Raises:
-        InputError: If there are json files, but none is of a view, or two are of the same.
+        InputError: There are json files, but none is of a view, or two are of the same.
     """
-    folder = scene / "json"
+    folder = folder / "json"
     files: dict[str, JsonFile] = {}
-    strangers = []
+    others = []
     for path in sorted(folder.rglob("*.json")):
-        parts = path.relative_to(folder).parts
-        is_split = len(parts) > 1 and parts[0] in ("train_json", "test_json")
-        file = JsonFile(path, is_test=is_split and parts[0] == "test_json")
-        name = names.find("/".join(parts[1:] if is_split else parts))
+        part, *rest = path.relative_to(folder).parts
+        is_split = part in ("train_json", "test_json") and bool(rest)
+        file = JsonFile(path, is_test=is_split and part == "test_json")
+        name = views.find("/".join(rest if is_split else (part, *rest)))
         if name is None:
-            strangers.append(path)
+            others.append(path)
         elif name not in files:
             files[name] = file
         elif file.is_test != files[name].is_test:
-            kept, left = sorted((file, files[name]), key=lambda f: not f.is_test)
-            files[name] = kept
-            warnings.append(f"{left.path}: not read, since {kept.path} describes the same view")
+            first, second = sorted((file, files[name]), key=lambda f: not f.is_test)
+            files[name] = first
+            warnings.append(f"{second.path}: not read, {first.path} describes the same view")
         else:
             raise InputError(
                 f"{files[name].path} and {path}: both describe view {name!r}; delete one"
             )
-    if strangers and not files:
+    if others and not files:
         raise InputError(
-            f"{folder}: none of {len(strangers)} files is named like a view "
-            f"({strangers[0].name}, but the views are {names.names[0]} …); rename them to "
+            f"{folder}: none of {len(others)} files is named like a view "
+            f"({others[0].name}, but the views are {views.names[0]} …); rename them to "
             "<image name>.json"
         )
-    if strangers:
-        warnings.append(f"{_some(strangers)}: no view of that name, not read")
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        warnings.append(f"{others[0]}{more}: no view of that name, not read")
     if not files:
         warnings.append(f"{folder}: no sentences, only colours can be trained")
-    elif missing := [name for name in names.names if name not in files]:
-        warnings.append(f"{len(missing)} of {len(names.names)} views without json: "
+    elif missing := [name for name in views.names if name not in files]:
+        warnings.append(f"{len(missing)} of {len(views.names)} views without json: "
                         f"{', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}")  # fmt: skip
     return files
 
 
-def _some(paths: list[Path]) -> str:
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{paths[0]}{more}"
-
-
-class MaskFolders:
-    """Where a scene keeps its masks, and how their files may be named."""
+class MaskFinder:
+    """Finds the mask files of a scene, in several folders and by several spellings."""
 
     def __init__(self, scene: Path, masks: str) -> None:
         self.scene = scene
         self.masks = masks
         self.num_missing = 0
-        """Objects of training views for which a folder of pseudo masks has nothing."""
+        """Objects of training views without a mask in the folder of pseudo masks."""
 
     @cached_property
     def _listings(self) -> dict[str, frozenset[str]]:
@@ -118,13 +128,12 @@ class MaskFolders:
     ) -> Path | None:
         """The file of an object's mask in a view.
 
-        Training views look into the chosen folder, test views into the true masks first; both
-        into ``mask/`` second. There the file may have the name that the json gives, or one made of
-        the category and the view. None if a folder of pseudo masks was chosen that has no mask of
-        the object in this view: a detector may miss it.
+        Masks of training views are in the chosen folder, of test views in the true masks first,
+        and otherwise in ``mask/``, under the name in the json or one of category and view. None if
+        the chosen folder has pseudo masks, but none of the object: a detector may miss it.
 
         Raises:
-            InputError: If a mask is missing elsewhere, or there is no telling which it is.
+            InputError: A true mask is missing, or several files match.
         """
         first = (_TRUE_MASKS, self.masks) if is_test else (self.masks,)
         folders = tuple(dict.fromkeys((*first, _OTHER_MASKS)))
@@ -139,7 +148,7 @@ class MaskFolders:
                 return self.scene / folder / matches[0]
             if matches:
                 raise InputError(
-                    f"{where}: several files of {self.scene / folder} could be the mask of "
+                    f"{where}: several files of {self.scene / folder} match the mask of "
                     f"{category!r} in {view}: {', '.join(matches)}; name one in 'segmentation'"
                 )
         if category and f"{category}.png" in self._listings[folders[0]]:
@@ -148,21 +157,20 @@ class MaskFolders:
         if is_pseudo and not is_test and self._listings[self.masks]:
             self.num_missing += 1
             return None
-        wanted = segmentation or f"{category}_{view}.png"
-        looked = " and ".join(str(self.scene / folder) for folder in folders)
         raise InputError(
-            f"{where}: names the mask {wanted!r}, which is not in {looked}; copy the mask there, "
-            "name its folder with --data.masks, or take the object out of the json"
+            f"{where}: expected the mask {segmentation or f'{category}_{view}.png'!r} in "
+            f"{' or '.join(str(self.scene / folder) for folder in folders)}, no such file; copy it "
+            "there, name its folder with --data.masks, or delete the object from the json"
         )
 
-    def find_amodal(self, mask_path: Path) -> Path | None:
-        """The silhouette of the whole object, hidden parts included, where the scene has one."""
+    def find_amodal(self, mask: Path) -> MaskFile | None:
+        """The whole silhouette beside a visible mask, if the scene has one."""
         for folder in self._listings:
             base = self.scene / folder
-            if mask_path.is_relative_to(base):
-                name = mask_path.relative_to(base).as_posix()
+            if mask.is_relative_to(base):
+                name = mask.relative_to(base).as_posix()
                 if name in self._listings[_AMODAL_MASKS]:
-                    return self.scene / _AMODAL_MASKS / name
+                    return MaskFile(self.scene / _AMODAL_MASKS / name)
         return None
 
 
@@ -177,7 +185,7 @@ def _exact_names(segmentation: str | None, category: str | None, view: str) -> l
 
 
 def _named_after(files: frozenset[str], category: str | None, view: str) -> list[str]:
-    """Files ``<category>_….png`` that name this view, or end in its frame number."""
+    """Files ``<category>_….png`` that hold the view's name, or end in its frame number."""
     if not category:
         return []
     number = frame_number(view)
@@ -194,19 +202,18 @@ def _named_after(files: frozenset[str], category: str | None, view: str) -> list
 
 
 def read_objects(
-    file: JsonFile, view: str, masks: MaskFolders, *, is_test: bool, warnings: list[str]
-) -> list[Entry]:
-    """The objects that a view's json names and says something about.
+    file: JsonFile, view: str, masks: MaskFinder, is_test: bool, warnings: list[str]
+) -> list[Annotation]:
+    """The objects with sentences of a view's json.
 
-    Objects without a sentence are left out, entries with the same mask are joined; both are
-    written into ``warnings``.
+    Objects without a sentence are left out, entries with the same mask are joined, with warnings.
 
     Raises:
-        InputError: If the file is not as the format says, or a mask is missing.
+        InputError: The file is not as the format says, or a mask is missing.
     """
-    entries: dict[Path, Entry] = {}
-    content = read_json(file.path, dict)
-    for index, record in enumerate(take(content, "object", list, str(file.path))):
+    annotations: dict[Path, Annotation] = {}
+    objects = take(read_json(file.path, dict), "object", list, str(file.path))
+    for index, record in enumerate(objects):
         where = f"{file.path}: object[{index}]"
         as_kind(record, dict, where)
         category = _optional_text(record, "category", where)
@@ -220,12 +227,13 @@ def read_objects(
         if not sentences:
             warnings.append(f"{where}: {category or segmentation} has no sentence, left out")
             continue
-        if path in entries:
+        if path in annotations:
             warnings.append(f"{where}: {path.name} is listed twice, its sentences are joined")
-            sentences = tuple(dict.fromkeys(entries[path].sentences + sentences))
-            category = entries[path].category
-        entries[path] = Entry(category, sentences, path, masks.find_amodal(path), where)
-    return list(entries.values())
+            sentences = tuple(dict.fromkeys(annotations[path].sentences + sentences))
+            category = annotations[path].category
+        amodal = masks.find_amodal(path)
+        annotations[path] = Annotation(category, sentences, MaskFile(path), where, amodal)
+    return list(annotations.values())
 
 
 def _optional_text(record: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -245,3 +253,17 @@ def _sentences(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
     texts = [as_kind(v, str, f"{where}: sentence[{i}]").strip() for i, v in enumerate(value)]
     has_word = re.compile(r"\w").search
     return tuple(dict.fromkeys(text for text in texts if has_word(text)))
+
+
+REF_LERF = Dataset(
+    "Ref-LERF",
+    detects=lambda folder: (folder / "json").is_dir(),
+    read=read,
+    test_views=test_views,
+    test_frames={
+        "ramen": (6, 24, 60, 65, 81, 119, 128),
+        "teatime": (2, 25, 43, 107, 129, 140),
+        "figurines": (83, 97, 146, 179),
+        "waldo_kitchen": (19, 35, 67, 105, 162),
+    },
+)

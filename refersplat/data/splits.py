@@ -1,147 +1,73 @@
-"""Names of views, and which of them are kept for testing."""
+"""The split of a scene's views into training and test views."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path
 
 from refer3d.runs.errors import InputError
-from refersplat.data.images import SUFFIXES
+from refer3d.runs.records import as_kind, read_json, take
+from refersplat.config import DataConfig
+from refersplat.data.annotations import Dataset
+from refersplat.data.names import ViewNames
 
 EVERY = 8
-"""Without any list, every 8th view tests, as in Mip-NeRF 360."""
-
-REF_LERF_TEST = {
-    "ramen": (6, 24, 60, 65, 81, 119, 128),
-    "teatime": (2, 25, 43, 107, 129, 140),
-    "figurines": (83, 97, 146, 179),
-    "waldo_kitchen": (19, 35, 67, 105, 162),
-}
-"""Frame numbers of Ref-LERF's test views, by scene."""
-
-
-def frame_number(name: str) -> int | None:
-    """The number that a name ends in: 8 for ``frame_00008``."""
-    digits = re.search(r"(\d+)$", name)
-    return int(digits[1]) if digits else None
-
-
-def without_suffix(name: str) -> str:
-    """``images/a.b`` of ``images/a.b.png``: only an image's or json's suffix is taken off."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    is_suffix = path.suffix.lower() in (*SUFFIXES, ".json")
-    return (path.with_suffix("") if is_suffix else path).as_posix()
-
-
-def view_names(files: Sequence[str]) -> list[str]:
-    """A short name per image file: its stem, or its path where stems are not unique.
-
-    Raises:
-        InputError: If two images cannot be told apart.
-    """
-    paths = [without_suffix(file) for file in files]
-    stems = [PurePosixPath(path).name for path in paths]
-    names = stems
-    if len(set(stems)) < len(stems):
-        names = ["_".join(part for part in PurePosixPath(path).parts if part != "..")
-                 for path in paths]  # fmt: skip
-    seen: dict[str, str] = {}
-    for name, file in zip(names, files, strict=True):
-        if name in seen:
-            raise InputError(
-                f"{seen[name]} and {file}: two images are named {name!r}, expected one; rename or "
-                "leave out one of them"
-            )
-        seen[name] = file
-    return names
-
-
-class ViewNames:
-    """Finds views by the several ways in which files and people write their names."""
-
-    def __init__(self, names: Sequence[str], files: Sequence[str]) -> None:
-        self.names = list(names)
-        self._exact: dict[str, str] = {}
-        self._numbers: dict[int, list[str]] = {}
-        for name, file in zip(names, files, strict=True):
-            self._exact[without_suffix(file)] = name
-            self._numbers.setdefault(_number_or(name, -1), []).append(name)
-        self._exact.update({name: name for name in names})
-
-    def find(self, text: str) -> str | None:
-        """The view of that name; digits alone also find a view by its frame number.
-
-        An image ``08`` is found by ``frame_00008`` too, as some copies of Ref-LERF need.
-        """
-        text = without_suffix(str(text))
-        stem = PurePosixPath(text).name
-        for candidate in (text, stem):
-            if candidate in self._exact:
-                return self._exact[candidate]
-        number = frame_number(stem)
-        matches = self._numbers.get(number, []) if number is not None else []
-        if not stem.isdigit():
-            matches = [name for name in matches if name.isdigit()]
-        return matches[0] if len(matches) == 1 else None
-
-    def require(self, texts: Iterable[str | int], where: str) -> set[str]:
-        """The views of those names.
-
-        Raises:
-            InputError: If one does not exist; the nearest name is proposed.
-        """
-        found = {}
-        for text in map(str, texts):
-            name = self.find(text)
-            if name is None:
-                near = difflib.get_close_matches(text, self.names, n=1, cutoff=0.3)
-                hint = f"did you mean {near[0]!r}?" if near else "give names or frame numbers"
-                raise InputError(
-                    f"{where}: no view {text!r} among {len(self.names)} ({self.names[0]} … "
-                    f"{self.names[-1]}); {hint}"
-                )
-            found[name] = text
-        return set(found)
-
-
-def _number_or(name: str, default: int) -> int:
-    number = frame_number(name)
-    return default if number is None else number
+"""Without any list, every 8th view is a test view, as in Mip-NeRF 360."""
 
 
 def choose_test_views(
+    config: DataConfig,
+    dataset: Dataset,
     names: ViewNames,
-    *,
-    scene_name: str,
-    asked: Sequence[str],
-    by_folder: set[str],
-    listed: Sequence[str | int],
-    where: str,
+    flagged: set[str],
+    warnings: list[str],
 ) -> tuple[set[str], str]:
-    """Which views test, and in words who says so.
+    """Chooses the test views, and says in words who chose them.
 
-    The first that is there decides: the option, the folder ``test_json`` or a file of test poses,
-    the scene's ``meta.json``, Ref-LERF's list for a scene of that name, every 8th view.
+    The first source that exists decides: the option, the dataset's files or else those of the
+    poses, the scene's ``meta.json``, the dataset's published list, every 8th view.
+
+    Args:
+        config: Scene, ``--eval`` and ``--data.test_views``.
+        dataset: Format of the scene's sentences.
+        names: All views.
+        flagged: Test views by the files of poses.
+        warnings: Receives an option without effect.
 
     Raises:
-        InputError: If a list names a view that does not exist, or no view is left for training.
+        InputError: A list names a view that does not exist, or no view is left for training.
     """
-    known = REF_LERF_TEST.get(scene_name.lower(), ())
-    if asked:
-        test, reason = names.require(asked, "--data.test_views"), "--data.test_views"
-    elif by_folder:
-        test, reason = by_folder, "the scene's own test files"
+    if not config.eval:
+        if config.test_views:
+            warnings.append("--data.test_views has no effect without --eval: all views train")
+        return set(), "all views train, without --eval"
+    path = Path(config.scene)
+    meta = path / "meta.json"
+    listed = _meta_test_views(meta)
+    scene = path.resolve().name
+    frames = dataset.test_frames.get(scene.lower(), ())
+    if config.test_views:
+        test, source = names.require(config.test_views, "--data.test_views"), "--data.test_views"
+    elif by_files := dataset.test_views(path, names) or flagged:
+        test, source = by_files, "the scene's own test files"
     elif listed:
-        test, reason = names.require(listed, f"{where}/meta.json: test_views"), "meta.json"
-    elif known and all(names.find(str(number)) for number in known):
-        test, reason = names.require(known, scene_name), f"Ref-LERF's list for {scene_name}"
+        test, source = names.require(listed, f"{meta}: test_views"), "meta.json"
+    elif frames and all(names.find(str(number)) for number in frames):
+        test, source = names.require(frames, scene), f"{dataset.name}'s list for {scene}"
     else:
-        test, reason = set(sorted(names.names)[::EVERY]), f"every {EVERY}th view"
+        test, source = set(sorted(names.names)[::EVERY]), f"every {EVERY}th view"
     if len(test) == len(names.names):
         raise InputError(
-            f"{where}: all {len(test)} views are test views (by {reason}), none is left for "
+            f"{path}: all {len(test)} views are test views (by {source}), none is left for "
             "training; name fewer with --data.test_views"
         )
-    return test, reason
+    return test, source
+
+
+def _meta_test_views(meta: Path) -> list[str | int]:
+    """The field ``test_views`` of ``meta.json``; empty without either."""
+    record = read_json(meta, dict) if meta.is_file() else {}
+    views = take(record, "test_views", list, str(meta)) if "test_views" in record else []
+    for index, view in enumerate(views):
+        if not isinstance(view, str):
+            as_kind(view, int, f"{meta}: test_views[{index}]")
+    return views

@@ -16,7 +16,7 @@ from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data.capture import Capture, PointCloud, Shot, rigid
 from refersplat.data.images import ImageFolder, read_size
 from refersplat.data.lens import Lens, camera_model
-from refersplat.data.splits import without_suffix
+from refersplat.data.names import without_suffix
 
 # Whatever these models are called, their coefficients are k1, k2, k3, p1 and p2.
 _RADIAL = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")

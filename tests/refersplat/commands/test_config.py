@@ -7,15 +7,15 @@ import pytest
 from refer3d.runs.config import load_yaml
 from refer3d.runs.options import options
 from refersplat.config import Config
-from refersplat.data.splits import REF_LERF_TEST
+from refersplat.data.ref_lerf import REF_LERF
 
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("name", REF_LERF_TEST)
+@pytest.mark.parametrize("name", REF_LERF.test_frames)
 def test_scene_configs_have_the_papers_test_views(name):
     config = load_yaml(ROOT / f"configs/refersplat/{name}.yaml", Config)
-    assert [int(view) for view in config.data.test_views] == list(REF_LERF_TEST[name])
+    assert [int(view) for view in config.data.test_views] == list(REF_LERF.test_frames[name])
     assert config.data.eval
 
 

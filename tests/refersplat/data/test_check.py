@@ -36,7 +36,7 @@ def test_check_exits_with_two_and_one_line(small_scene, capsys, monkeypatch):
     assert ended.value.code == 2
     output = capsys.readouterr()
     assert output.out == ""
-    assert "names the mask 'cup_frame_00002.png'" in output.err
+    assert "'cup_frame_00002.png'" in output.err
     assert output.err.count("\n") == 1
 
 

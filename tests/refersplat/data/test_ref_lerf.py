@@ -16,6 +16,10 @@ def load(small, **options):
     return load_scene(DataConfig(scene=str(small.path), **options))
 
 
+def mask_path(view, index=0):
+    return view.objects[index].annotation.mask.path
+
+
 def test_objects_with_sentences_and_masks(small_scene):
     scene = load(small_scene)
     assert scene.warnings == []
@@ -23,7 +27,7 @@ def test_objects_with_sentences_and_masks(small_scene):
         cup, bowl = view.objects
         assert cup.category == "cup"
         assert cup.sentences == ("The cup on the table.", "A thing: the cup.")
-        assert cup.mask_path.name == f"cup_{view.name}.png"
+        assert mask_path(view).name == f"cup_{view.name}.png"
         assert cup.mask()[:, :20].all()
         assert torch.equal(bowl.mask(), ~cup.mask())
         assert cup.amodal_mask() is None
@@ -59,13 +63,13 @@ def test_names_of_masks(small_scene, name, named_in_json):
         small_scene.write_json(view[:-4], content)
     view = load(small_scene).views[1]
     expected = name.format(category="cup", view=view.name)
-    assert view.objects[0].mask_path == small_scene.path / "gt_mask" / expected
+    assert mask_path(view) == small_scene.path / "gt_mask" / expected
 
 
 def test_one_mask_per_category(make_scene):
     small = make_scene(num_views=1).write()
     (small.path / "gt_mask/cup_frame_00001.png").rename(small.path / "gt_mask/cup.png")
-    assert load(small).views[0].objects[0].mask_path.name == "cup.png"
+    assert mask_path(load(small).views[0]).name == "cup.png"
 
 
 def test_a_mask_of_several_views_is_mentioned(small_scene):
@@ -81,8 +85,8 @@ def test_masks_beside_gt_mask(small_scene, moved):
         if moved == "all" or "00002" in path.name:
             path.rename(small_scene.path / "mask" / path.name)
     views = load(small_scene).views
-    assert views[1].objects[0].mask_path.parent.name == "mask"
-    assert views[0].objects[0].mask_path.parent.name == ("mask" if moved == "all" else "gt_mask")
+    assert mask_path(views[1]).parent.name == "mask"
+    assert mask_path(views[0]).parent.name == ("mask" if moved == "all" else "gt_mask")
 
 
 def test_numbered_images_find_named_sentences(make_scene):
@@ -168,8 +172,8 @@ def test_pseudo_masks_may_miss_objects(small_scene):
     scene = load(small_scene, masks="sam", eval=True)
     assert [len(view.objects) for view in scene.views] == [2, 1, 2, 2]
     assert any("no mask of 1 objects" in text for text in scene.warnings)
-    assert scene.train[0].objects[0].mask_path.parent.name == "sam"
-    assert scene.test[0].objects[0].mask_path.parent.name == "gt_mask"  # tests see true masks
+    assert mask_path(scene.train[0]).parent.name == "sam"
+    assert mask_path(scene.test[0]).parent.name == "gt_mask"  # tests see true masks
 
 
 def names_of(views):

@@ -66,7 +66,7 @@ def test_image_is_the_file(small_scene):
 
 def test_nothing_is_decoded_before_it_is_asked_for(small_scene, monkeypatch):
     asked = []
-    monkeypatch.setattr("refersplat.data.scene.decode", lambda p: asked.append(p) or decode(p))
+    monkeypatch.setattr("refersplat.data.views.decode", lambda p: asked.append(p) or decode(p))
     scene = load(small_scene)
     assert asked == []
     scene.views[0].image()
@@ -77,7 +77,7 @@ def test_nothing_is_decoded_before_it_is_asked_for(small_scene, monkeypatch):
 @pytest.mark.parametrize(("fits", "num_decoded"), [(4, 4), (3, 8), (0, 8)])
 def test_cache_keeps_to_its_budget(small_scene, monkeypatch, fits, num_decoded):
     asked = []
-    monkeypatch.setattr("refersplat.data.scene.decode", lambda p: asked.append(p) or decode(p))
+    monkeypatch.setattr("refersplat.data.views.decode", lambda p: asked.append(p) or decode(p))
     scene = load(small_scene, image_cache_gb=(fits * 3600 + 1) / 2**30)
     for view in scene.views * 2:
         view.image()

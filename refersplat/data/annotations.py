@@ -1,0 +1,120 @@
+"""Annotations of photos (sentences about an object, its mask) and datasets that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from refersplat.data.images import decode_mask, read_size
+from refersplat.data.names import ViewNames
+
+
+class Mask(Protocol):
+    """A mask that is read late; hashable, and named by ``str`` in messages."""
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        ...
+
+    def read(self) -> np.ndarray:  # [h, w] bool
+        """Decodes or draws the mask."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask in an image file."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; raises InputError if the file is no whole image."""
+        return read_size(self.path)
+
+    def read(self) -> np.ndarray:  # [h, w] bool
+        """Decodes the file; raises InputError if it holds no mask."""
+        return decode_mask(self.path)
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """A mask of filled outlines."""
+
+    outlines: tuple[tuple[tuple[float, float], ...], ...]
+    """Corners x, y of each outline, in pixels whose centres lie at integers."""
+    width: int
+    height: int
+
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photo that the outlines were drawn on."""
+        return self.width, self.height
+
+    def read(self) -> np.ndarray:  # [h, w] bool
+        """Draws the outlines, their borders included."""
+        mask = np.zeros((self.height, self.width), dtype=np.uint8)
+        for outline in self.outlines:
+            cv2.fillPoly(mask, [np.array(outline).round().astype(np.int32)], 1)
+        return mask > 0
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object in one photo."""
+
+    category: str | None
+    sentences: tuple[str, ...]
+    mask: Mask
+    """The visible pixels."""
+    where: str
+    """File and field, for messages."""
+    amodal: Mask | None = None
+    """The whole silhouette, occluded parts included."""
+
+
+class Reader(Protocol):
+    """Reads the annotations of a scene."""
+
+    def __call__(
+        self,
+        folder: Path,
+        views: ViewNames,
+        *,
+        test: set[str],
+        masks: str,
+        warnings: list[str],
+    ) -> Mapping[str, Sequence[Annotation]]:
+        """Returns the annotations by the name of their view.
+
+        Args:
+            folder: The scene.
+            views: Finds a view's name by an image's name or frame number.
+            test: Names of the test views.
+            masks: Folder of the masks in the scene (``--data.masks``).
+            warnings: Receives oddities of the files.
+
+        Raises:
+            InputError: A file is not as the format says.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A format of referring sentences."""
+
+    name: str
+    detects: Callable[[Path], bool]
+    """Whether a scene's folder has this format."""
+    read: Reader
+    test_views: Callable[[Path, ViewNames], set[str]] = lambda folder, views: set()
+    """Test views by the files themselves; empty if they do not say."""
+    test_frames: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Published frame numbers of the test views, by the scene's folder name in lower case."""

@@ -1,4 +1,4 @@
-"""Makes pages of the site from README.md and others that stand outside docs/, and maps their links."""
+"""Adds README.md and others from outside docs/ to the site, and maps links between files."""
 
 from __future__ import annotations
 

@@ -47,6 +47,7 @@ def check_masks(
         [
             (view, annotation, mask)
             for view, of_view in annotations.items()
+            if view in allowed  # a dataset may label more photos than have poses
             for annotation in of_view
             for mask in (annotation.mask, annotation.amodal)
             if mask is not None

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
-import pycolmap
 import pytest
 import torch
 from hypothesis import given
@@ -33,6 +32,7 @@ PARAMETERS = {
 
 def reconstruct(small):
     """The scene as COLMAP's own library holds it, with a camera of each model."""
+    pycolmap = pytest.importorskip("pycolmap")
     model = pycolmap.Reconstruction()
     for index, (name, values) in enumerate(PARAMETERS.items()):
         camera = pycolmap.Camera(

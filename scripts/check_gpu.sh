@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: all tests on it, a check of the kernels' memory where compute-sanitizer is
-# installed, and the benchmarks: bash scripts/check_gpu.sh [garden.npz [scene folder]]
+# On a machine with a GPU: runs all tests, checks the kernels' memory (if compute-sanitizer is installed), and
+# runs the benchmarks: bash scripts/check_gpu.sh [garden.npz [scene folder]]
 #
-#   REFER3D_PYTHON   a Python that has torch and the rest already, to be used instead of .venv: the ops
-#                    are built in place for it, and nothing is installed
+#   REFER3D_PYTHON   Python with torch and the other dependencies, instead of .venv: the ops are built in
+#                    place for it, and nothing is installed
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
@@ -16,21 +16,21 @@ else
 fi
 
 if ! python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-  echo "torch sees no GPU here; nothing was checked" >&2
+  echo "torch sees no GPU: nothing was checked" >&2
   exit 1
 fi
-# A kernel that cannot be had is an error here, not a reason for the reference.
+# A missing kernel is an error here; the reference would hide it.
 export REFER3D_STRICT=1
 
-failed=0  # what fails is told at the end: it keeps nothing else from being measured
+failed=0  # a failure must not keep the rest from being measured
 echo "pytest"
 python -m pytest -q --durations=10 || failed=1
 if command -v compute-sanitizer > /dev/null; then
   echo "compute-sanitizer"
-  # Without torch's cache each tensor has memory of its own, and what lies beyond is nobody's.
+  # Without torch's cache each tensor has its own allocation, so that a write beyond it is seen.
   export PYTORCH_NO_CUDA_MEMORY_CACHING=1
   for tool in memcheck racecheck synccheck; do
-    # Packages ask the driver for functions that it may not have; that is no error.
+    # Packages query optional functions of the driver; their absence is no error.
     compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 1 \
       "${REFER3D_PYTHON:-python}" -m pytest -q -p no:cacheprovider \
       tests/refersplat/test_project.py tests/refersplat/test_rasterize.py \
@@ -48,6 +48,6 @@ if [[ $# -gt 0 ]]; then
   mkdir -p output
   python benchmarks/gpu.py --input "$1" ${2:+--scene "$2"} --json output/gpu.json
 else
-  echo "no garden.npz was named: nothing was timed"
+  echo "no garden.npz was given: nothing was timed"
 fi
 exit "$failed"

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Trains on the demo scene that the repository carries, renders and evaluates:
-# bash scripts/demo.sh [--force]
+# Trains on the demo scene of the repository, renders and evaluates: bash scripts/demo.sh [--force]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case "${1:-}" in
@@ -13,11 +12,11 @@ use_venv
 SCENE=data/demo/tabletop
 CONFIG=configs/refersplat/demo.yaml
 OUT=output/demo
-# A training is done again when its scene or its settings have changed.
+# A change of the scene or of the settings starts the training again.
 trained_from="$(cat "$CONFIG" <(find "$SCENE" -type f | LC_ALL=C sort | xargs cksum) | cksum)"
 
 if [[ "${1:-}" != --force && "$(cat "$OUT/trained_from" 2> /dev/null)" == "$trained_from" ]]; then
-  echo "$OUT is trained already; bash scripts/demo.sh --force trains again"
+  echo "$OUT is up to date; bash scripts/demo.sh --force trains again"
 else
   rm -rf "$OUT"
   python train.py -s "$SCENE" -m "$OUT" --config "$CONFIG" --eval
@@ -28,5 +27,5 @@ python eval.py -m "$OUT"
 
 echo
 echo "Pictures with the described objects marked: $OUT/renders/"
-echo "Best and worst cases:                       $OUT/report.png"
-echo "All numbers:                                $OUT/results.json"
+echo "Best and worst samples:                     $OUT/report.png"
+echo "All scores:                                 $OUT/results.json"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Marks in the room that the repository carries what the phrases of a sentence name:
-# bash scripts/demo_scan.sh ["a sentence"]
+# Marks the phrases of sentences in the demo room of the repository:
+# bash scripts/demo_scan.sh ["a sentence" ...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh

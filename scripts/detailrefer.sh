@@ -1,8 +1,8 @@
 # Sourced by train.sh and test.sh: finds DetailRefer and ScanNet, and prepares the scans.
 #
-# Sets DATA, the dataset folder; PREPARED, that of prepared scans; OPTIONS, what else was given.
+# Sets DATA, the dataset folder; PREPARED, the folder of prepared scans; OPTIONS, the other arguments.
 
-# find_dataset SPLITS [folder] [options]: SPLITS are those of DetailRefer that are needed.
+# find_dataset SPLITS [folder] [options]: SPLITS are the required ones of DetailRefer.
 find_dataset() {
   local splits="$1" missing=() base="" place split
   shift
@@ -24,32 +24,32 @@ find_dataset() {
   [[ -n "$base" ]] || missing+=("$DATA/scannetv2/scans/")
   if [[ ${#missing[@]} -gt 0 ]]; then
     {
-      echo "These are missing:"
+      echo "missing:"
       printf '  %s\n' "${missing[@]}"
-      echo "DetailRefer comes with the 3D-DRES paper (arXiv 2603.02896). ScanNet v2 is given out at"
-      echo "http://www.scan-net.org after its terms of use are signed; of each scan the files"
+      echo "DetailRefer comes with the 3D-DRES paper (arXiv 2603.02896). ScanNet v2 is available at"
+      echo "http://www.scan-net.org after you sign its terms of use. Each scan needs the files"
       echo "_vh_clean_2.ply, _vh_clean_2.labels.ply, _vh_clean_2.0.010000.segs.json and"
-      echo ".aggregation.json are needed, and the lists scannetv2_train.txt and scannetv2_val.txt."
-      echo "Another folder, from the repository's: bash $0 <folder>"
+      echo ".aggregation.json; the lists scannetv2_train.txt and scannetv2_val.txt name the scans."
+      echo "For another folder, relative to the repository: bash $0 <folder>"
     } >&2
     return 2
   fi
   PREPARED="$base"
   HAS_SCANS=""
   [[ ! -d "$base/scans" ]] || HAS_SCANS=yes
-  # Root may write anywhere, but a folder that says read-only is to stay as it is.
+  # Root may write anywhere, but must not write into a read-only folder either.
   if [[ -n "$HAS_SCANS" ]] && [[ ! -w "$base" || -z "$(find "$base" -maxdepth 0 -perm -200)" ]]; then
-    # The checksum of its path tells two datasets of one name apart.
+    # The checksum of the path distinguishes datasets of the same name.
     PREPARED="exps/prepared/$(basename "$DATA")-$(cd "$DATA" && pwd | cksum | cut -d' ' -f1)"
   fi
 }
 
-# has_prepared FOLDER: whether prepared scans lie there.
+# has_prepared FOLDER: whether it holds prepared scans.
 has_prepared() {
   compgen -G "$1/train/*_refer.pth" > /dev/null || compgen -G "$1/val/*_refer.pth" > /dev/null
 }
 
-# prepare_scans SPLIT: prepares what is not prepared yet.
+# prepare_scans SPLIT: prepares the scans that are not prepared yet.
 prepare_scans() {
   if [[ -n "$HAS_SCANS" ]]; then
     python scripts/prepare_scannet.py --root "$DATA" --out "$PREPARED" --split "$1"

@@ -1,13 +1,13 @@
-# Sourced by check.sh and demo.sh: makes the virtual environment, installs refer3d into it where
-# something that the installation depends on has changed, and activates it.
+# Sourced by the other scripts: makes the virtual environment, installs refer3d into it (again only after
+# a change to a file that the installation depends on), and activates it.
 #
 #   REFER3D_VENV   folder of the environment (default: .venv in the repository)
-#   PYTHON         the Python to make it with (default: python3)
+#   PYTHON         Python that makes it (default: python3)
 
-# Threads that wait for work must not keep the cores from others; see submodules/refer3d/runs/__init__.py.
+# Waiting threads must leave their cores to others; see submodules/refer3d/runs/__init__.py.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
-# What is installed: the dependencies, the list of packages, and the sources of the compiled ops.
+# Checksum of the dependencies, the list of packages, and the sources of the compiled ops.
 installation_state() {
   "$1" - <<'PYTHON'
 import hashlib, pathlib, sys
@@ -15,13 +15,13 @@ import hashlib, pathlib, sys
 patterns = ["pyproject.toml", "setup.py", "*/csrc/*", "submodules/refer3d/*/csrc/*", "submodules/refer3d/__init__.py"]
 state = hashlib.sha256(sys.version.encode())
 for path in sorted(path for pattern in patterns for path in pathlib.Path().glob(pattern)):
-    # Of a Python package only its presence matters: the installation refers to the folder.
+    # Only the presence of a Python package matters: the installation refers to its folder.
     state.update(str(path).encode() + (b"" if path.name == "__init__.py" else path.read_bytes()))
 print(state.hexdigest())
 PYTHON
 }
 
-# use_venv [dev]: with the tools of development, or only with what the programs need.
+# use_venv [dev]: installs the dependencies of the programs, or with dev the development tools, too.
 use_venv() {
   local venv="${REFER3D_VENV:-.venv}" extra="${1:-}" python="${PYTHON:-python3}" state
   if ! "$venv/bin/python" -c "" 2> /dev/null; then
@@ -40,7 +40,7 @@ use_venv() {
   state="$(installation_state python)"
   if [[ "$(cat "$venv/installed-dev" 2> /dev/null)" == "$state" ]]; then return; fi
   if [[ -z "$extra" && "$(cat "$venv/installed" 2> /dev/null)" == "$state" ]]; then return; fi
-  echo "Installing refer3d into $venv (only when something it is built from has changed)"
+  echo "Installing refer3d into $venv"
   python -m pip install --disable-pip-version-check --no-input --quiet --editable ".${extra:+[$extra]}"
   echo "$state" > "$venv/installed${extra:+-$extra}"
 }

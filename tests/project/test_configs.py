@@ -1,4 +1,4 @@
-"""Every config that the repository ships can be loaded, and says only what differs."""
+"""Every shipped config loads, and sets only options that differ from the defaults."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""train.sh and test.sh find DetailRefer's files, or say which are missing and who has them."""
+"""train.sh and test.sh find the files of DetailRefer, or list the missing ones and their source."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ RECORD = "import sys; print(*sys.argv, file=open('log', 'a'))\n"
 
 @pytest.fixture
 def clone(tmp_path):
-    """A repository with the scripts, and programs that write down how they are called."""
+    """Makes a repository of the scripts, with programs that record their arguments."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in ("train.py", "eval.py", "scripts/prepare_scannet.py"):
         (tmp_path / name).write_text(RECORD)
@@ -25,7 +25,7 @@ def clone(tmp_path):
 
 
 def dataset(folder, *splits, scans="scannetv2/scans"):
-    """The files of a dataset, all empty."""
+    """Makes the files of a dataset, all empty."""
     (folder / "DetailRefer").mkdir(parents=True)
     for split in splits:
         (folder / "DetailRefer" / f"DetailRefer_{split}.json").touch()
@@ -34,7 +34,7 @@ def dataset(folder, *splits, scans="scannetv2/scans"):
 
 
 def shell(clone, *command):
-    """Runs a script; returns its status, what it says, and the calls of programs."""
+    """Runs a script; returns its status, its errors, and the calls of programs."""
     (clone / "log").write_text("")
     done = subprocess.run(
         ["bash", *map(str, command)],
@@ -48,27 +48,27 @@ def shell(clone, *command):
 
 
 def test_everything_that_is_missing_is_named(clone):
-    status, said, calls = shell(clone, "scripts/train.sh")
+    status, errors, calls = shell(clone, "scripts/train.sh")
     assert (status, calls) == (2, [])
     for name in ("DetailRefer/DetailRefer_train.json", "DetailRefer/DetailRefer_val.json"):
-        assert f"data/{name}" in said
-    assert "data/scannetv2/scans/" in said
-    assert "terms of use" in said
-    assert "DetailRefer_test.json" not in said
+        assert f"data/{name}" in errors
+    assert "data/scannetv2/scans/" in errors
+    assert "terms of use" in errors
+    assert "DetailRefer_test.json" not in errors
 
 
 def test_only_what_is_needed_is_asked_for(clone):
     dataset(clone / "elsewhere", "train", "val")
-    status, said, _ = shell(clone, "scripts/test.sh", "elsewhere", "--checkpoint", "best.pth")
+    status, errors, _ = shell(clone, "scripts/test.sh", "elsewhere", "--checkpoint", "best.pth")
     assert status == 2
-    assert "elsewhere/DetailRefer/DetailRefer_test.json" in said
-    assert "scannetv2/scans" not in said
+    assert "elsewhere/DetailRefer/DetailRefer_test.json" in errors
+    assert "scannetv2/scans" not in errors
 
 
 def test_scans_are_prepared_beside_them_and_options_are_handed_on(clone):
     dataset(clone / "data", "train", "val")
-    status, said, calls = shell(clone, "scripts/train.sh", "--work_dir", "out", "--epochs", "3")
-    assert status == 0, said
+    status, errors, calls = shell(clone, "scripts/train.sh", "--work_dir", "out", "--epochs", "3")
+    assert status == 0, errors
     assert calls == [
         "scripts/prepare_scannet.py --root data --out data/scannetv2 --split all",
         "train.py --config configs/detailbase/detailrefer.yaml --data.root data "
@@ -80,10 +80,10 @@ def test_a_read_only_dataset_stays_as_it_is(clone):
     folder = dataset(clone / "mini", "test", scans="scans")
     folder.chmod(0o555)
     try:
-        status, said, calls = shell(clone, "scripts/test.sh", folder)
+        status, errors, calls = shell(clone, "scripts/test.sh", folder)
     finally:
         folder.chmod(0o755)
-    assert status == 0, said
+    assert status == 0, errors
     prepare, score = (call.split() for call in calls)
     assert prepare[-3].startswith("exps/prepared/mini-")
     assert prepare[-2:] == ["--split", "val"]
@@ -94,7 +94,7 @@ def test_a_read_only_dataset_stays_as_it_is(clone):
 def test_prepared_scans_are_enough(clone):
     dataset(clone / "data", "test", scans="scannetv2/val")
     (clone / "data/scannetv2/val/scene0000_00_refer.pth").touch()
-    status, said, calls = shell(clone, "scripts/test.sh", "--checkpoint", "best.pth")
-    assert status == 0, said
+    status, errors, calls = shell(clone, "scripts/test.sh", "--checkpoint", "best.pth")
+    assert status == 0, errors
     assert [call.split()[0] for call in calls] == ["eval.py"]
     assert "--data.prepared data/scannetv2 --checkpoint best.pth" in calls[0]

@@ -1,4 +1,4 @@
-"""Every command in the documentation exists, and its options are understood."""
+"""Commands and code of the documentation run."""
 
 import importlib
 import importlib.util
@@ -18,7 +18,7 @@ PROGRAMS = ("train.py", "render.py", "eval.py")
 
 
 def commands(page):
-    """The words of each command in a page's blocks of shell."""
+    """Yields the words of each command in a page's blocks of shell."""
     for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", page, flags=re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             for command in line.removeprefix("$ ").split("&&"):
@@ -37,10 +37,10 @@ DOCUMENTED = [
 ]
 
 
-def test_the_readme_begins_with_the_two_commands():
-    found = [words for words in commands((ROOT / "README.md").read_text(encoding="utf-8"))]
-    assert ["bash", "scripts/demo.sh"] in found
-    assert ["bash", "scripts/check.sh"] in found
+def test_the_readme_has_the_two_commands():
+    documented = list(commands((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert ["bash", "scripts/demo.sh"] in documented
+    assert ["bash", "scripts/check.sh"] in documented
 
 
 @pytest.mark.parametrize("words", DOCUMENTED)
@@ -70,7 +70,6 @@ def test_a_wrong_option_is_seen(capsys):
 
 
 def test_the_page_of_ops_runs():
-    """Its Python, from the first block to the last."""
     page = (ROOT / "docs" / "ops.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) == 3

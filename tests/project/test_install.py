@@ -27,7 +27,7 @@ extern "C" __attribute__((visibility("default"))) PyObject* INIT(REFER_MODULE_NA
   return PyModule_Create(&definition);
 }
 """
-"""A compiled module with nothing in it, built in no time."""
+"""An empty extension module."""
 USE_AN_OP = """
 import warnings, torch
 with warnings.catch_warnings(record=True) as caught:
@@ -44,7 +44,7 @@ print(len(caught), caught[0].message)
 
 
 def run(command, *, cwd, check=True, **environment):
-    """Runs a command without what the caller's own environment says about refer3d."""
+    """Runs a command without the variables of refer3d and PYTHONPATH in its environment."""
     ours = ("REFER3D_", "PYTHONPATH")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
@@ -60,7 +60,7 @@ def run(command, *, cwd, check=True, **environment):
 
 
 def copy_sources(folder):
-    """Copies what is built, without anything built."""
+    """Copies the sources of the build, without build products."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / name)
     for name in (*PACKAGES, "submodules"):
@@ -117,7 +117,7 @@ def native_sources(tree):
 
 
 def build_stubs(tree, **environment):
-    """Builds the variants of a module with nothing in it; returns what the build left behind."""
+    """Builds the variants of an empty module; returns the built variants and the report."""
     for source in native_sources(tree):
         if source.suffix == ".cpp":
             source.unlink()

@@ -1,4 +1,4 @@
-"""The two commands of the README do nothing twice."""
+"""Scripts install and train only after a change."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ RECORD = "import sys; print(*sys.argv, file=open('log', 'a'))\n"
 
 @pytest.fixture
 def clone(tmp_path):
-    """A repository with the scripts, and stand-ins that write down how they are called."""
+    """Makes a repository of the scripts, with programs that record their arguments."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     for name in ("train.py", "render.py", "eval.py"):
         (tmp_path / name).write_text(RECORD)
@@ -35,7 +35,7 @@ def clone(tmp_path):
 
 
 def shell(clone, command, check=True):
-    """Runs a command in the clone; returns what was called: one word, or pip's last argument."""
+    """Runs a command in the clone; returns its calls: a program, or the last argument of pip."""
     (clone / "log").write_text("")
     subprocess.run(["bash", "-c", command], cwd=clone, check=check, capture_output=True)
     calls = [line.split() for line in (clone / "log").read_text().splitlines()]

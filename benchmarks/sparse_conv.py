@@ -50,7 +50,7 @@ def room(scan: Path, wanted: int) -> tuple[Tensor, float]:
 
 def gflop(levels: list[Level], net: SparseUNet) -> float:
     """Products and sums of one forward pass, in 1e9."""
-    total = net.input_conv[0].weight.numel() / 27 * levels[0].around.num_pairs
+    total = net.input.weight.numel() / 27 * levels[0].around.num_pairs
     part = net.unet
     for level in levels:
         for name, layer in part.named_modules():

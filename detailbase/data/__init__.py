@@ -1,1 +1,1 @@
-"""Scans and descriptions in: read strictly, prepared once, batched the same on every run."""
+"""Batches of scans and descriptions: augmentation, voxels and targets."""

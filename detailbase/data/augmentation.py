@@ -1,7 +1,4 @@
-"""Random changes of a cloud, so that the network does not learn scans by heart.
-
-PointGroup's (Jiang et al. 2020), which SPFormer and DetailBase train with.
-"""
+"""Augmentation of clouds: PointGroup's (Jiang et al. 2020), as SPFormer and DetailBase use it."""
 
 from __future__ import annotations
 
@@ -13,8 +10,8 @@ from torch import Tensor
 from detailbase.config import AugmentConfig
 
 ELASTIC = ((0.24, 0.8), (0.8, 3.2))
-"""Spacing of the grids of random displacements and what these are multiplied by, in metres. The
-published 6 and 40, 20 and 160 are voxels of 2 cm, the first half of the spacing: that code sets so
+"""Spacing of the grids of random displacements, and the factor of these, in metres. The published
+6 and 40, 20 and 160 count voxels of 2 cm; the first is half the spacing, because that code sets so
 many nodes over twice the scan's length."""
 
 
@@ -24,31 +21,31 @@ def augment(
     options: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [N, 3], [N, 3], [N, 3]
-    """A changed cloud.
+    """Augments a cloud.
 
     Args:
-        xyz: Metres, z up.
+        xyz: Positions in metres, z up.
         rgb: Colours, -1 to 1.
-        options: What to change, how far, and how often.
-        rng: Decides.
+        options: Strength and probability of each change.
+        rng: Source of the random choices.
 
     Returns:
-        places: Where points are for their voxels, bent elastically.
-        xyz: Where they are as features: without the bending, as published.
-        rgb: Their colours, all shifted alike.
+        bent: Positions for the voxels, distorted elastically.
+        xyz: Positions for the features, without the distortion, as published.
+        rgb: Colours, all shifted alike.
     """
     moved = xyz.numpy() @ transform(options, rng).astype(np.float32)
-    places = moved
+    bent = moved
     if rng.random() < options.elastic:
         for spacing, magnitude in ELASTIC:
-            places = places + magnitude * smooth_noise(places, spacing, rng)
+            bent = bent + magnitude * smooth_noise(bent, spacing, rng)
     if rng.random() < options.color_chance:
         rgb = rgb + torch.from_numpy(rng.normal(0, options.color, 3)).to(rgb)
-    return torch.from_numpy(places), torch.from_numpy(moved), rgb
+    return torch.from_numpy(bent), torch.from_numpy(moved), rgb
 
 
 def transform(options: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """A random linear map [3, 3], to be multiplied from the right."""
+    """Draws a linear map [3, 3] that is multiplied from the right."""
     matrix = np.eye(3)
     if rng.random() < options.jitter_chance:
         matrix = matrix + rng.normal(0, options.jitter, (3, 3))
@@ -66,20 +63,20 @@ def smooth_noise(
     spacing: float,
     rng: np.random.Generator,
 ) -> np.ndarray:  # [N, 3] float32
-    """Random vectors that vary smoothly in space.
+    """Draws random vectors that vary smoothly in space.
 
-    Normal noise on a grid that goes round, each node twice made the mean of the 27 around it, and
-    interpolated linearly between nodes. Standard deviation at nodes: 0.11.
+    Normal noise on a periodic grid, averaged twice over the 27 nodes around each, is interpolated
+    linearly between nodes. Standard deviation at nodes: 0.11.
 
     Args:
         xyz: Points.
-        spacing: Of the grid, in the points' unit.
-        rng: Where the noise comes from.
+        spacing: Spacing of the grid, in the points' unit.
+        rng: Source of the noise.
     """
-    places = ((xyz - xyz.min(axis=0)) / spacing).T  # [3, N]
-    size = places.max(axis=1).astype(int) + 2
+    coordinates = ((xyz - xyz.min(axis=0)) / spacing).T  # [3, N]
+    size = coordinates.max(axis=1).astype(int) + 2
     noise = rng.standard_normal((3, *size), dtype=np.float32)
     for _ in range(2):
-        noise = ndimage.uniform_filter(noise, (0, 3, 3, 3), mode="wrap")
-    found = [ndimage.map_coordinates(axis, places, np.float32, order=1) for axis in noise]
-    return np.stack(found, axis=1)
+        noise = ndimage.uniform_filter(noise, 3, mode="wrap", axes=(1, 2, 3))
+    vectors = [ndimage.map_coordinates(axis, coordinates, np.float32, order=1) for axis in noise]
+    return np.stack(vectors, axis=1)

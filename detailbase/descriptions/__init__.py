@@ -1,1 +1,1 @@
-"""Sentences about scans: the datasets' files, their phrases and their word features."""
+"""Descriptions of scans: datasets, phrases and word features."""

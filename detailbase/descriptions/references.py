@@ -82,11 +82,11 @@ class Record:
     def objects(self, name: str, value: Any) -> tuple[int, ...]:
         """Checks a list of object ids, numbers that may be written as text; sorts it."""
         if isinstance(value, list):
-            ids = [
-                int(x) if isinstance(x, str) and re.fullmatch(r"\d{1,10}", x) else x for x in value
-            ]
-            if all(type(x) is int and 0 <= x < 2**31 for x in ids):
-                return tuple(sorted(set(ids)))
+            texts = [str(x) for x in value if type(x) in (int, str)]
+            if len(texts) == len(value) and all(re.fullmatch(r"[0-9]{1,10}", t) for t in texts):
+                ids = sorted({int(text) for text in texts})
+                if not ids or ids[-1] < 2**31:
+                    return tuple(ids)
         raise self.error(name, "a list of object ids", value)
 
     def reference(

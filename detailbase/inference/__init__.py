@@ -1,1 +1,1 @@
-"""What a trained network is asked: masks for phrases, their scores and pictures."""
+"""Inference: masks for phrases, their scores and pictures."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from detailbase.data.batches import Batch
 from detailbase.descriptions.sentences import Sentences
-from detailbase.model.network import DetailBase, Predictions
+from detailbase.model.network import Predictions
 
 THRESHOLD = 0.5
 """Least probability of a point inside a mask."""
 
 
 def answer(
-    network: DetailBase, batch: Batch, sentences: Sentences
+    network: nn.Module, batch: Batch, sentences: Sentences
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields for each phrase the probability of each point [N] of its scan and the mask's score [].
 

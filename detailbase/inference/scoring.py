@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from detailbase.config import DataConfig
 from detailbase.data.batches import Batches
@@ -15,7 +16,6 @@ from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences
 from detailbase.inference.answering import THRESHOLD, answer
 from detailbase.inference.metrics import METRICS, Masks, PhraseScores, score_masks
-from detailbase.model.network import DetailBase
 from detailbase.scans.clouds import NONE
 from refer3d.runs.errors import InputError
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @torch.no_grad()
 def score(
-    network: DetailBase,
+    network: nn.Module,
     references: Sequence[Reference],
     scans: Path,
     sentences: Sentences,

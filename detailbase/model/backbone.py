@@ -1,4 +1,4 @@
-"""The interface of backbones, and the sparse 3D U-Net of SPFormer with its published names."""
+"""The interface of backbones, and the sparse 3D U-Net of SPFormer."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def build_levels(
     return levels
 
 
-@torch.compiler.disable
+@torch.compiler.disable()
 def spatial_shape(voxels: Tensor) -> list[int]:  # [M, 4]
     """Returns the grid of the published network: it begins at 0 and has at least 128 per axis.
 
@@ -120,8 +120,9 @@ def norm(channels: int) -> BatchNorm:
 
 def scale_and_shift(layer: BatchNorm) -> tuple[Tensor, Tensor]:  # [C], [C]
     """Folds a batch norm in evaluation into ``scale * x + shift``."""
-    scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
-    return scale, layer.bias - layer.running_mean * scale
+    mean, variance = layer.statistics
+    scale = layer.weight * (variance + layer.eps).rsqrt()
+    return scale, layer.bias - mean * scale
 
 
 def activate(layer: BatchNorm, features: Tensor) -> Tensor:  # [M, C] -> [M, C]
@@ -137,25 +138,32 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        is_same = channels == width
-        self.i_branch = None if is_same else nn.Sequential(Conv1x1(channels, width))
-        self.conv_branch = nn.Sequential(
-            *(norm(channels), nn.ReLU(), SparseConv(channels, width, 3)),
-            *(norm(width), nn.ReLU(), SparseConv(width, width, 3)),
-        )
+        self.widen = None if channels == width else Conv1x1(channels, width)
+        self.norm1, self.conv1 = norm(channels), SparseConv(channels, width, 3)
+        self.norm2, self.conv2 = norm(width), SparseConv(width, width, 3)
 
     def forward(self, features: Tensor, around: KernelMap) -> Tensor:  # [M, C] -> [M, D]
-        before, _, first, between, _, second = self.conv_branch
-        identity = features if self.i_branch is None else self.i_branch(features)
-        features = activate(before, features)
+        identity = features if self.widen is None else self.widen(features)
+        features = activate(self.norm1, features)
         if self.training or torch.is_grad_enabled():
-            features = activate(between, first(features, around))
+            features = activate(self.norm2, self.conv1(features, around))
         else:
-            scale, shift = scale_and_shift(between)
-            features = sparse_conv(
-                features, first.matrices() * scale, around, bias=shift, relu=True
-            )
-        return second(features, around, residual=identity)
+            scale, shift = scale_and_shift(self.norm2)
+            weight = self.conv1.matrices() * scale
+            features = sparse_conv(features, weight, around, bias=shift, relu=True)
+        return self.conv2(features, around, residual=identity)
+
+
+class Blocks(nn.ModuleDict):
+    """Two residual blocks, of which the first changes the width."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__({"block0": Residual(channels, width), "block1": Residual(width, width)})
+
+    def forward(self, features: Tensor, around: KernelMap) -> Tensor:  # [M, C] -> [M, D]
+        for block in self.values():
+            features = block(features, around)
+        return features
 
 
 class UNetLevel(nn.Module):
@@ -164,27 +172,22 @@ class UNetLevel(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         width, *coarser = channels
-        self.blocks = _blocks(width, width)
+        self.blocks = Blocks(width, width)
         if coarser:
-            self.conv = nn.Sequential(norm(width), nn.ReLU(), SparseConv(width, coarser[0], 2))
+            self.down_norm, self.down = norm(width), SparseConv(width, coarser[0], 2)
             self.u = UNetLevel(coarser)
-            self.deconv = nn.Sequential(
-                norm(coarser[0]), nn.ReLU(), SparseConv(coarser[0], width, 2)
-            )
-            self.blocks_tail = _blocks(2 * width, width)
+            self.up_norm, self.up = norm(coarser[0]), SparseConv(coarser[0], width, 2)
+            self.blocks_tail = Blocks(2 * width, width)
 
     def forward(self, features: Tensor, levels: Sequence[Level]) -> Tensor:  # [M, C] -> [M, C]
-        here, *coarser = levels
-        for block in self.blocks.values():
-            features = block(features, here.around)
-        if not coarser:
+        (around, down), *coarser = levels
+        features = self.blocks(features, around)
+        if down is None:
             return features
-        below = self.conv[2](activate(self.conv[0], features), here.down)
-        below = activate(self.deconv[0], self.u(below, coarser))
-        features = torch.cat([features, self.deconv[2](below, here.down.inverse())], dim=1)
-        for block in self.blocks_tail.values():
-            features = block(features, here.around)
-        return features
+        below = self.down(activate(self.down_norm, features), down)
+        below = activate(self.up_norm, self.u(below, coarser))
+        features = torch.cat([features, self.up(below, down.inverse())], dim=1)
+        return self.blocks_tail(features, around)
 
 
 class SparseUNet(nn.Module):
@@ -198,9 +201,9 @@ class SparseUNet(nn.Module):
         super().__init__()
         self.width = channels[0]
         self.num_levels = len(channels)
-        self.input_conv = nn.Sequential(SparseConv(in_channels, channels[0], 3))
+        self.input = SparseConv(in_channels, channels[0], 3)
         self.unet = UNetLevel(channels)
-        self.output_layer = nn.Sequential(norm(channels[0]), nn.ReLU())
+        self.output_norm = norm(channels[0])
 
     def forward(
         self,
@@ -211,9 +214,5 @@ class SparseUNet(nn.Module):
         """Computes features; ``levels`` are those of :func:`build_levels`, if built before."""
         if levels is None:
             levels = build_levels(voxels, spatial_shape(voxels), self.num_levels)
-        features = self.input_conv[0](features, levels[0].around)
-        return activate(self.output_layer[0], self.unet(features, levels))
-
-
-def _blocks(channels: int, width: int) -> nn.ModuleDict:
-    return nn.ModuleDict({"block0": Residual(channels, width), "block1": Residual(width, width)})
+        features = self.input(features, levels[0].around)
+        return activate(self.output_norm, self.unet(features, levels))

@@ -22,14 +22,25 @@ class DecoderOutput(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head attention of queries to keys that are their own values."""
+    """Multi-head attention of queries to keys that are their own values, residual and norm."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, is_normed: bool = True) -> None:
         super().__init__()
+        self.is_normed = is_normed
         self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
         self.norm = nn.LayerNorm(width)
 
     def forward(
+        self,
+        queries: Tensor,  # [B, M, D]
+        keys: Tensor,  # [B, S, D], or [1, S, D] for all
+        mask: Tensor,  # [B, M, S] or [B, 1, S] bool
+    ) -> Tensor:  # [B, M, D]
+        """Attends where the mask is on, adds the queries, and normalises, if it is to."""
+        queries = queries + self.attend(queries, keys, mask)
+        return self.norm(queries) if self.is_normed else queries
+
+    def attend(
         self,
         queries: Tensor,  # [B, M, D]
         keys: Tensor,  # [B, S, D], or [1, S, D] for all
@@ -93,10 +104,11 @@ class Decoder(nn.Module):
             cross_attn_norm: Whether the norm behind the cross-attention is applied.
         """
         super().__init__()
-        self.cross_attn_norm = cross_attn_norm
         self.input_proj = nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width), nn.ReLU())
         self.lang_proj = nn.Linear(text_dim, width)
-        self.cross_attn_layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
+        self.cross_attn_layers = nn.ModuleList(
+            Attention(width, heads, cross_attn_norm) for _ in range(layers)
+        )
         self.self_attn_layers = nn.ModuleList(Attention(width, heads) for _ in range(layers))
         self.ffn_layers = nn.ModuleList(FeedForward(width, hidden) for _ in range(layers))
         self.out_norm = nn.LayerNorm(width)
@@ -123,10 +135,8 @@ class Decoder(nn.Module):
         for cross, alone, feed in zip(
             self.cross_attn_layers, self.self_attn_layers, self.ffn_layers, strict=True
         ):
-            queries = queries + cross(queries, keys, _attention_mask(rounds[-1][0]))
-            if self.cross_attn_norm:
-                queries = cross.norm(queries)
-            queries = feed(alone.norm(queries + alone(queries, queries, mask[:, None])))
+            queries = cross(queries, keys, _attention_mask(rounds[-1][0]))
+            queries = feed(alone(queries, queries, mask[:, None]))
             rounds.append(self._predict(queries, mask_features))
         masks, scores = zip(*rounds, strict=True)
         return DecoderOutput(torch.stack(masks), torch.stack(scores))

@@ -17,17 +17,29 @@ log = logging.getLogger(__name__)
 
 BACKBONE = "backbone."
 NAMES = {
-    "backbone.input_conv.": "input_conv.",
+    "backbone.input.": "input_conv.0.",
     "backbone.unet.": "unet.",
-    "backbone.output_layer.": "output_layer.",
+    "backbone.output_norm.": "output_layer.0.",
     "descriptors.": "facts.",
     "grouping.descriptors.": "objects.facts.",
     "grouping.": "objects.",
     "classifier.": "classify.",
 }
 """Beginnings of the network's parameter names, and of the names in files: published ones, and those
-that files have had from the start. Where two fit, the longer one counts; what has no entry, as the
-decoder, has one name."""
+that files have had from the start. Where two fit, the longer one counts; names without an entry, as
+the decoder's, are the same."""
+UNET_NAMES = {
+    ".widen.": ".i_branch.0.",
+    ".norm1.": ".conv_branch.0.",
+    ".conv1.": ".conv_branch.2.",
+    ".norm2.": ".conv_branch.3.",
+    ".conv2.": ".conv_branch.5.",
+    ".down_norm.": ".conv.0.",
+    ".down.": ".conv.2.",
+    ".up_norm.": ".deconv.0.",
+    ".up.": ".deconv.2.",
+}
+"""Parts of the names inside the U-Net, and the published ones."""
 MODULE = "module."
 """Prefix of names in the state dict of a parallel or an averaged model."""
 WRAPPERS = ("model", "state_dict", "net")
@@ -42,21 +54,24 @@ SHOWN = 3
 
 def file_names(state: dict[str, Any]) -> dict[str, Any]:
     """Renames a state dict of the network, or of its running mean, for a file."""
-    return _rename(state, NAMES)
+    return {_rename(name, NAMES, UNET_NAMES): value for name, value in state.items()}
 
 
 def network_names(state: dict[str, Any]) -> dict[str, Any]:
     """Renames a state dict of a file for the network; the inverse of :func:`file_names`."""
-    return _rename(state, {file: name for name, file in NAMES.items()})
+    names, parts = ({new: old for old, new in table.items()} for table in (NAMES, UNET_NAMES))
+    return {_rename(name, names, parts): value for name, value in state.items()}
 
 
-def _rename(state: dict[str, Any], table: dict[str, str]) -> dict[str, Any]:
-    def rename(name: str) -> str:
-        inner = name.removeprefix(MODULE)
-        begin = max((old for old in table if inner.startswith(old)), key=len, default="")
-        return name[: len(name) - len(inner)] + table.get(begin, "") + inner[len(begin) :]
-
-    return {rename(name): value for name, value in state.items()}
+def _rename(name: str, names: dict[str, str], unet_names: dict[str, str]) -> str:
+    module = MODULE if name.startswith(MODULE) else ""
+    rest = name.removeprefix(MODULE)
+    begin = max((old for old in names if rest.startswith(old)), key=len, default="")
+    rest = rest.removeprefix(begin)
+    if begin.endswith("unet."):
+        for old, new in unet_names.items():
+            rest = f".{rest}".replace(old, new)[1:]
+    return module + names.get(begin, "") + rest
 
 
 def load_weights(network: DetailBase, path: Path | str, strict: bool = True) -> None:

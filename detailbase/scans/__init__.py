@@ -1,1 +1,1 @@
-"""Scans in: meshes, clouds, ScanNet's layout, and their preparation."""
+"""Scans: meshes, clouds, ScanNet's layout, and preparation for training."""

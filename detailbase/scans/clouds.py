@@ -1,7 +1,8 @@
-"""Clouds of points with their superpoints and objects, and the files they are kept in."""
+"""Clouds of points with superpoints and objects, and the files of prepared scans."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ NONE = -100
 """ScanNet's."""
 SUFFIX = "_refer.pth"
 LARGEST = 200.0
-"""Metres that a scan may reach; what reaches farther is in another unit."""
-WHOLE = (torch.int64, torch.int32, torch.int16, torch.uint8)
+"""Largest extent of a scan in metres; a larger one is in another unit."""
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 PARTS = ("xyz", "rgb", "superpoints", "semantic", "instances")
 
 
@@ -43,11 +44,11 @@ class Cloud:
 
     @property
     def num_superpoints(self) -> int:
-        """S."""
+        """S, the number of superpoints."""
         return int(self.superpoints.max()) + 1 if len(self) else 0
 
     def select(self, kept: Tensor) -> Cloud:  # [N] bool
-        """Some of the points; superpoints are numbered anew."""
+        """Keeps some of the points; superpoints are renumbered."""
         superpoints = self.superpoints[kept].unique(return_inverse=True)[1]
         rows = (self.xyz[kept], self.rgb[kept])
         return Cloud(*rows, superpoints, self.semantic[kept], self.instances[kept])
@@ -61,7 +62,7 @@ def save_cloud(cloud: Cloud, path: Path) -> None:
 def load_cloud(path: Path) -> Cloud:
     """Reads a prepared scan.
 
-    Superpoints may have any numbers from 0; they are numbered without gaps.
+    Superpoints may have any numbers from 0; they are renumbered without gaps.
 
     Raises:
         InputError: The file is absent, cut, or holds something else.
@@ -70,8 +71,13 @@ def load_cloud(path: Path) -> Cloud:
         raise InputError(f"{path}: no such file; run scripts/prepare_scannet.py")
     again = "prepare it again with scripts/prepare_scannet.py --force"
     parts = read_tensors(path, again)
-    if wrong := _find_fault(parts):
-        raise InputError(f"{path}: {wrong}; {again}")
+    is_list = isinstance(parts, (tuple, list)) and len(parts) == len(PARTS)
+    if not is_list or not all(isinstance(part, Tensor) for part in parts):
+        fault = f"expected five tensors, {', '.join(PARTS)}, got {type(parts).__name__}"
+    else:
+        fault = _find_fault(parts)
+    if fault:
+        raise InputError(f"{path}: {fault}; {again}")
     xyz, rgb, superpoints, semantic, instances = parts
     check_extent(xyz, path)
     superpoints = superpoints.unique(return_inverse=True)[1]
@@ -106,7 +112,7 @@ def find_clouds(folder: Path, scene_ids: set[str]) -> dict[str, Path]:
 
 
 def check_extent(xyz: Tensor, path: Path) -> None:  # [N, 3]
-    """Refuses a scan that cannot be in metres.
+    """Checks that a scan can be in metres.
 
     Raises:
         InputError: It is too large.
@@ -118,20 +124,17 @@ def check_extent(xyz: Tensor, path: Path) -> None:  # [N, 3]
         )
 
 
-def _find_fault(parts: object) -> str | None:
-    """What is wrong with the content of a prepared scan."""
-    is_list = isinstance(parts, (tuple, list)) and len(parts) == len(PARTS)
-    if not is_list or not all(isinstance(part, Tensor) for part in parts):
-        return f"expected five tensors, {', '.join(PARTS)}, got {type(parts).__name__}"
+def _find_fault(parts: Sequence[Tensor]) -> str | None:
+    """Describes the first fault of a prepared scan's tensors."""
     count = parts[0].shape[0] if parts[0].ndim else 0
     for name, part in zip(PARTS, parts, strict=True):
         is_row = name in ("xyz", "rgb")
         shape = [count, 3] if is_row else [count]
         if list(part.shape) != shape:
             return f"{name} must have shape {shape}, got {list(part.shape)}"
-        if not (part.is_floating_point() if is_row else part.dtype in WHOLE):
-            wanted = "floating point" if is_row else "whole numbers"
-            return f"{name} must be {wanted}, got {str(part.dtype)[6:]}"
+        if not (part.is_floating_point() if is_row else part.dtype in INTEGERS):
+            kind = "floating point" if is_row else "whole numbers"
+            return f"{name} must be {kind}, got {str(part.dtype)[6:]}"
         if is_row and not part.isfinite().all():
             return f"{name} must be finite, row {int((~part.isfinite()).any(dim=1).int().argmax())}"
     if not count:

@@ -49,7 +49,7 @@ def run_epoch(
             step(training, options)
         progress.advance()
         if losses is not None and progress.done % REPORT_EVERY == 0:
-            progress.report(progress.done, **numbers(losses, training))
+            progress.report(progress.done, "", **numbers(losses, training))
         if training.batch % save_every == 0 and training.batch < total:
             training.save(last)
     if left_out:

@@ -32,7 +32,7 @@ def running_mean(network: nn.Module, keep: float) -> AveragedModel:
     """
     average = AveragedModel(network, use_buffers=True)
 
-    def move(means: list[Tensor], values: list[Tensor], _: Tensor | int) -> None:
+    def move(means: Any, values: Any, _: Tensor | int) -> None:
         count = int(average.n_averaged)  # on the CPU; the argument is a GPU's copy
         get_ema_multi_avg_fn(min(keep, (1 + count) / (10 + count)))(means, values, count)
 
@@ -88,7 +88,7 @@ class Training:
         return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5), average)
 
     @property
-    def evaluated(self) -> DetailBase:
+    def evaluated(self) -> nn.Module:
         """The network that is validated and saved: the running mean, if there is one."""
         return self.network if self.average is None else self.average.module
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from detailbase.config import NetworkConfig
+from detailbase.config import Config, NetworkConfig
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import (
@@ -24,6 +24,7 @@ from detailbase.model.weights import (
     read_weights,
     to_bytes,
 )
+from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
 
 State = dict[str, Tensor]
@@ -89,10 +90,12 @@ def without_counters(state: State) -> State:
 
 def test_names_in_files_are_the_published_ones(trained):
     names = json.loads((ROOT / "tests/parity/cases/detailbase_a.json").read_text())["shapes"]
-    begins = {".".join(name.split(".")[:2]) for name in names if not name.startswith("text_enc")}
-    own = {".".join(name.split(".")[:2]) for name in trained}
-    assert begins <= own | {"unet.u", "criterion.loss_weight"}
-    assert {name.split(".")[0] for name in own - begins} <= {"facts", "objects", "classify"}
+    published = load_yaml(ROOT / "configs/detailbase/published.yaml", Config).network
+    network = build(published, text_dim=768)
+    assert {n for n in names if not n.startswith("text_encoder.")} == state_of(network).keys()
+    begins = {name.partition(".")[0] for name in trained}
+    parts = {"input_conv", "unet", "output_layer", "decoder", "facts", "objects", "classify"}
+    assert begins == parts
     assert network_names(trained).keys() == make_network(1).state_dict().keys()
     averaged = {f"module.{name}": value for name, value in trained.items()}
     assert [*network_names(averaged)] == [f"module.{name}" for name in network_names(trained)]
@@ -141,7 +144,7 @@ def test_point_weights_of_spconv_1_multiply_as_they_did(rng, tmp_path):
     weight = torch.randn(1, 1, 1, 16, 8, generator=rng)
     load_weights(network, save(tmp_path / "best.pth", {**state, name: weight}))
     x = torch.randn(5, 16, generator=rng)
-    widen = network.get_submodule(f"backbone.{name.removesuffix('.weight')}")
+    widen = network.backbone.unet.blocks_tail["block0"].widen
     assert_close(widen(x), x @ weight[0, 0, 0])
 
 

@@ -1,11 +1,11 @@
-"""Scores a run on its test views."""
+"""Scores a trained scene on its test views."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from refersplat.command import read_options, run_of
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.inference.report import draw_report
-from refersplat.inference.samples import Sample, answer_all
+from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import TrainedScene
-from refersplat.metrics import summarize
+from refersplat.metrics import METRICS, mean, mean_scores
 from refersplat.rgb.train import evaluate_rgb
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 
 RESULTS = "results{}.json"
 REPORT = "report{}.png"
-"""With nothing in between, or the name of a scene that is not the run's own."""
+"""Names of the files; the braces hold the name of a scene that is not the run's own."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command ``eval.py``."""
     report(read_options(argv, "eval"))
 
 
@@ -52,7 +52,7 @@ def report(config: Config) -> None:
 def evaluate(config: Config) -> dict[str, Any]:
     """Scores the run, writes ``results.json`` and ``report.png``, returns the results.
 
-    Where no test view has a sentence, the colours alone are scored.
+    Where no test view has a sentence, it scores the colours alone.
 
     Raises:
         InputError: The run is not trained, or its scene has no test views.
@@ -70,24 +70,26 @@ def evaluate(config: Config) -> dict[str, Any]:
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     watch = Stopwatch(out / TIMINGS)
     results_file, report_file = (
-        out / name.format(other_scene(config)) for name in (RESULTS, REPORT)
+        out / name.format(scene_suffix(config)) for name in (RESULTS, REPORT)
     )
     with watch.stage("evaluate"):
-        cases = list(answer_all(trained, scene.test, lambda item: item.sentences, amodal=True))
-        known = training_sentences(scene)
-        taught = list(answer_all(trained, scene.test, lambda o: known.get(o.category, ())))
+        samples = list(evaluate_views(trained, scene.test, lambda o: o.sentences, amodal=True))
+        of_category = training_sentences(scene)
+        training = list(
+            evaluate_views(trained, scene.test, lambda o: of_category.get(o.category, ()))
+        )
         photos = evaluate_rgb(trained.gaussians, scene.test)
         results = {
-            "metrics": metrics(cases, taught) | photos,
-            **break_down(cases),
+            "metrics": metrics(samples, training) | photos,
+            **break_down(samples),
             "threshold": trained.threshold,
             "threshold_of_the_field": trained.field_threshold,
             "threshold_chosen_by": trained.chosen_by,
-            "counts": counts(scene, cases, trained),
+            "counts": counts(scene, samples, trained),
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
-            **about(config, trained.gaussians),
+            **conditions(config, trained.gaussians),
         }
-        draw_report(report_file, cases, trained)
+        draw_report(report_file, samples, trained)
     results["stages"] = watch.stages
     results["peak_memory_mib"] = max(
         peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
@@ -98,26 +100,25 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 
 def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:
-    """PSNR, SSIM and L1 of a run whose test views have no sentences; writes ``results.json``."""
+    """Scores PSNR, SSIM and L1 alone, and writes ``results.json``."""
     out = Path(config.model_path)
     gaussians = trained_gaussians(out).to(choose_device(config.device))
     log.warning("no test view has a sentence: only colours are scored")
-    results = {"metrics": evaluate_rgb(gaussians, scene.test), **about(config, gaussians)}
-    path = out / RESULTS.format(other_scene(config))
+    results = {"metrics": evaluate_rgb(gaussians, scene.test), **conditions(config, gaussians)}
+    path = out / RESULTS.format(scene_suffix(config))
     save_results(path, results)
     log.info("%s is written", path)
     return results
 
 
-def other_scene(config: Config) -> str:
-    """What is added to the files' names, so that another scene's scores overwrite nothing."""
-    own = Path(run_of(config).config().data.scene).name
-    asked = Path(config.data.scene).name
-    return "" if asked == own else f"_{asked}"
+def scene_suffix(config: Config) -> str:
+    """Returns a suffix for the files of another scene, so that they overwrite nothing."""
+    trained_on, name = (Path(c.data.scene).name for c in (run_of(config).config(), config))
+    return "" if name == trained_on else f"_{name}"
 
 
-def about(config: Config, gaussians: Gaussians) -> dict[str, Any]:
-    """What the numbers depend on."""
+def conditions(config: Config, gaussians: Gaussians) -> dict[str, Any]:
+    """Returns the options and versions that the numbers depend on."""
     return {
         "seed": config.seed,
         "setting": config.train.setting,
@@ -127,137 +128,139 @@ def about(config: Config, gaussians: Gaussians) -> dict[str, Any]:
 
 
 def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
-    """What the training views say about each category, every sentence once.
+    """Returns the training views' sentences about each category, every one once.
 
-    A category of which some view has two objects is left out: it tells no object.
+    A category of which some view has two objects is left out: it does not name one object.
     """
-    known: dict[str | None, dict[str, None]] = defaultdict(dict)
+    sentences: dict[str | None, dict[str, None]] = defaultdict(dict)
     for view in scene.train:
         for item in view.objects:
             if item.category is not None:
-                known[item.category].update(dict.fromkeys(item.sentences))
+                sentences[item.category].update(dict.fromkeys(item.sentences))
     for view in (*scene.train, *scene.test):
-        categories = [item.category for item in view.objects]
-        for category in categories:
-            if categories.count(category) > 1:
-                known.pop(category, None)
-    return {category: list(sentences) for category, sentences in known.items()}
+        categories = Counter(item.category for item in view.objects)
+        for category, count in categories.items():
+            if count > 1:
+                sentences.pop(category, None)
+    return {category: list(texts) for category, texts in sentences.items()}
 
 
-def metrics(cases: Sequence[Sample], taught: Sequence[Sample]) -> dict[str, float | None]:
-    """The numbers of the run; each is a mean over (view, object, sentence)."""
-    amodal = [case.amodal_iou for case in cases if case.amodal_iou is not None]
-    convention = {
-        f"lerf_{name}": value
-        for name, value in summarize([case.iou for case in lerf_cases(cases)]).items()
-    }
+def metrics(samples: Sequence[Sample], training: Sequence[Sample]) -> dict[str, float | None]:
+    """Computes the numbers of the run, each a mean over samples.
+
+    Args:
+        samples: Test views' own sentences.
+        training: Training sentences about the same objects, in the same views.
+    """
+    amodal = [sample.amodal_iou for sample in samples if sample.amodal_iou is not None]
+    lerf = mean_scores(sample.scores for sample in lerf_samples(samples))
     return {
-        **summarize([case.iou for case in cases]),
-        "mIoU_threshold_0.5": summarize([case.iou_at_half for case in cases])["mIoU"],
-        "mIoU_best_threshold": best_threshold_iou(cases),
-        "mIoU_training_sentences": summarize([case.iou for case in taught])["mIoU"],
-        "mIoU_amodal": summarize(amodal)["mIoU"] if amodal else None,
-        **convention,
+        **mean_scores(sample.scores for sample in samples),
+        "mIoU_threshold_0.5": mean([sample.iou_at_half for sample in samples]),
+        "mIoU_best_threshold": best_threshold_iou(samples),
+        "mIoU_training_sentences": mean([sample.iou for sample in training]),
+        "mIoU_amodal": mean(amodal) if amodal else None,
+        **{f"lerf_{name}": value for name, value in lerf.items()},
     }
 
 
-def best_threshold_iou(cases: Sequence[Sample]) -> float:
-    """Mean IoU if each sentence had the threshold that suits it best on the test views.
+def best_threshold_iou(samples: Sequence[Sample]) -> float:
+    """Mean IoU with the threshold of each sentence that suits it best on the test views.
 
-    An upper bound: it looks at the truth.
+    An upper bound: it uses the true masks.
     """
     curves: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
-    for case in cases:
-        curves[case.category, case.sentence].append(case.curve)
-    total = sum(float(torch.stack(own).sum(dim=0).max()) for own in curves.values())
-    return total / len(cases)
+    for sample in samples:
+        curves[sample.category, sample.sentence].append(sample.curve)
+    total = sum(float(torch.stack(group).sum(dim=0).max()) for group in curves.values())
+    return total / len(samples)
 
 
-def lerf_cases(cases: Sequence[Sample]) -> list[Sample]:
-    """What the published evaluation of Ref-LERF scores: one case per view and category.
+def lerf_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Selects the samples that the published evaluation of Ref-LERF scores.
 
-    Its masks are named by category, so of several sentences the last one's is left; empty true
-    masks are passed over. The threshold stays ours.
+    It names masks by view and category, so the last of several sentences remains, and skips empty
+    true masks. The threshold stays ours.
     """
-    last = {(case.view.name, case.category): case for case in cases}
-    return [case for case in last.values() if not case.is_empty]
+    last = {(sample.view.name, sample.category): sample for sample in samples}
+    return [sample for sample in last.values() if not sample.is_empty]
 
 
-def break_down(cases: Sequence[Sample]) -> dict[str, Any]:
-    """Scores per object, per sentence and per view, and every single case."""
-    groups: dict[str, dict[str, list[float]]] = {
-        name: defaultdict(list) for name in ("per_object", "per_sentence", "per_view")
+def break_down(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Tabulates the scores per object, per sentence, per view and per sample."""
+    keys: dict[str, Callable[[Sample], str]] = {
+        "per_object": lambda sample: sample.category,
+        "per_sentence": lambda sample: f"{sample.category}: {sample.sentence}",
+        "per_view": lambda sample: sample.view.name,
     }
-    for case in cases:
-        groups["per_object"][case.category].append(case.iou)
-        groups["per_sentence"][f"{case.category}: {case.sentence}"].append(case.iou)
-        groups["per_view"][case.view.name].append(case.iou)
-    tables: dict[str, Any] = {
-        name: {key: summarize(ious) | {"cases": len(ious)} for key, ious in sorted(group.items())}
-        for name, group in groups.items()
-    }
+    tables: dict[str, Any] = {}
+    for name, key in keys.items():
+        groups: dict[str, list[dict[str, float]]] = defaultdict(list)
+        for sample in samples:
+            groups[key(sample)].append(sample.scores)
+        tables[name] = {
+            title: mean_scores(scores) | {"cases": len(scores)}
+            for title, scores in sorted(groups.items())
+        }
     tables["cases"] = [
         {
-            "view": case.view.name,
-            "object": case.category,
-            "sentence": case.sentence,
-            "group": case.group,
-            "IoU": round(case.iou, 4),
-            "IoU_threshold_0.5": round(case.iou_at_half, 4),
-            "IoU_amodal": None if case.amodal_iou is None else round(case.amodal_iou, 4),
-            "is_empty": case.is_empty,
+            "view": sample.view.name,
+            "object": sample.category,
+            "sentence": sample.sentence,
+            "group": sample.group,
+            "IoU": round(sample.iou, 4),
+            "IoU_threshold_0.5": round(sample.iou_at_half, 4),
+            "IoU_amodal": None if sample.amodal_iou is None else round(sample.amodal_iou, 4),
+            "is_empty": sample.is_empty,
         }
-        for case in cases
+        for sample in samples
     ]
     return tables
 
 
-def counts(scene: Scene, cases: Sequence[Sample], trained: TrainedScene) -> dict[str, int]:
-    """How much the scores rest on."""
+def counts(scene: Scene, samples: Sequence[Sample], trained: TrainedScene) -> dict[str, int]:
+    """Counts the views, objects, sentences and samples behind the scores."""
     return {
         "training_views": len(scene.train),
-        "test_views": len({case.view.name for case in cases}),
-        "objects": len({case.category for case in cases}),
-        "sentences": len({case.sentence for case in cases}),
-        "cases": len(cases),
-        "cases_without_object": sum(case.is_empty for case in cases),
+        "test_views": len({sample.view.name for sample in samples}),
+        "objects": len({sample.category for sample in samples}),
+        "sentences": len({sample.sentence for sample in samples}),
+        "cases": len(samples),
+        "cases_without_object": sum(sample.is_empty for sample in samples),
         "gaussians": trained.gaussians.count,
     }
 
 
 def colors_table(results: dict[str, Any]) -> str:
-    """The colours' scores for people."""
+    """Formats the colours' scores for the terminal."""
     return "\n".join(
         f"{name.upper():<5} {value:7.3f}" for name, value in results["metrics"].items()
     )
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results for people."""
+    """Formats the results for the terminal."""
     numbers, per_object = results["metrics"], results["per_object"]
-    width = max(16, *map(len, per_object))
-    lines = [f"{'object':<{width}}  {'mIoU':>6} {'@0.25':>6} {'@0.5':>6}  cases"]
+    width = max(18, *map(len, per_object))
+    columns = [name for name in METRICS if name in numbers]
+    cells = " ".join(f"{name.removeprefix('acc'):>6}" for name in columns)
+    lines = [f"{'object':<{width}}  {cells}  samples"]
 
-    def row(name: str, scores: dict[str, float], cases: int) -> str:
-        cells = " ".join(f"{scores[key]:6.3f}" for key in ("mIoU", "acc@0.25", "acc@0.5"))
-        return f"{name:<{width}}  {cells}  {cases:5d}"
+    def row(name: str, scores: dict[str, float], count: int) -> str:
+        cells = " ".join(f"{scores[column]:6.3f}" for column in columns)
+        return f"{name:<{width}}  {cells}  {count:7d}"
 
     lines += [row(name, scores, scores["cases"]) for name, scores in per_object.items()]
     lines += ["-" * len(lines[0]), row("all", numbers, results["counts"]["cases"]), ""]
-    extra = [
+    for label, key, note in (
         ("training sentences", "mIoU_training_sentences", ""),
-        ("through view", "mIoU_amodal", "against whole silhouettes"),
-        (
-            "LERF convention",
-            "lerf_mIoU",
-            "one sentence per view and category, hidden ones left out",
-        ),
+        ("amodal", "mIoU_amodal", "against whole silhouettes"),
+        ("LERF convention", "lerf_mIoU", "one sentence per view and category, no hidden objects"),
         ("threshold 0.5", "mIoU_threshold_0.5", ""),
-        ("best thresholds", "mIoU_best_threshold", "an upper bound: each sentence's own best"),
+        ("best thresholds", "mIoU_best_threshold", "an upper bound: the best of each sentence"),
         ("PSNR", "psnr", "dB"),
         ("SSIM", "ssim", ""),
-    ]
-    for label, key, note in extra:
+    ):
         if numbers.get(key) is not None:
             lines.append(f"{label:<{width}}  {numbers[key]:6.3f}  {note}".rstrip())
     threshold = f"{results['threshold']:6.2f}  {results['threshold_chosen_by']}"

@@ -1,11 +1,11 @@
-"""Draws what a run answers: a mask, a heat map and a captioned overlay for each sentence."""
+"""Draws masks of sentences: for each a mask, a heat map and a captioned overlay, or a video."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from refersplat.command import read_options
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
 from refersplat.data.names import ViewNames
-from refersplat.inference.orbit import film
+from refersplat.inference.orbit import circle, draw_scene, draw_sentence, write_video
 from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.splats.checkpoints import trained_gaussians
@@ -34,21 +34,21 @@ log = logging.getLogger(__name__)
 FOLDER = "renders"
 LONGEST_SLUG = 40
 HIDDEN_SHARE = 0.1
-"""Of an object, that must be hidden for the picture to say so."""
+"""Least hidden share of an object that the caption mentions."""
 
 
-class Question(NamedTuple):
-    """A sentence to be drawn in a view."""
+class Query(NamedTuple):
+    """A sentence to draw in a view."""
 
     sentence: str
     stem: str
-    """Of its files: object and sentence."""
+    """Stem of its files: object and sentence."""
     note: str
-    """Below the sentence in the picture."""
+    """Note below the sentence in the picture."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command ``render.py``."""
     draw(read_options(argv, "render"))
 
 
@@ -62,10 +62,10 @@ def draw(config: Config) -> None:
     out = Path(config.model_path)
     scene = load_scene(config.data)
     options = config.render
-    if any(not sentence.strip() for sentence in options.sentence):
-        raise InputError("--sentence: expected words, got nothing; write them in quotes")
     for sentence in options.sentence:
-        check_text(sentence)  # which becomes the name of a file, too
+        if not sentence.strip():
+            raise InputError("--sentence: expected words, got nothing; write them in quotes")
+        check_text(sentence)  # it becomes the name of a file, too
     if options.orbit:
         draw_orbits(config, scene)
         return
@@ -73,42 +73,46 @@ def draw(config: Config) -> None:
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     name = "views" if options.views else options.split
     folder = out / FOLDER / (f"asked/{name}" if options.sentence else name)
-    number = draw_views(trained, views, folder, questions_of(options.sentence))
+    number = draw_views(trained, views, folder, options.sentence)
     if not number:
         raise InputError(
             f"{scene.path}: none of the {len(views)} views has a sentence; "
-            'ask with --sentence "…", or draw others with --split all'
+            'name one with --sentence "…", or draw others with --split all'
         )
     log.info("%d sentences drawn in %d views: %s", number, len(views), folder)
 
 
 def draw_orbits(config: Config, scene: Scene) -> None:
-    """A video for each sentence, or of the bare scene."""
+    """Writes a video for each sentence, or of the bare scene."""
     out, options = Path(config.model_path), config.render
+    trained = None
+    if options.sentence:
+        trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
+    gaussians = trained.gaussians if trained else trained_gaussians(out)
+    gaussians = gaussians.to(choose_device(config.device))
+    background = torch.full((3,), scene.train[0].background).to(gaussians.means)
     cameras = [view.camera for view in scene.train]
-    background = torch.full((3,), scene.train[0].background)
-    if not options.sentence:
-        path = out / FOLDER / "orbit" / "scene.mp4"
-        gaussians = trained_gaussians(out).to(choose_device(config.device))
-        film(path, gaussians, cameras, options.frames, background)
-        log.info("%s", path)
-        return
-    trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
-    for sentence in dict.fromkeys(options.sentence):
-        path = out / FOLDER / "orbit" / f"{slug(sentence)}_{digest(sentence)}.mp4"
-        film(path, trained.gaussians, cameras, options.frames, background, trained, sentence)
+    cameras = circle(cameras, options.frames, gaussians.means.cpu())
+    for sentence in dict.fromkeys(options.sentence) or ("",):
+        if trained:
+            name = f"{slug(sentence)}_{digest(sentence)}"
+            pictures = draw_sentence(trained, sentence, cameras, background)
+        else:
+            name, pictures = "scene", draw_scene(gaussians, cameras, background)
+        path = out / FOLDER / "orbit" / f"{name}.mp4"
+        write_video(path, pictures, len(cameras))
         log.info("%s", path)
 
 
 def choose_views(scene: Scene, names: Sequence[str], split: str) -> list[View]:
-    """The views that are asked for by name, or a split.
+    """Returns the views of the given names, else those of a split.
 
     Raises:
         InputError: There is no such view, or none in the split.
     """
     if names:
-        known = [view.name for view in scene.views]
-        chosen = ViewNames(known, known).require(names, "--views")
+        all_names = [view.name for view in scene.views]
+        chosen = ViewNames(all_names, all_names).require(names, "--views")
         return [view for view in scene.views if view.name in chosen]
     views = {"test": scene.test, "train": scene.train, "all": scene.views}[split]
     if not views:
@@ -119,106 +123,92 @@ def choose_views(scene: Scene, names: Sequence[str], split: str) -> list[View]:
     return views
 
 
-def questions_of(sentences: Sequence[str]) -> Callable[[View], list[Question]]:
-    """What to draw in a view: the sentences given, else those of the view's own objects."""
-
-    def own(view: View) -> Iterator[Question]:
-        for number, item in enumerate(view.objects, 1):
-            for index, sentence in enumerate(item.sentences, 1):
-                stem = (
-                    f"{number:02d}_{slug(item.category or 'object')}_{index:02d}_{slug(sentence)}"
-                )
-                yield Question(
-                    sentence, stem, f"{view.name} · {item.category or f'object {number}'}"
-                )
-
-    def given(view: View) -> Iterator[Question]:
-        for sentence in dict.fromkeys(sentences):
-            yield Question(sentence, f"{slug(sentence)}_{digest(sentence)}", view.name)
-
-    return lambda view: list(given(view) if sentences else own(view))
+def queries_of(view: View, sentences: Sequence[str]) -> Iterator[Query]:
+    """Yields a view's queries: the sentences given, else those about its own objects."""
+    for sentence in dict.fromkeys(sentences):
+        yield Query(sentence, f"{slug(sentence)}_{digest(sentence)}", view.name)
+    if sentences:
+        return
+    for number, item in enumerate(view.objects, 1):
+        for index, sentence in enumerate(item.sentences, 1):
+            stem = f"{number:02d}_{slug(item.category or 'object')}_{index:02d}_{slug(sentence)}"
+            yield Query(sentence, stem, f"{view.name} · {item.category or f'object {number}'}")
 
 
 @torch.inference_mode()
 def draw_views(
-    trained: TrainedScene,
-    views: Sequence[View],
-    folder: Path,
-    questions: Callable[[View], list[Question]],
+    trained: TrainedScene, views: Sequence[View], folder: Path, sentences: Sequence[str] = ()
 ) -> int:
-    """Draws each view's questions into a folder of its own; returns how many there were."""
-    number, found = 0, {}
+    """Draws each view's queries into a folder of its own; returns their number."""
+    number = 0
+    summary: dict[str, tuple[int, list[bool]]] = {}
     with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
         for view in views:
-            asked = questions(view)
-            if asked:
-                writing = _draw_view(trained, view, asked, folder / view.name, pool, found)
-                for future in writing:
-                    future.result()  # raises what the writing raised
-            number += len(asked)
+            if queries := list(queries_of(view, sentences)):
+                for future in _draw_view(trained, view, queries, folder / view.name, pool, summary):
+                    future.result()  # raises the writer's errors
+            number += len(queries)
             progress.advance()
-    for sentence, (group, is_seen) in found.items():
-        who = "the field alone: like no training sentence" if group < 0 else f"group {group}"
-        log.info("%s: in %d of %d views (%s)", sentence, sum(is_seen), len(is_seen), who)
+    for sentence, (group, visible) in summary.items():
+        origin = f"group {group}" if group >= 0 else "the field alone: like no training sentence"
+        log.info("%s: in %d of %d views (%s)", sentence, sum(visible), len(visible), origin)
     return number
 
 
 def _draw_view(
     trained: TrainedScene,
     view: View,
-    asked: list[Question],
+    queries: list[Query],
     folder: Path,
     pool: ThreadPoolExecutor,
-    found: dict[str, tuple[int, list[bool]]],
+    summary: dict[str, tuple[int, list[bool]]],
 ) -> list[Future[None]]:
-    """Draws one view; notes in ``found`` each sentence's group, and whether it is seen there."""
-    image, blend = view.image(), trained.view(view.camera)
-    answers = trained.respond([question.sentence for question in asked])
-    seen, through = trained.seen(answers, blend), trained.amodal(answers, view.camera)
-    for question, group, heat, threshold in zip(
-        asked, answers.groups, seen, answers.thresholds, strict=True
-    ):
-        _, is_seen = found.setdefault(question.sentence, (group, []))
-        is_seen.append(bool((heat >= threshold).any()))
-    return [
-        pool.submit(_write, folder, question, image, *rest)
-        for question, *rest in zip(asked, seen, through, answers.thresholds, strict=True)
-    ]
+    """Draws one view; adds each sentence's group and visibility there to ``summary``."""
+    image, responses = view.image(), trained.respond([query.sentence for query in queries])
+    visible = trained.visible(responses, trained.blend(view.camera))
+    amodal = trained.amodal(responses, view.camera)
+    futures = []
+    for row, (query, threshold) in enumerate(zip(queries, responses.thresholds, strict=True)):
+        _, views = summary.setdefault(query.sentence, (responses.groups[row], []))
+        views.append(bool((visible[row] >= threshold).any()))
+        arguments = (folder, query, image, visible[row], amodal[row], threshold)
+        futures.append(pool.submit(_write, *arguments))
+    return futures
 
 
 def _write(
     folder: Path,
-    question: Question,
+    query: Query,
     image: Tensor,  # [3, H, W]
-    seen: Tensor,  # [H, W]
-    through: Tensor,  # [H, W]
+    visible: Tensor,  # [H, W]
+    amodal: Tensor,  # [H, W]
     threshold: float,
 ) -> None:
-    mask, whole = seen >= threshold, through >= threshold
-    note = question.note
+    mask, whole = visible >= threshold, amodal >= threshold
+    note = query.note
     if (whole & ~mask).sum() > HIDDEN_SHARE * whole.sum():
         note += " · blue: hidden behind others"
-    overlay = add_caption(draw_overlay(image, mask, whole), question.sentence, note)
+    overlay = add_caption(draw_overlay(image, mask, whole), query.sentence, note)
     for kind, picture in (
         ("mask.png", Image.fromarray(draw_mask(mask))),
         ("through.png", Image.fromarray(draw_mask(whole))),
-        ("heat.png", Image.fromarray(draw_heat(seen))),
+        ("heat.png", Image.fromarray(draw_heat(visible))),
         ("overlay.jpg", overlay),
     ):
         is_photo = kind.endswith("jpg")
         options = {"quality": 92} if is_photo else {"compress_level": 4}
-        with atomic_write(folder / f"{question.stem}.{kind}") as file:
+        with atomic_write(folder / f"{query.stem}.{kind}") as file:
             picture.save(file, format="JPEG" if is_photo else "PNG", **options)
 
 
 def slug(text: str) -> str:
-    """Text as part of a file name: its words, in any script, joined by hyphens."""
+    """Converts text to a part of a file name: its words, in any script, joined by hyphens."""
     words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
     return words[:LONGEST_SLUG].rstrip("-") or "sentence"
 
 
 def digest(text: str) -> str:
-    """Tells sentences apart whose slugs are the same."""
+    """Hashes text, to separate sentences whose slugs are the same."""
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

@@ -1,4 +1,4 @@
-"""Trains a scene: Gaussians that look like its photos, then sentences that they answer."""
+"""Trains a scene: Gaussians on its photos, then their referring field on its sentences."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command ``train.py``."""
     train(read_options(argv, "train"))
 
 
 def train(config: Config) -> None:
-    """Runs the stages that the run in ``config.model_path`` still has: whose files are not there.
+    """Runs the stages whose files ``config.model_path`` does not hold yet.
 
     Raises:
-        InputError: Something that a stage needs is wrong; the later stages' are looked at first.
+        InputError: Something that a stage needs is wrong; all inputs are checked before training.
     """
     start_program("refersplat", config.deterministic)
     out, device = Path(config.model_path), choose_device(config.device)
@@ -53,16 +53,16 @@ def train(config: Config) -> None:
 
     is_begun, cloud = run_of(config).exists(), newest_cloud(out)
     if config.resume and not is_begun:
-        log.warning("--resume: there is no run in %s yet, so this is its beginning", out)
+        log.warning("--resume: %s holds no run yet, so this starts one", out)
     if given and cloud and not is_begun:
         raise InputError(
-            f"--start_checkpoint: {out} has Gaussians of its own, {cloud}; leave the option out to "
-            "take these, or name another folder"
+            f"--start_checkpoint: {out} has Gaussians of its own, {cloud}; omit the option to use "
+            "them, or name another folder"
         )
     claim_folder(config)
     watch = Stopwatch(out / TIMINGS)
     if cloud:
-        log.info("taking the Gaussians of %s", cloud)
+        log.info("using the Gaussians of %s", cloud)
         gaussians = load_gaussians(cloud).to(device)
     elif given:
         gaussians = given.to(device)
@@ -73,11 +73,11 @@ def train(config: Config) -> None:
         log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
 
     if not is_referring:
-        log.warning("no training view has a sentence: there is nothing to refer to, only to render")
-    elif not (cloud and Path(out, RESULT_FILE).exists()):  # of new Gaussians nothing is known
+        log.warning("no training view has a sentence: the scene can only be rendered")
+    elif not (cloud and Path(out, RESULT_FILE).exists()):  # a field belongs to its Gaussians
         with watch.stage("referring"):
             train_referring.train(config, scene, supervision, gaussians, field)
-        log.info("sentences learned in %.0f s", watch.stages["referring"]["seconds"])
+        log.info("referring field trained in %.0f s", watch.stages["referring"]["seconds"])
     log.info("trained: %s", out)
 
 

@@ -1,1 +1,1 @@
-"""What a trained scene is asked: masks, evaluation samples, overlays, reports, videos."""
+"""Inference on a trained scene: masks, evaluation samples, overlays, reports, videos."""

@@ -1,11 +1,11 @@
-"""A flight around the scene, as a video."""
+"""Videos of a flight around the scene."""
 
 from __future__ import annotations
 
 import errno
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,53 +25,56 @@ FRAMES_PER_SECOND = 24
 
 
 @torch.inference_mode()
-def film(
-    path: Path,
+def draw_scene(
     gaussians: Gaussians,
-    cameras: Sequence[Camera],
-    frames: int,
+    cameras: Iterable[Camera],
     background: Tensor,  # [3]
-    trained: TrainedScene | None = None,
-    sentence: str = "",
-) -> None:
-    """Writes an MP4 of a flight around what the cameras look at, closed so that it can loop.
+) -> Iterator[np.ndarray]:  # [h, w, 3] uint8
+    """Renders the scene from each camera."""
+    for camera in cameras:
+        pixels = to_pixels(render(gaussians, camera, background=background).color)
+        factor = enlargement(camera.width)
+        yield cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
 
-    Args:
-        path: Of the video.
-        gaussians: The scene.
-        cameras: The flight keeps to their distance and height.
-        frames: How many pictures.
-        background: Behind the Gaussians.
-        trained: Marks what the sentence means.
-        sentence: Shown below.
+
+@torch.inference_mode()
+def draw_sentence(
+    trained: TrainedScene,
+    sentence: str,
+    cameras: Iterable[Camera],
+    background: Tensor,  # [3]
+) -> Iterator[np.ndarray]:  # [h, w, 3] uint8
+    """Renders the scene from each camera, with the object marked and the sentence below."""
+    responses = trained.respond([sentence])
+    (threshold,) = responses.thresholds
+    for camera in cameras:
+        image = render(trained.gaussians, camera, background=background).color.clamp(0, 1)
+        (visible,) = trained.visible(responses, trained.blend(camera))
+        (amodal,) = trained.amodal(responses, camera)
+        marked = draw_overlay(image, visible >= threshold, amodal >= threshold)
+        yield np.asarray(add_caption(marked, sentence))
+
+
+def write_video(path: Path, pictures: Iterable[np.ndarray], count: int) -> None:
+    """Writes an MP4 of ``count`` pictures [h, w, 3] of one size.
+
+    Raises:
+        InputError: OpenCV has no MP4 encoder.
+        OSError: The video is incomplete.
     """
-    background = background.to(gaussians.means)
-    asked = trained.respond([sentence]) if trained is not None else None
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     writer = None
     try:
-        with Progress("orbit", frames) as progress:
-            for camera in circle(cameras, frames, gaussians.means.cpu()):
-                image = render(gaussians, camera, background=background).color.clamp(0, 1)
-                if asked is not None:
-                    (threshold,) = asked.thresholds
-                    (seen,) = trained.seen(asked, trained.view(camera))
-                    (whole,) = trained.amodal(asked, camera)
-                    marked = draw_overlay(image, seen >= threshold, whole >= threshold)
-                    picture = np.asarray(add_caption(marked, sentence))
-                else:
-                    pixels, factor = to_pixels(image), enlargement(camera.width)
-                    picture = cv2.resize(
-                        pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC
-                    )
-                picture = _even(picture)
-                if writer is None:
-                    writer = _open(draft, picture.shape[1], picture.shape[0])
-                writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        with Progress("orbit", count) as progress:
+            for picture in pictures:
+                height, width = (side // 2 * 2 for side in picture.shape[:2])  # MPEG-4 needs even
+                writer = writer or _open(draft, width, height)
+                writer.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
                 progress.advance()
-        writer.release()
-        if _count_frames(draft) != frames:  # OpenCV does not say when the disk is full
+        if writer is not None:
+            writer.release()
+        if _count_frames(draft) != count:  # OpenCV does not report a full disk
             raise OSError(errno.EIO, "cannot be written whole; is the disk full?", str(path))
         draft.replace(path)
     finally:
@@ -83,9 +86,10 @@ def circle(
     count: int,
     means: Tensor,  # [N, 3]
 ) -> list[Camera]:
-    """Cameras on a circle around the point that the given ones look at.
+    """Places cameras on a circle around the point that the given ones look at.
 
-    Where they have none, they look at the middle of the scene's Gaussians ``means``.
+    They keep to the median distance and height of the given ones. Without a common point, they look
+    at the median of the Gaussians' ``means``.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     centre = look_at_point(cameras, reach=math.inf)
@@ -100,18 +104,18 @@ def circle(
     first = flat[0] - (flat[0] @ up) * up
     first = first / first.norm().clamp(min=1e-6)
     second = torch.linalg.cross(up, first)
-    model = cameras[0]
     path = []
     for step in range(count):
         angle = 2 * math.pi * step / count
         around = math.cos(angle) * first + math.sin(angle) * second
         position = centre + height * up + radius * around
-        path.append(_looking(model, position, centre, up))
+        path.append(_look_at(cameras[0], position, centre, up))
     return path
 
 
-def _looking(model: Camera, position: Tensor, at: Tensor, up: Tensor) -> Camera:
-    forward = at - position
+def _look_at(model: Camera, position: Tensor, centre: Tensor, up: Tensor) -> Camera:
+    """The ``model`` camera, moved to ``position`` and turned to ``centre``."""
+    forward = centre - position
     forward = forward / forward.norm()
     right = torch.linalg.cross(forward, up)
     right = right / right.norm().clamp(min=1e-6)
@@ -119,21 +123,8 @@ def _looking(model: Camera, position: Tensor, at: Tensor, up: Tensor) -> Camera:
     pose = torch.eye(4)
     pose[:3, :3] = rotation
     pose[:3, 3] = -rotation @ position
-    return Camera(
-        pose,
-        model.fx,
-        model.fy,
-        model.width / 2,
-        model.height / 2,
-        model.width,
-        model.height,
-    )
-
-
-def _even(picture: np.ndarray) -> np.ndarray:
-    """MPEG-4 wants even sides."""
-    height, width = (side // 2 * 2 for side in picture.shape[:2])
-    return picture[:height, :width]
+    width, height = model.width, model.height
+    return Camera(pose, model.fx, model.fy, width / 2, height / 2, width, height)
 
 
 def _count_frames(path: Path) -> int:
@@ -144,7 +135,7 @@ def _count_frames(path: Path) -> int:
 
 
 def _open(path: Path, width: int, height: int) -> cv2.VideoWriter:
-    code = cv2.VideoWriter_fourcc(*"mp4v")
+    code = cv2.VideoWriter.fourcc(*"mp4v")
     writer = cv2.VideoWriter(str(path), code, FRAMES_PER_SECOND, (width, height))
     if not writer.isOpened():
         raise InputError(

@@ -1,4 +1,4 @@
-"""Pictures of answers: the marked photo with its sentence, the mask, the heat map."""
+"""Pictures of masks: the marked photo with its sentence, the mask, the heat map."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 MARK = (255, 176, 0)
-"""Colour of what is seen; orange and blue can be told apart by nearly everybody."""
+"""Colour of visible parts; nearly everybody can tell orange and blue apart."""
 HIDDEN = (60, 150, 255)
-"""Colour of the outline of what lies behind others."""
+"""Colour of the outline of hidden parts."""
 PAPER, INK, FAINT = (255, 255, 255), (24, 24, 28), (120, 120, 128)
 SMALLEST_WIDTH = 480
-"""Pictures are enlarged to this width, so that their caption can be read."""
+"""Least width of a picture with a caption."""
 MARGIN = 8
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_pixels(
     image: Tensor,  # [3, H, W] in 0..1
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """A picture of an image tensor."""
+    """Converts an image tensor to a picture."""
     scaled = (image.detach().clamp(0, 1) * 255).round().byte()
     return scaled.permute(1, 2, 0).contiguous().cpu().numpy()
 
@@ -33,14 +34,14 @@ def to_pixels(
 def draw_mask(
     mask: Tensor,  # [H, W] bool
 ) -> np.ndarray:  # [H, W] uint8
-    """White where the object is."""
+    """Draws the mask in white on black."""
     return mask.cpu().numpy().astype(np.uint8) * 255
 
 
 def draw_heat(
     probabilities: Tensor,  # [H, W]
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """Black, over violet and orange, to yellow for certain."""
+    """Draws probabilities from black over violet and orange to yellow."""
     levels = (probabilities.detach().clamp(0, 1) * 255).byte().cpu().numpy()
     return cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
 
@@ -48,14 +49,14 @@ def draw_heat(
 def draw_overlay(
     image: Tensor,  # [3, H, W]
     mask: Tensor,  # [H, W] bool
-    through: Tensor | None = None,  # [H, W] bool
+    amodal: Tensor | None = None,  # [H, W] bool
 ) -> np.ndarray:  # [h, w, 3] uint8
-    """The image, darkened but for the marked object; enlarged if it is small.
+    """Darkens the image except for the object; enlarges a small one.
 
     Args:
-        image: What the camera sees.
-        mask: Where the object is seen.
-        through: Where the object is; the part that is hidden gets an outline.
+        image: Image of the view.
+        mask: Visible part of the object.
+        amodal: The whole object; its hidden part gets an outline.
     """
     pixels = to_pixels(image)
     factor = enlargement(pixels.shape[1])
@@ -64,12 +65,12 @@ def draw_overlay(
     inside = _smooth(mask, size)
     gray = pixels.mean(axis=2, keepdims=True)
     around = 0.55 * (0.5 * pixels + 0.5 * gray)
-    marked = 0.75 * pixels + 0.25 * np.float32(MARK)
+    marked = 0.75 * pixels + 0.25 * np.array(MARK, np.float32)
     weight = cv2.GaussianBlur(inside, (0, 0), 0.8)[..., None]
     picture = (weight * marked + (1 - weight) * around).clip(0, 255).astype(np.uint8)
     thickness = max(2, round(size[0] / 320))
-    if through is not None:
-        hidden = _smooth(through & ~mask, size)
+    if amodal is not None:
+        hidden = _smooth(amodal & ~mask, size)
         # Slivers along the visible mask's edge are no hidden part.
         kernel = np.ones((2 * thickness + 3,) * 2, np.uint8)
         _outline(picture, cv2.morphologyEx(hidden, cv2.MORPH_OPEN, kernel), HIDDEN, thickness)
@@ -78,7 +79,7 @@ def draw_overlay(
 
 
 def enlargement(width: int) -> int:
-    """How many times a picture of this width is enlarged."""
+    """Factor by which a picture of this width is enlarged."""
     return max(1, -(-SMALLEST_WIDTH // width))
 
 
@@ -88,7 +89,7 @@ def add_caption(
     note: str = "",
     size: int | None = None,
 ) -> Image.Image:
-    """The picture with a sentence below it, in as many lines as it needs, and a fainter note."""
+    """Adds a sentence below the picture, in as many lines as it needs, and a fainter note."""
     width = picture.shape[1]
     size = size or max(15, width // 36)
     lines = wrap(sentence, width - 2 * MARGIN, font(size))
@@ -106,7 +107,7 @@ def add_caption(
     return page
 
 
-def wrap(text: str, width: int, typeface: ImageFont.ImageFont) -> list[str]:
+def wrap(text: str, width: int, typeface: Font) -> list[str]:
     """Breaks text into lines of at most ``width`` pixels, inside a word where it is longer."""
     lines: list[str] = []
     line = ""
@@ -122,7 +123,7 @@ def wrap(text: str, width: int, typeface: ImageFont.ImageFont) -> list[str]:
 
 
 def stack(pictures: Sequence[Image.Image], gap: int = MARGIN) -> Image.Image:
-    """Pictures below each other."""
+    """Stacks pictures below each other."""
     width = max(picture.width for picture in pictures)
     height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
     page = Image.new("RGB", (width, height), PAPER)
@@ -134,8 +135,8 @@ def stack(pictures: Sequence[Image.Image], gap: int = MARGIN) -> Image.Image:
 
 
 @functools.cache
-def font(size: int) -> ImageFont.ImageFont:
-    """DejaVu Sans, which knows Latin, Greek and Cyrillic, where matplotlib brings it along."""
+def font(size: int) -> Font:
+    """Loads DejaVu Sans (Latin, Greek, Cyrillic) from matplotlib, else Pillow's own font."""
     spec = importlib.util.find_spec("matplotlib")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
@@ -144,7 +145,7 @@ def font(size: int) -> ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _pieces(word: str, width: int, typeface: ImageFont.ImageFont) -> list[str]:
+def _pieces(word: str, width: int, typeface: Font) -> list[str]:
     pieces = [""]
     for character in word:
         if pieces[-1] and typeface.getlength(pieces[-1] + character) > width:
@@ -154,7 +155,7 @@ def _pieces(word: str, width: int, typeface: ImageFont.ImageFont) -> list[str]:
 
 
 def _smooth(mask: Tensor, size: tuple[int, int]) -> np.ndarray:  # [h, w] float32 of 0 and 1
-    """A mask enlarged with round instead of stepped edges."""
+    """Enlarges a mask with round instead of stepped edges."""
     values = mask.cpu().numpy().astype(np.float32)
     return (cv2.resize(values, size, interpolation=cv2.INTER_CUBIC) >= 0.5).astype(np.float32)
 

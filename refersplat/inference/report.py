@@ -1,4 +1,4 @@
-"""One picture of the best and the worst cases."""
+"""A page with the best and the worst evaluation samples."""
 
 from __future__ import annotations
 
@@ -25,45 +25,44 @@ from refersplat.inference.samples import Sample
 from refersplat.inference.trained_scene import TrainedScene
 
 ROWS = 4
-"""How many of the best and of the worst."""
+"""Rows of the best and of the worst samples."""
 PANEL = 400
 """Width of one picture of a row."""
 
 
-def draw_report(path: Path, cases: Sequence[Sample], trained: TrainedScene) -> None:
-    """Writes the page: in each row the photo, the truth and the answer."""
-    ranked = sorted((case for case in cases if not case.is_empty), key=lambda case: case.iou)
+def draw_report(path: Path, samples: Sequence[Sample], trained: TrainedScene) -> None:
+    """Writes the page; each row shows the photo, the true mask and the predicted one."""
+    ranked = sorted((s for s in samples if not s.is_empty), key=lambda sample: sample.iou)
     worst, best = _distinct(ranked), _distinct(ranked[::-1])
     rows: list[Image.Image] = []
     for title, chosen in (("Best", best), ("Worst", worst)):
         if chosen:
-            rows.append(_title(f"{title} cases"))
-            rows += [_row(case, trained) for case in chosen]
+            rows.append(_title(f"{title} samples"))
+            rows += [_row(sample, trained) for sample in chosen]
     if not rows:
-        rows = [_title("No object is seen in any test view")]
+        rows = [_title("No object is visible in any test view")]
     page = stack(rows)
     with atomic_write(path) as file:
         page.save(file, format="PNG")
 
 
 def _distinct(ranked: Sequence[Sample]) -> list[Sample]:
-    """The first cases, of different objects as far as there are."""
-    first = {case.category: case for case in reversed(ranked)}
-    different = [case for case in ranked if first[case.category] is case]
-    others = [case for case in ranked if first[case.category] is not case]
+    """The first samples, of different objects as far as possible."""
+    first = {sample.category: sample for sample in reversed(ranked)}
+    different = [sample for sample in ranked if first[sample.category] is sample]
+    others = [sample for sample in ranked if first[sample.category] is not sample]
     return [*different, *others][:ROWS]
 
 
 @torch.inference_mode()
-def _row(case: Sample, trained: TrainedScene) -> Image.Image:
-    view = case.view
-    asked = trained.respond([case.sentence])
-    (seen,), (threshold,) = trained.seen(asked, trained.view(view.camera)), asked.thresholds
+def _row(sample: Sample, trained: TrainedScene) -> Image.Image:
+    view = sample.view
+    mask = trained.mask(sample.sentence, view.camera)
     image = view.image()
     panels = [
         (to_pixels(image), f"photo {view.name}"),
-        (draw_overlay(image, case.target.mask()), "truth"),
-        (draw_overlay(image, seen >= threshold), f"answer, IoU {case.iou:.2f}"),
+        (draw_overlay(image, sample.target.mask()), "truth"),
+        (draw_overlay(image, mask), f"prediction, IoU {sample.iou:.2f}"),
     ]
     height = round(PANEL * image.shape[1] / image.shape[2])
     page = Image.new("RGB", (3 * PANEL + 4 * MARGIN, height + 3 * MARGIN), PAPER)
@@ -73,7 +72,7 @@ def _row(case: Sample, trained: TrainedScene) -> Image.Image:
         picture = Image.fromarray(pixels).resize((PANEL, height), Image.Resampling.LANCZOS)
         page.paste(picture, (left, 2 * MARGIN + 2))
         draw.text((left, 0), label, fill=FAINT, font=font(13))
-    return add_caption(np.asarray(page), case.sentence, size=20)
+    return add_caption(np.asarray(page), sample.sentence, size=20)
 
 
 def _title(text: str) -> Image.Image:

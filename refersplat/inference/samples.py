@@ -1,4 +1,4 @@
-"""Test cases: one sentence about one object in one view, asked and compared with the truth."""
+"""Evaluation samples: one sentence about one object in one view, with its scores."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from refer3d.runs.progress import Progress
 from refersplat.data import ReferredObject, View
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.language.answer import NO_GROUP
-from refersplat.metrics import THRESHOLDS, iou, iou_curve
+from refersplat.metrics import THRESHOLDS, iou, iou_curve, score
 from refersplat.ops import BlendMatrix
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sentence about one object in one view, and how well it was answered."""
+    """One sentence about one object in one view, and the scores of its mask."""
 
     view: View
     target: ReferredObject
     sentence: str
     group: int | None
-    """The group of Gaussians that answered; None where the field did."""
-    iou: float
+    """The group of Gaussians that responded; None where the field did."""
+    scores: dict[str, float]
+    """Each of ``METRICS``."""
     curve: Tensor
     """[99] IoU at each of ``THRESHOLDS``."""
     is_empty: bool
-    """The object is not seen in the view."""
+    """Whether the object is hidden or outside the view."""
     amodal_iou: float | None
-    """Of the through view, where the whole silhouette is known."""
+    """IoU of the amodal mask, where the whole silhouette is known."""
 
     @property
     def category(self) -> str:
@@ -39,36 +40,41 @@ class Sample:
         return self.target.category or self.target.sentences[0]
 
     @property
+    def iou(self) -> float:
+        """IoU at the chosen threshold."""
+        return self.scores["mIoU"]
+
+    @property
     def iou_at_half(self) -> float:
-        """IoU with the threshold 0.5."""
+        """IoU at the threshold 0.5."""
         return float(self.curve[len(THRESHOLDS) // 2])
 
 
 @torch.inference_mode()
-def answer_all(
+def evaluate_views(
     trained: TrainedScene,
     views: Sequence[View],
     sentences_of: Callable[[ReferredObject], Sequence[str]],
     amodal: bool = False,
 ) -> Iterator[Sample]:
-    """Asks about every object of every view.
+    """Evaluates sentences about every object of every view.
 
     Args:
         trained: The trained scene.
-        views: Where to look.
-        sentences_of: What to ask about an object.
-        amodal: Also compare the through view with the whole silhouette.
+        views: Views with true masks.
+        sentences_of: Returns the sentences about an object.
+        amodal: Also score amodal masks, where the scene has whole silhouettes.
     """
     with Progress("views", len(views)) as progress:
         for view in views:
-            blend = trained.view(view.camera)
+            blend = trained.blend(view.camera)
             for target in view.objects:
                 if sentences := sentences_of(target):
-                    yield from answer(trained, view, blend, target, sentences, amodal)
+                    yield from _evaluate(trained, view, blend, target, sentences, amodal)
             progress.advance()
 
 
-def answer(
+def _evaluate(
     trained: TrainedScene,
     view: View,
     blend: BlendMatrix,
@@ -76,23 +82,27 @@ def answer(
     sentences: Sequence[str],
     amodal: bool,
 ) -> Iterator[Sample]:
-    """Asks about one object in one view."""
-    asked = trained.respond(sentences)
+    responses = trained.respond(sentences)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
-    through: Sequence[Tensor | None] = [None] * len(sentences)
+    amodal_ious: list[float | None] = [None] * len(sentences)
     if silhouette is not None:
-        through = trained.amodal(asked, view.camera).cpu()
-    seen_by_sentence = trained.seen(asked, blend).cpu()
-    for sentence, group, threshold, seen, whole in zip(
-        sentences, asked.groups, asked.thresholds, seen_by_sentence, through, strict=True
+        images = trained.amodal(responses, view.camera).cpu()
+        amodal_ious = [
+            iou(image >= threshold, silhouette)
+            for image, threshold in zip(images, responses.thresholds, strict=True)
+        ]
+    for image, sentence, group, threshold, amodal_iou in zip(
+        trained.visible(responses, blend).cpu(),
+        *(sentences, responses.groups, responses.thresholds, amodal_ious),
+        strict=True,
     ):
         yield Sample(
             view=view,
             target=target,
             sentence=sentence,
             group=None if group == NO_GROUP else group,
-            iou=iou(seen >= threshold, truth),
-            curve=iou_curve(seen, truth),
+            scores=score(image >= threshold, truth),
+            curve=iou_curve(image, truth),
             is_empty=not truth.any(),
-            amodal_iou=None if whole is None else iou(whole >= threshold, silhouette),
+            amodal_iou=amodal_iou,
         )

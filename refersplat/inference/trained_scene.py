@@ -1,7 +1,4 @@
-"""From a trained scene and a sentence to the pixels that show what it means.
-
-The one place where a mask is made, for pictures and for scores alike.
-"""
+"""A trained scene, which turns sentences into masks, for pictures and for scores alike."""
 
 from __future__ import annotations
 
@@ -29,19 +26,19 @@ from refersplat.splats.render import frozen_blend
 
 
 class Responses(NamedTuple):
-    """What the Gaussians answer to B sentences."""
+    """Responses of the Gaussians to B sentences, and the thresholds of their masks."""
 
     logits: Tensor
     """[B, N], to be blended before the sigmoid."""
     groups: list[int]
-    """The group that answers each; ``NO_GROUP`` where the field does."""
+    """The group that responds to each; ``NO_GROUP`` where the field does."""
     thresholds: list[float]
-    """From which probability a pixel is the object."""
+    """Least probability of a pixel of the mask."""
 
 
 @dataclass(frozen=True)
 class TrainedScene:
-    """A scene that can be asked.
+    """Gaussians with a trained referring field.
 
     >>> scene = TrainedScene.load("output/tabletop")
     >>> camera = scene.cameras["frame_00008"]
@@ -51,16 +48,16 @@ class TrainedScene:
     gaussians: Gaussians
     answerer: Answerer
     threshold: float
-    """Pixels at or above it are the object, where a group answers."""
+    """Least probability of a pixel of the mask, where a group responds."""
     field_threshold: float
-    """The same where the field does, whose responses are of another scale."""
+    """The same where the field does, whose responses have another scale."""
     chosen_by: str
-    """Who chose the thresholds, in words."""
+    """Origin of the thresholds, in words."""
     is_surface: Tensor
-    """[N] bool, False for what lies inside or below others wherever one looks from: no mask has
-    ever told what it belongs to."""
+    """[N] bool, False for Gaussians that are hidden in every training view, so that no mask tells
+    which object they belong to."""
     cameras: Mapping[str, Camera]
-    """Those of the scene's photos, by the photos' names."""
+    """Cameras of the scene's photos, by the photos' names."""
 
     @classmethod
     def load(
@@ -70,22 +67,22 @@ class TrainedScene:
         text: TextConfig | None = None,
         threshold: float = -1.0,
     ) -> TrainedScene:
-        """Reads what train.py wrote; the photos are not needed.
+        """Loads a run of train.py; the photos are not needed.
 
         Args:
-            folder: Of the run.
+            folder: Folder of the run.
             device: ``auto`` takes a GPU where there is one.
-            text: The language model, if it is found by another name than in training.
-            threshold: Where a pixel becomes object; -1 takes what the training chose.
+            text: The language model, where its name or cache differs from training.
+            threshold: Least probability of a pixel of the mask; -1 takes that of the training.
 
         Raises:
-            InputError: A file of it is absent, broken or does not belong to the others.
+            InputError: A file is absent, broken or does not belong to the others.
         """
         path = Path(folder, RESULT_FILE)
         if not path.is_file():
             raise InputError(
-                f"{path}: no such file, so no sentences have been learned; go on with train.py "
-                "--resume, where the scene has none, after adding json/ and gt_mask/ to it"
+                f"{path}: no such file, so the referring stage has not finished; run train.py "
+                "--resume, after adding json/ and gt_mask/ where the scene has none"
             )
         learned = load_state(path, FORMAT)
         where = choose_device(device)
@@ -95,13 +92,13 @@ class TrainedScene:
         try:
             if len(learned["features"]) != gaussians.count:
                 raise InputError(
-                    f"{path}: was learned for {len(learned['features'])} Gaussians, but the point "
-                    f"cloud has {gaussians.count}; train into a new folder"
+                    f"{path}: expected features of {gaussians.count} Gaussians, as in the point "
+                    f"cloud, got {len(learned['features'])}; train into a new folder"
                 )
             if not is_same_text(learned["encoder_identity"], encoder.identity):
                 raise InputError(
-                    f"--text.encoder: {path} was learned with {learned['encoder_identity']}, but "
-                    f"this is {encoder.identity}; use the same"
+                    f"--text.encoder: expected {learned['encoder_identity']}, with which {path} "
+                    f"was trained, got {encoder.identity}; use the same"
                 )
             return cls(
                 gaussians,
@@ -115,7 +112,7 @@ class TrainedScene:
         except (KeyError, TypeError, RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
-                f"{path}: does not hold what train.py writes ({reason}); train into a new folder"
+                f"{path}: not a result of train.py ({reason}); train into a new folder"
             ) from error
 
     @property
@@ -125,38 +122,43 @@ class TrainedScene:
 
     @torch.inference_mode()
     def mask(self, sentence: str, camera: Camera, amodal: bool = False) -> Tensor:  # [H, W] bool
-        """The pixels that show what a sentence means.
+        """Returns the mask of the object that a sentence means.
 
         Args:
-            sentence: In English; anything.
-            camera: From where.
-            amodal: Also where something else stands before it.
+            sentence: Any English sentence.
+            camera: View of the mask.
+            amodal: Include the parts of the object that others hide.
         """
-        asked = self.respond([sentence])
-        (shown,) = self.amodal(asked, camera) if amodal else self.seen(asked, self.view(camera))
-        return shown >= asked.thresholds[0]
+        responses = self.respond([sentence])
+        if amodal:
+            (probabilities,) = self.amodal(responses, camera)
+        else:
+            (probabilities,) = self.visible(responses, self.blend(camera))
+        return probabilities >= responses.thresholds[0]
 
     def respond(self, sentences: Sequence[str]) -> Responses:
-        """What each Gaussian answers to each sentence."""
+        """Returns each Gaussian's response to each sentence."""
         logits, groups = self.answerer.respond(sentences)
-        groups = groups.tolist()
-        of_field = self.field_threshold
-        return Responses(
-            logits, groups, [of_field if g == NO_GROUP else self.threshold for g in groups]
-        )
+        thresholds = [
+            self.field_threshold if group == NO_GROUP else self.threshold
+            for group in groups.tolist()
+        ]
+        return Responses(logits, groups.tolist(), thresholds)
 
-    def view(self, camera: Camera) -> BlendMatrix:
-        """A view's rendering, to be used for all sentences."""
+    def blend(self, camera: Camera) -> BlendMatrix:
+        """Returns the blend matrix of a view, which serves all sentences."""
         return frozen_blend(self.gaussians, camera)
 
-    def seen(self, asked: Responses, blend: BlendMatrix) -> Tensor:  # [B, H, W]
-        """How probable it is that a pixel shows what each sentence means."""
-        return _probabilities(asked.logits, blend)
+    def visible(self, responses: Responses, blend: BlendMatrix) -> Tensor:  # [B, H, W]
+        """Renders the probability that a pixel shows the object of each sentence."""
+        return _probabilities(responses.logits, blend)
 
-    def amodal(self, asked: Responses, camera: Camera) -> Tensor:  # [B, H, W]
-        """The same, with nothing but the answering Gaussians there: objects are whole."""
-        images = asked.logits.new_zeros(len(asked.logits), camera.height, camera.width)
-        for image, row, threshold in zip(images, asked.logits, asked.thresholds, strict=True):
+    def amodal(self, responses: Responses, camera: Camera) -> Tensor:  # [B, H, W]
+        """Renders the same probabilities with the object's Gaussians alone, so that it is whole."""
+        images = responses.logits.new_zeros(len(responses.logits), camera.height, camera.width)
+        for image, row, threshold in zip(
+            images, responses.logits, responses.thresholds, strict=True
+        ):
             selected = (row.sigmoid() >= threshold) & self.is_surface
             if selected.any():
                 blend = frozen_blend(self.gaussians, camera, selected)
@@ -169,10 +171,10 @@ def _probabilities(logits: Tensor, blend: BlendMatrix) -> Tensor:  # [B, N] -> [
 
 
 def _thresholds(given: float, learned: dict[str, Any]) -> tuple[float, float, str]:
-    """The groups', the field's, and who chose them."""
+    """Thresholds of groups and of the field, and their origin in words."""
     if given >= 0:
         return given, given, "given by --threshold"
-    aside, chosen = len(learned["aside"]), (learned["threshold"], learned["field_threshold"])
-    if not aside:
-        return *chosen, "no view was kept aside to choose it on"
-    return *chosen, f"best mean IoU on {aside} training views kept aside"
+    count, chosen = len(learned["aside"]), (learned["threshold"], learned["field_threshold"])
+    if not count:
+        return *chosen, "no view was held out to choose it on"
+    return *chosen, f"best mean IoU on {count} held-out training views"

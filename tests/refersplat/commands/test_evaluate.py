@@ -1,4 +1,4 @@
-"""Scores known by hand, and what is seen of objects that hide each other."""
+"""Scores by hand, and the visible and amodal masks of objects that hide each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from refersplat.cameras import Camera
 from refersplat.evaluate import (
     best_threshold_iou,
     break_down,
-    lerf_cases,
+    lerf_samples,
     metrics,
     training_sentences,
 )
@@ -24,14 +24,16 @@ from refersplat.metrics import THRESHOLDS
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.visibility import visible_share
 
+BOUNDS = {"acc@0.25": 0.25, "acc@0.5": 0.5}
 
-def case(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):
+
+def sample(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):
     values = {
         "view": SimpleNamespace(name=view),
         "target": SimpleNamespace(category=category, sentences=(sentence,)),
         "sentence": sentence,
         "group": None,
-        "iou": iou,
+        "scores": {name: float(iou >= bound) for name, bound in BOUNDS.items()} | {"mIoU": iou},
         "curve": torch.full((len(THRESHOLDS),), iou),
         "is_empty": False,
         "amodal_iou": None,
@@ -40,69 +42,63 @@ def case(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):
 
 
 def test_every_sentence_in_every_view_counts_once():
-    cases = [case(iou=0.2), case(sentence="a mug", iou=0.6), case(view="v2", iou=1.0)]
-    numbers = metrics(cases, cases[:1])
+    samples = [sample(iou=0.2), sample(sentence="a mug", iou=0.6), sample(view="v2", iou=1.0)]
+    numbers = metrics(samples, samples[:1])
     assert numbers["mIoU"] == pytest.approx(0.6)
     assert numbers["acc@0.25"] == pytest.approx(2 / 3)
     assert numbers["mIoU_training_sentences"] == pytest.approx(0.2)
     assert numbers["mIoU_amodal"] is None
 
 
-def test_the_lerf_convention_keeps_the_last_sentence_of_a_category_and_skips_what_is_hidden():
-    cases = [
-        case(sentence="first", iou=0.1),
-        case(sentence="last", iou=0.9),
-        case(category="fork", iou=0.5),
-        case(view="v2", iou=0.0, is_empty=True),
+def test_the_lerf_convention_keeps_the_last_sentence_of_a_category_and_skips_hidden_objects():
+    samples = [
+        sample(sentence="first", iou=0.1),
+        sample(sentence="last", iou=0.9),
+        sample(category="fork", iou=0.5),
+        sample(view="v2", iou=0.0, is_empty=True),
     ]
-    assert [found.iou for found in lerf_cases(cases)] == [0.9, 0.5]
-    assert metrics(cases, [])["lerf_mIoU"] == pytest.approx(0.7)
+    assert [selected.iou for selected in lerf_samples(samples)] == [0.9, 0.5]
+    assert metrics(samples, [])["lerf_mIoU"] == pytest.approx(0.7)
 
 
 def test_the_best_threshold_is_one_for_all_views_of_a_sentence():
     rising, falling = torch.linspace(0, 1, 99), torch.linspace(1, 0, 99)
-    alone = [case(sentence="a", curve=rising), case(sentence="b", curve=falling)]
+    alone = [sample(sentence="a", curve=rising), sample(sentence="b", curve=falling)]
     assert best_threshold_iou(alone) == pytest.approx(1.0)
-    together = [case(curve=rising), case(view="v2", curve=falling)]
+    together = [sample(curve=rising), sample(view="v2", curve=falling)]
     assert best_threshold_iou(together) == pytest.approx(0.5)
 
 
 def test_scores_are_broken_down_by_object_sentence_and_view():
-    cases = [case(iou=0.2), case(view="v2", iou=0.4), case(category="fork", sentence="f", iou=0.9)]
-    tables = break_down(cases)
+    samples = [
+        sample(iou=0.2),
+        sample(view="v2", iou=0.4),
+        sample(category="fork", sentence="a fork", iou=0.9),
+    ]
+    tables = break_down(samples)
     assert tables["per_object"]["cup"]["mIoU"] == pytest.approx(0.3)
     assert tables["per_sentence"]["cup: a cup"]["cases"] == 2
     assert tables["per_view"]["v1"]["mIoU"] == pytest.approx(0.55)
     assert [entry["IoU"] for entry in tables["cases"]] == [0.2, 0.4, 0.9]
 
 
-def test_a_category_of_two_objects_has_no_training_sentences():
+def test_objects_without_a_category_go_by_their_first_sentence():
+    assert sample(category=None, sentence="the thing").category == "the thing"
+
+
+def test_training_sentences_are_collected_by_category_of_one_object():
     def view(*objects):
-        items = [SimpleNamespace(category=name, sentences=said) for name, said in objects]
+        items = [SimpleNamespace(category=name, sentences=texts) for name, texts in objects]
         return SimpleNamespace(objects=items)
 
-    train = [view(("cup", ["a cup"]), ("fork", ["a fork"])), view(("cup", ["a mug"]))]
-    scene = SimpleNamespace(train=train, test=[])
-    assert training_sentences(scene) == {"cup": ["a cup", "a mug"], "fork": ["a fork"]}
-    scene.test = [view(("cup", ["left"]), ("cup", ["right"]))]
-    assert training_sentences(scene) == {"fork": ["a fork"]}
-
-
-def test_objects_without_a_category_go_by_their_first_sentence():
-    assert case(category=None, sentence="the thing").category == "the thing"
-
-
-def test_training_sentences_are_gathered_by_category():
-    def view(*objects):
-        return SimpleNamespace(
-            objects=[SimpleNamespace(category=name, sentences=said) for name, said in objects]
-        )
-
-    scene = SimpleNamespace(
-        train=[view(("cup", ("a", "b")), (None, ("x",))), view(("cup", ("b", "c")))],
-        test=[view(("cup", ("d",)))],
-    )
-    assert training_sentences(scene) == {"cup": ["a", "b", "c"]}
+    train = [
+        view(("cup", ("a", "b")), (None, ("x",)), ("fork", ("f",))),
+        view(("cup", ("b", "c"))),
+    ]
+    scene = SimpleNamespace(train=train, test=[view(("cup", ("d",)))])
+    assert training_sentences(scene) == {"cup": ["a", "b", "c"], "fork": ["f"]}
+    scene.test = [view(("cup", ("left",)), ("cup", ("right",)))]
+    assert training_sentences(scene) == {"fork": ["f"]}
 
 
 HEIGHT, WIDTH = 24, 32
@@ -110,13 +106,13 @@ CAMERA = Camera(torch.eye(4), 30.0, 30.0, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT)
 
 
 class TwoBalls:
-    """Stands for a field that knows two Gaussians, one behind the other."""
+    """An answerer of two Gaussians, one behind the other."""
 
     encoder = None
 
     def respond(self, sentences):
-        says = {"front": [9.0, -9.0], "behind": [-9.0, 9.0], "nothing": [-9.0, -9.0]}
-        logits = torch.tensor([says[sentence] for sentence in sentences])
+        responses = {"front": [9.0, -9.0], "behind": [-9.0, 9.0], "nothing": [-9.0, -9.0]}
+        logits = torch.tensor([responses[sentence] for sentence in sentences])
         return Answer(logits, torch.full((len(sentences),), NO_GROUP))
 
 
@@ -135,10 +131,10 @@ def trained():
     )
 
 
-def test_what_lies_behind_is_hidden_but_whole_in_the_through_view(trained):
-    logits = trained.respond(["front", "behind", "nothing"])
-    front, behind, nothing = trained.seen(logits, trained.view(CAMERA)) >= 0.5
-    whole_front, whole_behind, whole_nothing = trained.amodal(logits, CAMERA) >= 0.5
+def test_hidden_objects_have_no_visible_mask_but_a_whole_amodal_one(trained):
+    responses = trained.respond(["front", "behind", "nothing"])
+    front, behind, nothing = trained.visible(responses, trained.blend(CAMERA)) >= 0.5
+    whole_front, whole_behind, whole_nothing = trained.amodal(responses, CAMERA) >= 0.5
     middle = HEIGHT // 2, WIDTH // 2
     assert front[middle]
     assert not behind[middle]
@@ -158,7 +154,7 @@ def test_groups_and_the_field_have_thresholds_of_their_own(trained):
     assert replace(trained, answerer=by_group).respond(["a", "b"]).thresholds == [0.9, 0.5]
 
 
-def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(trained):
+def test_gaussians_hidden_in_all_views_are_left_out_of_amodal_masks(trained):
     shares = visible_share(trained.gaussians, [CAMERA])
     assert shares[0] > 0.7
     assert shares[1] < 0.5  # only its rim is seen
@@ -166,12 +162,12 @@ def test_what_is_seen_from_nowhere_is_no_part_of_the_through_view(trained):
     aside.world_to_camera[0, 3] = -1.2  # from the right, both are seen
     assert (visible_share(trained.gaussians, [CAMERA, aside]) > 0.7).all()
     unseen = replace(trained, is_surface=torch.tensor([True, False]))
-    logits = trained.respond(["behind"])
-    assert not unseen.amodal(logits, CAMERA).any()
+    responses = trained.respond(["behind"])
+    assert not unseen.amodal(responses, CAMERA).any()
 
 
 def test_a_pixel_that_no_gaussian_covers_is_background(trained):
-    logits = Responses(torch.full((1, 2), 9.0), [NO_GROUP], [0.5])
+    responses = Responses(torch.full((1, 2), 9.0), [NO_GROUP], [0.5])
     corner = 0, 0
-    assert trained.seen(logits, trained.view(CAMERA))[0][corner] < 0.01
-    assert trained.amodal(logits, CAMERA)[0][corner] < 0.01
+    assert trained.visible(responses, trained.blend(CAMERA))[0][corner] < 0.01
+    assert trained.amodal(responses, CAMERA)[0][corner] < 0.01

@@ -1,4 +1,4 @@
-"""Captions that fit, marks where they belong, a flight that looks at the scene."""
+"""Captions, overlays, and the flight of a video."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from refersplat.cameras import Camera
-from refersplat.inference.orbit import circle, film
+from refersplat.inference.orbit import circle, draw_scene, write_video
 from refersplat.inference.overlay import (
     MARK,
     add_caption,
@@ -68,7 +68,7 @@ def test_the_marked_object_is_brighter_than_what_is_around_it():
 
 def cameras(centre, count=7):
     """On a ring of radius 3, one above ``centre``, which all look at; up is -y."""
-    found = []
+    ring = []
     for angle in torch.linspace(0, 2, count).tolist():
         offset = torch.tensor([3 * np.sin(angle), -1, -3 * np.cos(angle)], dtype=torch.float32)
         forward = -offset / offset.norm()
@@ -77,8 +77,8 @@ def cameras(centre, count=7):
         pose = torch.eye(4)
         pose[:3, :3] = torch.stack([right, torch.linalg.cross(forward, right), forward])
         pose[:3, 3] = -pose[:3, :3] @ (centre + offset)
-        found.append(Camera(pose, 50.0, 50.0, 20.0, 15.0, 40, 30))
-    return found
+        ring.append(Camera(pose, 50.0, 50.0, 20.0, 15.0, 40, 30))
+    return ring
 
 
 def test_the_flight_goes_around_that_point_and_looks_at_it():
@@ -99,7 +99,7 @@ def test_the_flight_goes_around_that_point_and_looks_at_it():
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_cameras_that_all_look_the_same_way_fly_around_what_is_there(count):
+def test_parallel_cameras_fly_around_the_gaussians(count):
     means = torch.tensor([[0.2, 0.0, 5.0]]).repeat(9, 1)
     parallel = []
     for x in range(count):
@@ -118,7 +118,8 @@ def test_a_video_that_was_not_written_whole_is_not_kept(monkeypatch, tmp_path):
         *(torch.zeros(1, 3), torch.zeros(1, 3), torch.ones(1, 4), torch.zeros(1)),
         torch.zeros(1, 16, 3),
     )
-    with pytest.raises(OSError, match="cannot be written whole") as raised:
-        film(tmp_path / "a.mp4", gaussians, cameras(torch.zeros(3)), 3, torch.zeros(3))
+    pictures = draw_scene(gaussians, cameras(torch.zeros(3), 3), torch.zeros(3))
+    with pytest.raises(OSError, match="disk full") as raised:
+        write_video(tmp_path / "a.mp4", pictures, 3)
     assert raised.value.filename == str(tmp_path / "a.mp4")
     assert list(tmp_path.iterdir()) == []

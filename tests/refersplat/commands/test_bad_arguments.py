@@ -211,14 +211,17 @@ def forget_test_views(out: Path) -> None:
 @pytest.mark.parametrize(
     ("breaks", "message"),
     [
-        (lose_sentences, "referring.pt: no such file, so no sentences have been learned"),
+        (
+            lose_sentences,
+            "referring.pt: no such file, so the referring stage has not finished; run train.py",
+        ),
         (cut_sentences, "referring.pt: cannot be read"),
         (age_sentences, "referring.pt: has format 0, this code reads 2"),
-        (empty_field, "referring.pt: does not hold what train.py writes"),
-        (lose_parts, "referring.pt: does not hold what train.py writes"),
+        (empty_field, "referring.pt: not a result of train.py"),
+        (lose_parts, "referring.pt: not a result of train.py"),
         (lose_cloud, "point_cloud: holds no iteration_*/point_cloud.ply"),
         (cut_cloud, "point_cloud.ply: is not a whole PLY file"),
-        (shrink_cloud, "referring.pt: was learned for"),
+        (shrink_cloud, "referring.pt: expected features of"),
         (misspell_option, "config.yaml: train: unknown key 'treshold'; did you mean 'threshold'?"),
         (forget_test_views, "there are no test views (all views train, without --eval)"),
     ],

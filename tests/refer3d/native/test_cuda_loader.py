@@ -1,4 +1,4 @@
-"""What happens where CUDA kernels are asked for, on machines with and without a GPU."""
+"""Loading of CUDA kernels, on machines with and without a GPU."""
 
 import sys
 import warnings
@@ -9,6 +9,7 @@ import torch
 from refer3d.native.cuda import emulation, kernels
 from refer3d.native.cuda import launcher as loader
 from refer3d.native.cuda.source import read_source
+from tests.errors import assert_names, raises
 
 GPU = torch.device("cuda", 0)
 
@@ -33,13 +34,11 @@ def broken(monkeypatch):
 
 
 @pytest.mark.usefixtures("broken")
-def test_a_missing_driver_is_said_once_with_the_way_out():
-    with pytest.warns(UserWarning, match="refersplat has no CUDA kernels on cuda:0") as caught:
+def test_a_missing_driver_warns_once_with_the_remedy():
+    with pytest.warns(UserWarning, match="refersplat") as caught:
         assert loader._load("refersplat", GPU) is None
-    message = str(caught[0].message)
-    assert "RuntimeError: the driver is from 2015" in message
-    assert 'pip install "refer3d[cuda]"' in message
-    assert "Using the reference ops" in message
+    reason, remedy = "RuntimeError: the driver is from 2015", 'pip install "refer3d[cuda]"'
+    assert_names(caught[0].message, "cuda:0", reason, remedy, "reference")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert loader._load("refersplat", GPU) is None
@@ -48,12 +47,12 @@ def test_a_missing_driver_is_said_once_with_the_way_out():
 @pytest.mark.usefixtures("broken")
 def test_strictness_makes_it_an_error(monkeypatch):
     monkeypatch.setenv("REFER3D_STRICT", "1")
-    with pytest.raises(ImportError, match="the driver is from 2015"):
+    with raises(ImportError, "the driver is from 2015"):
         loader._load("refersplat", GPU)
 
 
 @pytest.mark.usefixtures("broken")
-def test_the_reference_may_be_asked_for(monkeypatch):
+def test_the_reference_can_be_chosen(monkeypatch):
     monkeypatch.setenv("REFER3D_BACKEND", "reference")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

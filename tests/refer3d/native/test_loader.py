@@ -1,4 +1,5 @@
 import contextlib
+import re
 import sys
 import warnings
 from types import ModuleType
@@ -8,6 +9,7 @@ import torch
 
 from refer3d import native
 from refer3d.native import loader
+from tests.errors import raises
 
 
 @pytest.fixture
@@ -56,45 +58,45 @@ def test_the_next_is_taken_where_one_is_missing_or_broken(package, monkeypatch):
     assert native.backend("some_package") == "cpu-base"
 
 
-def test_nothing_to_load_is_said_once_with_the_reason(package, monkeypatch):
+def test_missing_ops_warn_once_with_the_reason(package, monkeypatch):
     on_a_cpu_with(monkeypatch, "AVX2")
     (package / "_cpu_base.py").unlink()
     (package / "_cpu_avx2.py").write_text("raise ImportError('GLIBCXX_9 not found')")
-    with pytest.warns(UserWarning, match="some_package has no compiled ops: .*GLIBCXX_9"):
+    with pytest.warns(UserWarning, match="some_package.*GLIBCXX_9"):
         assert native.load("some_package") is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert native.backend("some_package") == "reference"
 
 
-def test_the_builds_own_reason_is_passed_on(package, monkeypatch):
+def test_an_error_gives_the_reason_of_the_build(package, monkeypatch):
     for variant in package.glob("_cpu_*.py"):
         variant.unlink()
     (package / "native_build.txt").write_text("g++ failed: knn.cpp:3: error: oh (base, avx2)\n")
     monkeypatch.setenv("REFER3D_STRICT", "1")
-    with pytest.raises(ImportError, match=r"error: oh \(base, avx2\). To build them: pip"):
+    with raises(ImportError, "knn.cpp:3: error: oh (base, avx2)", "pip install"):
         native.load("some_package")
 
 
-def test_an_installed_copy_that_is_hidden_is_named(package, monkeypatch, tmp_path):
+def test_a_hidden_installed_copy_is_named(package, monkeypatch, tmp_path):
     for variant in package.glob("_cpu_*.py"):
         variant.unlink()
     copy = tmp_path / "site-packages" / "some_package"
     copy.mkdir(parents=True)
     (copy / "_cpu_base.so").touch()
     monkeypatch.setattr(loader.sysconfig, "get_path", lambda name: str(copy.parent))
-    with pytest.warns(UserWarning, match="those in .*site-packages.some_package are hidden by"):
+    with pytest.warns(UserWarning, match=f"{re.escape(str(copy))}.*hidden"):
         assert native.load("some_package") is None
 
 
-def test_the_reference_can_be_asked_for(package, monkeypatch):
+def test_the_reference_can_be_chosen(package, monkeypatch):
     monkeypatch.setenv("REFER3D_BACKEND", "reference")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert native.backend("some_package") == "reference"
 
 
-def test_a_variant_can_be_asked_for(package, monkeypatch):
+def test_a_variant_can_be_chosen(package, monkeypatch):
     on_a_cpu_with(monkeypatch, "AVX512")
     monkeypatch.setenv("REFER3D_BACKEND", "cpu-avx2")
     assert native.backend("some_package") == "cpu-avx2"
@@ -118,5 +120,5 @@ def test_the_backend_is_that_of_the_device(monkeypatch):
 def test_a_variant_that_cannot_run_is_refused(package, monkeypatch):
     on_a_cpu_with(monkeypatch, "AVX2")
     monkeypatch.setenv("REFER3D_BACKEND", "cpu-avx512")
-    with pytest.raises(ValueError, match="must be reference or one of cpu-avx2, cpu-base on this"):
+    with raises(ValueError, "REFER3D_BACKEND", "reference", "cpu-avx2", "cpu-base"):
         native.load("some_package")

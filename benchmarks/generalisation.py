@@ -1,4 +1,4 @@
-"""Scores sentences that were never taught, with each ingredient taken away in turn.
+"""Scores unseen sentences, with each scorer of groups ablated in turn.
 
 python benchmarks/generalisation.py OUT [OUT ...] [--json FILE]
 
@@ -36,54 +36,54 @@ from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
 
 SWITCHES = ["groups", *SCORERS, "decomposition", "fitted_weights"]
-"""Ingredients that can be taken away."""
+"""Names of the ablations."""
 
 
 class Pair(NamedTuple):
-    """A sentence asked of a view, and what is right."""
+    """A sentence, a view and the true mask."""
 
     view: Any
     sentence: str
     mask: Tensor
     """[H, W] bool."""
-    is_taught: bool
+    is_training: bool
 
 
 def pairs(scene: Scene) -> Iterator[Pair]:
     """Test views' sentences, and the training sentences of the objects in them."""
-    taught: dict[str, dict[str, None]] = {}
+    training: dict[str, dict[str, None]] = {}
     for view in scene.train:
         for item in view.objects:
             if item.category:
-                taught.setdefault(item.category, {}).update(dict.fromkeys(item.sentences))
+                training.setdefault(item.category, {}).update(dict.fromkeys(item.sentences))
     for view in scene.test:
         for item in view.objects:
             mask = item.mask()
             yield from (Pair(view, text, mask, False) for text in item.sentences)
-            old = taught.get(item.category or "", {})
+            old = training.get(item.category or "", {})
             yield from (Pair(view, text, mask, True) for text in old)
 
 
 def score(
-    answerer: Answerer, threshold: float, asked: list[Pair], blends: BlendCache
+    answerer: Answerer, threshold: float, samples: list[Pair], blends: BlendCache
 ) -> dict[str, float]:
     """Mean IoU over (view, sentence) pairs, and how many new sentences got no group."""
-    sentences = list(dict.fromkeys(pair.sentence for pair in asked))
+    sentences = list(dict.fromkeys(pair.sentence for pair in samples))
     answer: Answer = answerer.respond(sentences)
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for view in {pair.view.name: pair.view for pair in asked}.values():
+    ious: dict[bool, list[float]] = {True: [], False: []}
+    for view in {pair.view.name: pair.view for pair in samples}.values():
         blend = blends(view)
-        here = [pair for pair in asked if pair.view.name == view.name]
+        here = [pair for pair in samples if pair.view.name == view.name]
         rows = [sentences.index(pair.sentence) for pair in here]
         logits = blend.blend(answer.logits[rows].T.contiguous())
         heat = mask_probabilities(logits, blend.transmittance)
         for pair, image in zip(here, heat, strict=True):
-            found[pair.is_taught].append(float(iou(image >= threshold, pair.mask)))
-    fresh = [sentences.index(pair.sentence) for pair in asked if not pair.is_taught]
+            ious[pair.is_training].append(float(iou(image >= threshold, pair.mask)))
+    unseen = [sentences.index(pair.sentence) for pair in samples if not pair.is_training]
     return {
-        "miou_taught": sum(found[True]) / max(1, len(found[True])),
-        "miou_unseen": sum(found[False]) / max(1, len(found[False])),
-        "without_group": float((answer.groups[fresh] == NO_GROUP).float().mean()),
+        "miou_training": sum(ious[True]) / max(1, len(ious[True])),
+        "miou_unseen": sum(ious[False]) / max(1, len(ious[False])),
+        "without_group": float((answer.groups[unseen] == NO_GROUP).float().mean()),
     }
 
 
@@ -95,7 +95,7 @@ class Run(NamedTuple):
     answerer: Answerer
     threshold: float
     held_out: dict[str, Tensor] | None
-    """What the field answered to sentences before it was taught them."""
+    """Mean response of each group to held-out sentences, before they trained."""
 
 
 def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
@@ -115,7 +115,7 @@ def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
 def variants(
     run: Run, supervision: Supervision, blends: BlendCache
 ) -> Iterator[tuple[str, Answerer]]:
-    """The run as it is, and the same trained field with one ingredient less."""
+    """The run as it is, and the same trained field with one ablation."""
     yield run.config.train.setting, run.answerer
     language = run.answerer.language
     if language is None:
@@ -154,16 +154,16 @@ def main() -> None:
         scene = load_scene(config.data)
         supervision = supervise(scene, config.train.hold_out_every)
         run = load_run(folder, supervision, config)
-        blends, asked = BlendCache(run.gaussians), list(pairs(scene))
+        blends, samples = BlendCache(run.gaussians), list(pairs(scene))
         for name, answerer in variants(run, supervision, blends):
-            result = score(answerer, run.threshold, asked, blends)
-            rows.append({"variant": name, "seed": config.seed, "pairs": len(asked), **result})
+            result = score(answerer, run.threshold, samples, blends)
+            rows.append({"variant": name, "seed": config.seed, "pairs": len(samples), **result})
             print(f"{name:18} seed {config.seed}", *(f"{k} {v:.3f}" for k, v in result.items()))
-    print(f"\n{'means':18}{'runs':>6}{'taught':>8}{'unseen':>8}")
+    print(f"\n{'means':18}{'runs':>6}{'training':>9}{'unseen':>8}")
     for label in dict.fromkeys(row["variant"] for row in rows):
         chosen = [row for row in rows if row["variant"] == label]
-        means = [sum(r[k] for r in chosen) / len(chosen) for k in ("miou_taught", "miou_unseen")]
-        print(f"{label:18}{len(chosen):6}{means[0]:8.3f}{means[1]:8.3f}")
+        means = [sum(r[k] for r in chosen) / len(chosen) for k in ("miou_training", "miou_unseen")]
+        print(f"{label:18}{len(chosen):6}{means[0]:9.3f}{means[1]:8.3f}")
     save(args.json, {**machine, "rows": rows})
 
 

@@ -48,7 +48,7 @@ def gaussians_before_a_camera(count: int) -> Gaussians:
 
 
 def material(args: argparse.Namespace, sentences: int) -> tuple[Precomputed, SupervisedView]:
-    """One view with as many objects as the step has sentences, each said once."""
+    """One view with as many objects as the step has sentences, one sentence each."""
     rng = torch.Generator().manual_seed(0)
     gaussians = gaussians_before_a_camera(args.gaussians)
     focal = float(args.width)
@@ -118,8 +118,8 @@ def parts(
     cotangent = torch.ones(len(words), len(precomputed.positions))
 
     def field() -> None:
-        met = state.field.interact(state.features, precomputed.positions, words, text.mask)
-        met.responses.backward(cotangent)
+        interaction = state.field.interact(state.features, precomputed.positions, words, text.mask)
+        interaction.responses.backward(cotangent)
 
     def rendering() -> None:
         values = torch.zeros_like(cotangent.T, requires_grad=True)
@@ -131,7 +131,7 @@ def parts(
 
 
 def main() -> None:
-    """Prints both ways side by side, and writes them where asked."""
+    """Prints both ways side by side, and writes them to --json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gaussians", type=int, default=100_000)
     parser.add_argument("--words", type=int, default=15)

@@ -250,34 +250,22 @@ def locate(
 class Reader(NamedTuple):
     """Words of B sentences, with every linear layer folded into them."""
 
-    key_feature: Tensor
-    """[BL, E]"""
-    key_place: Tensor
-    """[BL, E]"""
-    key_closeness: Tensor
-    """[BL, 1]"""
-    key_constant: Tensor
-    """[BL, 1]"""
+    key_feature: Tensor  # [BL, E]
+    key_place: Tensor  # [BL, E]
+    key_closeness: Tensor  # [BL, 1]
+    key_constant: Tensor  # [BL, 1]
     values: Tensor
     """[B, L, D] without their mean over the channels, which LayerNorm subtracts."""
-    value_feature: Tensor
-    """[BL, E]"""
-    value_constant: Tensor
-    """[BL, 1]"""
-    value_gram: Tensor
-    """[B, L, L]"""
-    query_feature: Tensor
-    """[B, E]"""
-    query_constant: Tensor
-    """[B, 1]"""
-    query_value: Tensor
-    """[B, L]"""
-    query_offset: Tensor
-    """[B, 1]"""
+    value_feature: Tensor  # [BL, E]
+    value_constant: Tensor  # [BL, 1]
+    value_gram: Tensor  # [B, L, L]
+    query_feature: Tensor  # [B, E]
+    query_constant: Tensor  # [B, 1]
+    query_value: Tensor  # [B, L]
+    query_offset: Tensor  # [B, 1]
     centred_weight: Tensor
     """[D, E] the features' last layer without its mean over the channels."""
-    centred_bias: Tensor
-    """[D]"""
+    centred_bias: Tensor  # [D]
 
     @classmethod
     def of(

@@ -59,10 +59,10 @@ def test_a_new_sentence_is_answered_by_what_it_means(answerer):
 
 
 def test_a_strange_sentence_is_answered_by_the_field(answerer):
-    asked = ["The mug.", "A dog barking at the postman.", SENTENCES[3]]
-    answer = answerer.respond(asked)
+    queries = ["The mug.", "A dog barking at the postman.", SENTENCES[3]]
+    answer = answerer.respond(queries)
     assert answer.groups.tolist() == [0, NO_GROUP, 1]
-    assert_close(answer.logits[1:2], answerer.field_responses(asked[1:2]))
+    assert_close(answer.logits[1:2], answerer.field_responses(queries[1:2]))
 
 
 def test_the_field_answers_alone_without_a_language(answerer):
@@ -84,6 +84,6 @@ def test_state_goes_through_a_file_without_code(answerer):
     file.seek(0)
     learned = torch.load(file, weights_only=True)
     again = Answerer.from_state(learned, answerer.positions, answerer.encoder)
-    asked = [*SENTENCES, "The mug of tea.", "A dog barking at the postman."]
-    for got, expected in zip(again.respond(asked), answerer.respond(asked), strict=True):
+    queries = [*SENTENCES, "The mug of tea.", "A dog barking at the postman."]
+    for got, expected in zip(again.respond(queries), answerer.respond(queries), strict=True):
         assert_close(got, expected, rtol=0, atol=0)

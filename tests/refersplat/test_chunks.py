@@ -28,18 +28,18 @@ def test_same_as_one_after_the_other(inputs, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = map_chunks(weigh, shared, chunks)
+        parallel = map_chunks(weigh, shared, chunks)
         gradients = [
             torch.autograd.grad(
                 sum((one**2).sum() for pair in results for one in pair), leaves, allow_unused=True
             )
-            for results in (found, expected)
+            for results in (parallel, expected)
         ]
         with torch.no_grad():
             without = map_chunks(weigh, shared, chunks)
     finally:
         torch.set_num_threads(before)
-    for results in (found, without):
+    for results in (parallel, without):
         for row, expected_row in zip(results, expected, strict=True):
             assert all(map(torch.equal, row, expected_row))
     assert not without[0][0].requires_grad
@@ -49,15 +49,15 @@ def test_same_as_one_after_the_other(inputs, threads):
 
 def test_gradients_do_not_depend_on_the_number_of_threads(inputs):
     shared, chunks, leaves = inputs
-    found = []
+    gradients = []
     before = torch.get_num_threads()
     for threads in (1, 3):
         torch.set_num_threads(threads)
         total = sum(row[0].sum() for row in map_chunks(weigh, shared, chunks))
-        found.append(torch.autograd.grad(total, leaves, allow_unused=True))
+        gradients.append(torch.autograd.grad(total, leaves, allow_unused=True))
     torch.set_num_threads(before)
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][2], found[1][2])
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    assert torch.equal(gradients[0][2], gradients[1][2])
 
 
 def test_an_error_comes_out(inputs):

@@ -20,7 +20,7 @@ def field() -> ReferringField:
         return ReferringField(text_dim=24).double()
 
 
-def case(rng: torch.Generator, count: int) -> tuple[Tensor, Tensor, TextFeatures]:
+def inputs(rng: torch.Generator, count: int) -> tuple[Tensor, Tensor, TextFeatures]:
     """Features [N, C] and positions [N, 3] in float64, and text."""
     features = torch.randn(count, 16, generator=rng, dtype=torch.float64)
     positions = torch.randn(count, 3, generator=rng, dtype=torch.float64)
@@ -38,7 +38,7 @@ def defined(field: ReferringField, features: Tensor, positions: Tensor, text: Te
 @pytest.mark.parametrize("count", [1, 2, 50, 133])
 def test_folded_matches_definition(field, rng, monkeypatch, count):
     monkeypatch.setattr(folded, "CHUNK", 32)
-    features, positions, text = case(rng, count)
+    features, positions, text = inputs(rng, count)
     features.requires_grad_()
     selected = torch.randint(count, (len(SENTENCES), 5), generator=rng)
     cotangents = torch.randn(len(SENTENCES), count, generator=rng, dtype=torch.float64)
@@ -46,14 +46,14 @@ def test_folded_matches_definition(field, rng, monkeypatch, count):
 
     read, responses = defined(field, features, positions, text)
     mean = torch.stack([read[b, rows].mean(dim=0) for b, rows in enumerate(selected)])
-    met = field.interact(features, positions, field.embed_words(text), text.mask)
+    interaction = field.interact(features, positions, field.embed_words(text), text.mask)
     # float64; measured worst 3e-15 of the largest value.
-    assert_close(met.responses, responses, rtol=1e-12, atol=1e-12)
-    assert_close(met.mean(selected), mean, rtol=1e-12, atol=1e-12)
+    assert_close(interaction.responses, responses, rtol=1e-12, atol=1e-12)
+    assert_close(interaction.mean(selected), mean, rtol=1e-12, atol=1e-12)
 
     got, want = (
         torch.autograd.grad((r * cotangents).sum() + m.sin().sum(), list(parameters.values()))
-        for r, m in ((met.responses, met.mean(selected)), (responses, mean))
+        for r, m in ((interaction.responses, interaction.mean(selected)), (responses, mean))
     )
     scale = max(float(gradient.norm()) for gradient in want)
     for name, one, other in zip(parameters, got, want, strict=True):
@@ -62,7 +62,7 @@ def test_folded_matches_definition(field, rng, monkeypatch, count):
 
 
 def test_only_visible_gaussians_respond(field, rng):
-    features, positions, text = case(rng, 50)
+    features, positions, text = inputs(rng, 50)
     words = field.embed_words(text)
     visible, others = (
         torch.tensor([3, 7, 48]),
@@ -74,7 +74,7 @@ def test_only_visible_gaussians_respond(field, rng):
 
 
 def test_float32_is_accurate(field, rng):
-    features, positions, text = case(rng, 5000)
+    features, positions, text = inputs(rng, 5000)
     want = defined(field, features, positions, text)[1].detach()
     single = TextFeatures(text.words.float(), text.mask, text.embeddings)
     got = field.float().respond(features.float(), positions.float(), single)
@@ -83,14 +83,14 @@ def test_float32_is_accurate(field, rng):
 
 
 def test_longer_neighbour_changes_nothing(field, rng):
-    features, positions, text = case(rng, 40)
+    features, positions, text = inputs(rng, 40)
     alone = field.respond(features, positions, text[[0]])
     beside = field.respond(features, positions, text)
     assert_close(beside[:1], alone, rtol=1e-12, atol=1e-12)
 
 
 def test_order_of_gaussians_does_not_matter(field, rng):
-    features, positions, text = case(rng, 40)
+    features, positions, text = inputs(rng, 40)
     order = torch.randperm(40, generator=rng)
     straight = field.respond(features, positions, text)
     shuffled = field.respond(features[order], positions[order], text)
@@ -98,7 +98,7 @@ def test_order_of_gaussians_does_not_matter(field, rng):
 
 
 def test_any_number_of_sentences(field, rng):
-    features, positions, _ = case(rng, 20)
+    features, positions, _ = inputs(rng, 20)
     many = ENCODER([f"thing number {index}" for index in range(SENTENCES_AT_ONCE + 3)])
     text = TextFeatures(many.words.double(), many.mask, many.embeddings)
     together = field.respond(features, positions, text)
@@ -107,13 +107,13 @@ def test_any_number_of_sentences(field, rng):
 
 
 def test_a_gaussian_at_the_origin_of_the_position_branch_has_no_nan(field, rng):
-    features, positions, text = case(rng, 3)
+    features, positions, text = inputs(rng, 3)
     with torch.no_grad():
         field.mlp3.fc3.weight.zero_()
         field.mlp3.fc3.bias.zero_()
-    met = field.interact(features, positions, field.embed_words(text), text.mask)
-    met.responses.sum().backward()
-    assert met.responses.isfinite().all()
+    interaction = field.interact(features, positions, field.embed_words(text), text.mask)
+    interaction.responses.sum().backward()
+    assert interaction.responses.isfinite().all()
     assert all(p.grad.isfinite().all() for p in field.parameters() if p.grad is not None)
 
 
@@ -148,8 +148,8 @@ def test_gradients_of_means_do_not_depend_on_threads(rng):
 
     def gradient(threads):
         torch.set_num_threads(threads)
-        met = field.interact(features, positions, field.embed_words(text), text.mask)
-        return torch.autograd.grad(met.mean(selected).square().sum(), features)[0]
+        interaction = field.interact(features, positions, field.embed_words(text), text.mask)
+        return torch.autograd.grad(interaction.mean(selected).square().sum(), features)[0]
 
     before = torch.get_num_threads()
     try:

@@ -41,8 +41,8 @@ def look(index: int) -> tuple[np.ndarray, np.ndarray]:
         along = rays @ local
         inside = RADIUS**2 - (local @ local - along**2)
         distances.append(np.where(inside > 0, along - np.sqrt(np.maximum(inside, 0)), np.inf))
-    met = np.isfinite(distances)
-    return np.where(met.any(axis=0), np.argmin(distances, axis=0), -1), met
+    hits = np.isfinite(distances)
+    return np.where(hits.any(axis=0), np.argmin(distances, axis=0), -1), hits
 
 
 def write_balls(path: Path) -> None:
@@ -52,12 +52,12 @@ def write_balls(path: Path) -> None:
     colors = np.array([*(color for _, color, _ in BALLS.values()), (10, 10, 10)], dtype=np.uint8)
     images = []
     for index in range(NUM_VIEWS):
-        first, met = look(index)
+        first, hits = look(index)
         stem, objects = f"frame_{index + 1:05d}", []
         Image.fromarray(colors[first]).save(path / "images" / f"{stem}.png")
         for number, (category, (_, _, sentences)) in enumerate(BALLS.items()):
             file = f"{category}_{stem}.png"
-            for folder, mask in (("gt_mask", first == number), ("gt_mask_amodal", met[number])):
+            for folder, mask in (("gt_mask", first == number), ("gt_mask_amodal", hits[number])):
                 Image.fromarray(mask.astype(np.uint8) * 255).save(path / folder / file)
             objects.append({"category": category, "segmentation": file, "sentence": sentences})
         (path / "json" / f"{stem}.json").write_text(json.dumps({"object": objects}))

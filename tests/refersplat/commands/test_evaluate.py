@@ -157,10 +157,10 @@ def test_groups_and_the_field_have_thresholds_of_their_own(trained):
 def test_gaussians_hidden_in_all_views_are_left_out_of_amodal_masks(trained):
     shares = visible_share(trained.gaussians, [CAMERA])
     assert shares[0] > 0.7
-    assert shares[1] < 0.5  # only its rim is seen
-    aside = replace(CAMERA, world_to_camera=CAMERA.world_to_camera.clone())
-    aside.world_to_camera[0, 3] = -1.2  # from the right, both are seen
-    assert (visible_share(trained.gaussians, [CAMERA, aside]) > 0.7).all()
+    assert shares[1] < 0.5  # only its rim is visible
+    moved = replace(CAMERA, world_to_camera=CAMERA.world_to_camera.clone())
+    moved.world_to_camera[0, 3] = -1.2  # from the right, both are visible
+    assert (visible_share(trained.gaussians, [CAMERA, moved]) > 0.7).all()
     unseen = replace(trained, is_surface=torch.tensor([True, False]))
     responses = trained.respond(["behind"])
     assert not unseen.amodal(responses, CAMERA).any()

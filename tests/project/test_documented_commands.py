@@ -13,7 +13,10 @@ from refer3d.runs.config import choose_model, parse
 from train import MODEL_OF, MODELS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 PROGRAMS = ("train.py", "render.py", "eval.py")
 
 
@@ -32,7 +35,6 @@ def commands(page):
 DOCUMENTED = [
     pytest.param(words, id=f"{page.name}: {' '.join(words)}")
     for page in PAGES
-    if page.exists()
     for words in commands(page.read_text(encoding="utf-8"))
 ]
 
@@ -50,6 +52,8 @@ def test_exists_and_is_understood(words):
         subprocess.run(["bash", "-n", ROOT / rest[0]], check=True)
     elif program == "python" and rest[0] == "-m":
         assert importlib.util.find_spec(rest[1]), f"no module {rest[1]}"
+        for name in rest[2:]:
+            assert not name.startswith("tests/") or (ROOT / name).exists(), f"no file {name}"
     elif program == "python":
         assert (ROOT / rest[0]).is_file(), f"no file {rest[0]}"
         if rest[0] in PROGRAMS:
@@ -62,6 +66,13 @@ def understand(argv):
     schema = importlib.import_module(f"{model}.config").Config
     config = parse(schema, argv, program="", description="")
     assert model == "detailbase" or config.model_path or config.data.scene
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_in_the_text_exist(page):
+    folders = "refersplat|detailbase|submodules|tests|benchmarks|scripts|docs|configs|data/demo"
+    paths = re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8"))
+    assert not [path for path in paths if not (ROOT / path).exists()]
 
 
 def test_a_wrong_option_is_seen(capsys):

@@ -1,9 +1,10 @@
-"""One frozen pinhole camera; world, camera and pixel frames."""
+"""The pinhole camera: world, camera and pixel frames."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,15 +12,18 @@ from torch import Tensor
 from refer3d.runs.device import to_device
 
 NEAR = 0.2
-"""Units before a camera from which on Gaussians are drawn."""
+"""Near plane, in scene units."""
+
+Intrinsics = TypeVar("Intrinsics", bound=Any)
+"""A dataclass with fx, fy, cx, cy, width and height: a camera or a lens."""
 
 
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera without distortion.
 
-    World to camera: ``p_camera = world_to_camera[:3, :3] @ p_world + world_to_camera[:3, 3]``, the
-    camera looks along +z, x right, y down (COLMAP's frame). Lengths are in the scene's unit.
+    ``p_camera = world_to_camera[:3, :3] @ p_world + world_to_camera[:3, 3]`` in scene units; the
+    camera looks along +z, x right, y down (COLMAP's frame).
     """
 
     world_to_camera: Tensor
@@ -28,8 +32,8 @@ class Camera:
     """Focal lengths in pixels."""
     fy: float
     cx: float
-    """Principal point in pixels from the image's upper left corner: a pixel's centre lies at .5,
-    so an exactly centred one is ``width / 2`` (COLMAP's convention)."""
+    """Principal point in pixels. Pixel centres lie at .5 (COLMAP's convention): the image centre
+    is ``width / 2``."""
     cy: float
     width: int
     height: int
@@ -42,27 +46,25 @@ class Camera:
 
     def resized(self, width: int, height: int) -> Camera:
         """The same camera for an image of another size."""
-        x, y = width / self.width, height / self.height
-        return replace(
-            self,
-            fx=self.fx * x,
-            fy=self.fy * y,
-            cx=self.cx * x,
-            cy=self.cy * y,
-            width=width,
-            height=height,
-        )
+        return resized(self, width, height)
 
     def to(self, device: torch.device | str) -> Camera:
         """The same camera with its pose on ``device``."""
         return replace(self, world_to_camera=to_device(self.world_to_camera, device))
 
 
-def look_at_point(cameras: Sequence[Camera], reach: float) -> Tensor | None:  # [3]
-    """The point nearest to all optical axes, in the sense of least squares.
+def resized(camera: Intrinsics, width: int, height: int) -> Intrinsics:
+    """The same camera for an image of another size."""
+    x, y = width / camera.width, height / camera.height
+    focal = {"fx": camera.fx * x, "fy": camera.fy * y}
+    return replace(camera, **focal, cx=camera.cx * x, cy=camera.cy * y, width=width, height=height)
 
-    None where the cameras have no such point before them, because they look outwards or all in one
-    direction, where it is farther than ``reach`` from most, or of one camera alone.
+
+def look_at_point(cameras: Sequence[Camera], reach: float) -> Tensor | None:  # [3]
+    """The point nearest to all optical axes by least squares, or None.
+
+    None for one camera, for cameras that look outwards or all in one direction, and where the point
+    is farther than ``reach`` from most of them.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
@@ -71,9 +73,5 @@ def look_at_point(cameras: Sequence[Camera], reach: float) -> Tensor | None:  # 
     inverse = torch.linalg.pinv(across.sum(dim=0), hermitian=True, rtol=1e-6)
     center = (inverse @ target)[:, 0]
     depths = ((center - positions) * axes).sum(dim=1)  # [V]
-    is_before = (
-        len(cameras) > 1
-        and bool((depths > 0).float().mean() > 0.9)
-        and float(depths.median()) < reach
-    )
-    return center if is_before else None
+    is_before = bool((depths > 0).float().mean() > 0.9) and float(depths.median()) < reach
+    return center if is_before and len(cameras) > 1 else None

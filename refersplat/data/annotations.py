@@ -5,25 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
 from refersplat.data.images import decode_mask, read_size
 from refersplat.data.names import ViewNames
-
-
-class Mask(Protocol):
-    """A mask that is read late; hashable, and named by ``str`` in messages."""
-
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
-        ...
-
-    def read(self) -> np.ndarray:  # [h, w] bool
-        """Decodes or draws the mask."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +52,10 @@ class Polygons:
         return mask > 0
 
 
+Mask = MaskFile | Polygons
+"""A mask that is read late."""
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One object in one photo."""
@@ -79,33 +70,6 @@ class Annotation:
     """The whole silhouette, occluded parts included."""
 
 
-class Reader(Protocol):
-    """Reads the annotations of a scene."""
-
-    def __call__(
-        self,
-        folder: Path,
-        views: ViewNames,
-        *,
-        test: set[str],
-        masks: str,
-        warnings: list[str],
-    ) -> Mapping[str, Sequence[Annotation]]:
-        """Returns the annotations by the name of their view.
-
-        Args:
-            folder: The scene.
-            views: Finds a view's name by an image's name or frame number.
-            test: Names of the test views.
-            masks: Folder of the masks in the scene (``--data.masks``).
-            warnings: Receives oddities of the files.
-
-        Raises:
-            InputError: A file is not as the format says.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class Dataset:
     """A format of referring sentences."""
@@ -113,7 +77,10 @@ class Dataset:
     name: str
     detects: Callable[[Path], bool]
     """Whether a scene's folder has this format."""
-    read: Reader
+    read: Callable[..., Mapping[str, Sequence[Annotation]]]
+    """``read(folder, views, *, test, masks, warnings)`` returns the annotations by view name.
+    ``views`` finds a view's name, ``test`` is the set of test views, ``masks`` the option
+    ``--data.masks``; ``warnings`` is a list to append to."""
     test_views: Callable[[Path, ViewNames], set[str]] = lambda folder, views: set()
     """Test views by the files themselves; empty if they do not say."""
     test_frames: Mapping[str, Sequence[int]] = field(default_factory=dict)

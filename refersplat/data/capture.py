@@ -1,4 +1,4 @@
-"""Posed photos as the readers of COLMAP and transforms.json hand them on."""
+"""Posed photos and points, the result of every reader of poses."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _RIGID_TOLERANCE = 1e-3  # several tools write six digits; a mirrored or scaled 
 
 @dataclass(frozen=True)
 class Shot:
-    """One photo: where its file lies, where its camera stood, through which lens."""
+    """One photo with its pose and lens."""
 
     name: str
-    """Path below the image folder, with forward slashes, as the scene's files write it."""
+    """Path below the image folder, with forward slashes, as in the scene's files."""
     path: Path
     world_to_camera: np.ndarray
     """[4, 4] float64, rigid; x right, y down, z forward."""
     lens: Lens
     where: str
-    """What to name in a message about this photo's pose or lens."""
+    """File and entry of the pose, for messages."""
     is_test: bool = False
-    """The scene's files say that this photo is for testing."""
+    """Whether the scene's files keep this photo for testing."""
 
 
 @dataclass(frozen=True)
 class PointCloud:
-    """What structure from motion left beside the poses."""
+    """Points from structure from motion."""
 
     positions: np.ndarray
     """[P, 3] float64."""
@@ -49,10 +49,10 @@ class Capture:
 
 
 def rigid(pose: np.ndarray, where: str) -> np.ndarray:  # [4, 4] -> [4, 4]
-    """The nearest rigid transform, refusing what is not one up to rounding.
+    """The nearest rigid transform to one with rounding errors.
 
     Raises:
-        InputError: If a number is not finite or the rotation is scaled, sheared or mirrored.
+        InputError: A number is not finite, or the rotation is scaled, sheared or mirrored.
     """
     if not np.isfinite(pose).all():
         raise InputError(
@@ -64,9 +64,8 @@ def rigid(pose: np.ndarray, where: str) -> np.ndarray:  # [4, 4] -> [4, 4]
     if deviation > _RIGID_TOLERANCE or np.linalg.det(rotation) < 0:
         raise InputError(
             f"{where}: the pose must be a rotation and a translation, got a 3x3 part that is "
-            f"{'mirrored' if deviation <= _RIGID_TOLERANCE else 'scaled or sheared'} "
-            f"(determinant {np.linalg.det(rotation):.4g}, off by {deviation:.3g}); "
-            "write poses without scale or mirroring"
+            f"{'mirrored' if deviation <= _RIGID_TOLERANCE else 'scaled or sheared'} (determinant "
+            f"{np.linalg.det(rotation):.4g}); write poses without scale or mirroring"
         )
     if not np.allclose(pose[3], [0, 0, 0, 1], atol=_RIGID_TOLERANCE):
         raise InputError(

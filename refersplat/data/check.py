@@ -1,4 +1,4 @@
-"""Says what a scene holds, without training: python -m refersplat.data.check SCENE [-r 2]."""
+"""Describes a scene without training: python -m refersplat.data.check SCENE [-r 2]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def describe(scene: Scene) -> str:
     """A page about the scene; decodes every image and mask.
 
     Raises:
-        InputError: If one of them is damaged.
+        InputError: An image or mask is damaged.
     """
     in_threads(lambda view: decode(view.path), scene.views)
     sizes = Counter(f"{view.camera.width}x{view.camera.height}" for view in scene.views)
@@ -42,7 +42,7 @@ def describe(scene: Scene) -> str:
 
 
 def _objects(scene: Scene) -> list[str]:
-    """A table of what is named: per category the views, the sentences and the masks' share."""
+    """A table of categories: their views, their sentences and the share of their masks."""
     if not any(view.objects for view in scene.views):
         return [f"{'objects':<12} none"]
     coverage = dict(zip(scene.views, in_threads(_coverage, scene.views), strict=True))
@@ -57,26 +57,26 @@ def _objects(scene: Scene) -> list[str]:
 
 
 def _cell(views: Sequence[View], category: str | None, coverage: dict[View, list[float]]) -> str:
-    found = [
-        (view, obj.sentences, share)
+    rows = [
+        (view, item.sentences, share)
         for view in views
-        for obj, share in zip(view.objects, coverage[view], strict=True)
-        if category in (None, obj.category or "(none)")
+        for item, share in zip(view.objects, coverage[view], strict=True)
+        if category in (None, item.category or "(none)")
     ]
-    num_views = len({view for view, _, _ in found})
-    sentences = {sentence for _, texts, _ in found for sentence in texts}
-    shares = [share for _, _, share in found]
+    num_views = len({view for view, _, _ in rows})
+    sentences = {sentence for _, texts, _ in rows for sentence in texts}
+    shares = [share for _, _, share in rows]
     mean = f"{100 * sum(shares) / len(shares):.2f} %" if shares else "-"
     return f"{num_views:>6} {len(sentences):>9} {mean:>8} {shares.count(0.0):>5}"
 
 
 def _coverage(view: View) -> list[float]:
     """Share of the image that each object's mask covers."""
-    return [float(obj.mask().float().mean()) for obj in view.objects]
+    return [float(item.mask().float().mean()) for item in view.objects]
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(prog="python -m refersplat.data.check", description=__doc__)
     parser.add_argument("scene", help="folder of the scene")
     parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in train.py")

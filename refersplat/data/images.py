@@ -1,4 +1,4 @@
-"""Image files: finding, checking and decoding them; a cache that keeps to a memory budget."""
+"""Image files: finding, checking, decoding; a cache with a memory budget."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from PIL import Image, UnidentifiedImageError
 from refer3d.runs.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# What a whole file has near its end; some cameras append previews behind it.
+# Bytes near the end of a whole file; some cameras append previews.
 _END_MARKERS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 _FAILURES = (OSError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot decode or that are suspiciously large."""
+"""Pillow's errors for files that it cannot decode or that are suspiciously large."""
 _TAIL = 4096
-_NUM_THREADS = 8  # opening a file waits for the disk more than it computes
+_NUM_THREADS = 8  # opening a file waits for the disk most of the time
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class ImageFolder:
-    """The image files of a scene, found by the names that its pose files give them."""
+    """The image files of a scene."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class ImageFolder:
         return stems
 
     @cached_property
-    def _is_there(self) -> frozenset[str]:
+    def _existing(self) -> frozenset[str]:
         if not self.folder.is_dir():
             raise InputError(
                 f"{self.folder}: no such folder, expected the scene's images; copy them there or "
@@ -64,20 +64,20 @@ class ImageFolder:
         return frozenset(self.files)
 
     def find(self, name: str, where: str) -> Path:
-        """The file of an image, whatever its suffix where the named one is not there.
+        """The file of an image, or else the only one of the same name with another suffix.
 
         Raises:
-            InputError: If there is none, or several with other suffixes.
+            InputError: There is none, or there are several.
         """
         name = PurePosixPath(name.replace("\\", "/")).as_posix()
-        if name in self._is_there:
+        if name in self._existing:
             return self.folder / name
         path = PurePosixPath(name)
         stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
         matches = self._by_stem.get(stem.as_posix(), [])
         if len(matches) == 1:
             return self.folder / matches[0]
-        got = f"{' and '.join(matches)} fit" if matches else f"none of {len(self.files)} images is"
+        got = f"got {' and '.join(matches) or f'none of {len(self.files)} files'}"
         raise InputError(
             f"{where}: expected the image {self.folder / name}, {got}; copy the missing images, or "
             "name their folder with --data.images"
@@ -85,10 +85,10 @@ class ImageFolder:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file; its pixels are decoded only where its end looks wrong.
+    """Width and height of an image file; decodes it only if its end looks wrong.
 
     Raises:
-        InputError: If the file is missing, no image, or cut short.
+        InputError: The file is missing, no image, or cut short.
     """
     try:
         with Image.open(path) as image:
@@ -115,10 +115,10 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def decode(path: Path) -> np.ndarray:  # [h, w, 3], or [h, w, 4] where something is transparent
-    """Reads an image as uint8 in RGB, with alpha behind it if it has a meaning.
+    """Reads an image as uint8 RGB, or RGBA if a pixel is transparent.
 
     Raises:
-        InputError: If the file cannot be decoded.
+        InputError: The file cannot be decoded.
     """
     try:
         with Image.open(path) as image:
@@ -136,11 +136,11 @@ def decode(path: Path) -> np.ndarray:  # [h, w, 3], or [h, w, 4] where something
 
 
 def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
-    """Reads a mask: 0 and 1, 0 and 255 (or 65535), palette numbers of which 0 is background, or one
-    colour on a transparent ground.
+    """Reads a mask of 0 and 1, of 0 and 255 (or 65535), of palette indices (0 is background), or of
+    one colour on a transparent ground.
 
     Raises:
-        InputError: If the file cannot be decoded, or is none of these.
+        InputError: The file cannot be decoded, or is none of these.
     """
     try:
         with Image.open(path) as image:
@@ -151,9 +151,9 @@ def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
         raise _unreadable(path, error) from None
     if has_alpha:
         values, alpha = values[..., :3].max(axis=2), values[..., 3]
-        # Drawn in one colour on nothing, what is drawn is the object.
-        is_drawn = np.ptp(alpha) > 0 and len(np.unique(values[alpha > 0])) == 1
-        values = alpha if is_drawn else values
+        # One colour on a transparent ground: the opaque pixels are the object.
+        is_single = np.ptp(alpha) > 0 and len(np.unique(values[alpha > 0])) == 1
+        values = alpha if is_single else values
     elif values.ndim == 3:
         values = values.max(axis=2)
     if values.dtype == bool:
@@ -164,16 +164,16 @@ def decode_mask(path: Path) -> np.ndarray:  # [h, w] bool
     half = 127 if peak <= 255 else 32767
     if peak <= half:
         raise InputError(
-            f"{path}: its brightest pixel is {peak}, so it is neither a mask of 0 and 1 nor of 0 "
-            f"and {2 * half + 1}; save it as one of these"
+            f"{path}: expected a mask of 0 and 1 or of 0 and {2 * half + 1}, got {peak} as its "
+            "largest value; save it as one of these"
         )
     return values > half
 
 
 class PixelCache:
-    """Arrays by key, the least recently used dropped first where the budget is exceeded.
+    """Arrays by key within a memory budget; the least recently used are dropped first.
 
-    Safe to use from several threads: one loads, the others wait for it.
+    Thread-safe: one thread loads a key, the others wait for it.
     """
 
     def __init__(self, budget: int) -> None:
@@ -185,16 +185,16 @@ class PixelCache:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, load: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array kept under ``key``, loaded first where it is not there. Do not write to it."""
+        """The array of ``key``, loaded if absent; read-only by convention."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key]
             future = self._pending.get(key)
-            is_mine = future is None
-            if is_mine:
+            is_first = future is None
+            if future is None:
                 future = self._pending[key] = Future()
-        if not is_mine:
+        if not is_first:
             return future.result()
         try:
             array = load()
@@ -219,6 +219,6 @@ class PixelCache:
 
 
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Results in the order of the items; the first item's error, if any, is raised."""
+    """Maps a function in threads; raises the error of the first item that has one."""
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         return list(pool.map(function, items))

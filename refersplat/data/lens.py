@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from refer3d.runs.errors import InputError
+from refersplat.cameras import resized
 
 _EDGE_SAMPLES = 65  # points per image side that must lie inside the photo
 _GRID_SAMPLES = 13
@@ -18,35 +19,27 @@ _ZOOMS = (0.25, 16.0)  # focal length after undistortion over the one before
 _BISECTIONS = 26
 _ROWS = 32  # of an undistortion map at a time, so that the arrays between stay in the cache
 
-Distortion = Callable[..., tuple[np.ndarray, np.ndarray]]
-"""Takes rays ``x, y`` (X/Z and Y/Z in the camera frame) and coefficients by name, returns the
-distorted rays. Complex rays give derivatives, so only analytic functions may be used."""
+Rays = tuple[np.ndarray, np.ndarray]
+"""X/Z and Y/Z in the camera frame, of one shape."""
+Distortion = Callable[..., Rays]
+"""Distorts rays ``x, y`` by coefficients given by name. Derivatives come from complex rays: it must
+be an analytic function."""
 
 
 def radial_tangential(
-    x: np.ndarray,
-    y: np.ndarray,
-    k1: float = 0,
-    k2: float = 0,
-    p1: float = 0,
-    p2: float = 0,
-    k3: float = 0,
-    k4: float = 0,
-    k5: float = 0,
-    k6: float = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+    x: np.ndarray, y: np.ndarray, k1: float = 0, k2: float = 0, p1: float = 0, p2: float = 0,
+    k3: float = 0, k4: float = 0, k5: float = 0, k6: float = 0,
+) -> Rays:  # fmt: skip
     """OpenCV's distortion; rational with k4 to k6."""
     r = x * x + y * y
     radial = (1 + r * (k1 + r * (k2 + r * k3))) / (1 + r * (k4 + r * (k5 + r * k6)))
-    return (
-        x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x),
-        y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y,
-    )
+    column = x * radial + 2 * p1 * x * y + p2 * (r + 2 * x * x)
+    return column, y * radial + p1 * (r + 2 * y * y) + 2 * p2 * x * y
 
 
 def fisheye(
     x: np.ndarray, y: np.ndarray, k1: float = 0, k2: float = 0, k3: float = 0, k4: float = 0
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Rays:
     """OpenCV's fisheye: the radius is a polynomial of the angle to the optical axis."""
     radius = np.sqrt(x * x + y * y + 1e-30)  # not 0 at the centre
     angle = np.arctan(radius)
@@ -152,16 +145,7 @@ class Lens:
 
     def resized(self, width: int, height: int) -> Lens:
         """The same lens for an image of another size."""
-        x, y = width / self.width, height / self.height
-        return replace(
-            self,
-            fx=self.fx * x,
-            fy=self.fy * y,
-            cx=self.cx * x,
-            cy=self.cy * y,
-            width=width,
-            height=height,
-        )
+        return resized(self, width, height)
 
     def undistorted(self, where: str = "camera") -> Lens:
         """The pinhole lens whose image this lens's photo fills without black borders.
@@ -186,23 +170,17 @@ class Lens:
 
 
 def _check(lens: Lens, where: str) -> None:
-    for name in ("fx", "fy", "width", "height"):
-        value = getattr(lens, name)
-        if not (math.isfinite(value) and value > 0):
+    near = f"near the image of {lens.width}x{lens.height} pixels"
+    checks = [(name, getattr(lens, name), "positive", 0, math.inf)
+              for name in ("fx", "fy", "width", "height")]  # fmt: skip
+    checks += [("cx", lens.cx, near, -lens.width, 2 * lens.width)]
+    checks += [("cy", lens.cy, near, -lens.height, 2 * lens.height)]
+    checks += [(name, value, "finite", -math.inf, math.inf) for name, value in lens.coefficients]
+    for name, value, expected, low, high in checks:
+        if not low < value < high:
             raise InputError(
-                f"{where}: {name} must be positive, got {value}; correct the camera's line"
+                f"{where}: {name} must be {expected}, got {value}; correct the camera's line"
             )
-    numbers = {"cx": lens.cx, "cy": lens.cy, **dict(lens.coefficients)}
-    for name, value in numbers.items():
-        if not math.isfinite(value):
-            raise InputError(
-                f"{where}: {name} must be finite, got {value}; correct the camera's line"
-            )
-    if not (-lens.width < lens.cx < 2 * lens.width and -lens.height < lens.cy < 2 * lens.height):
-        raise InputError(
-            f"{where}: the principal point must lie near the image of {lens.width}x{lens.height} "
-            f"pixels, got ({lens.cx:g}, {lens.cy:g}); correct the camera's line"
-        )
 
 
 @lru_cache(maxsize=4096)  # a folder may have as many lenses as photos

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
@@ -20,9 +19,8 @@ _OTHER_MASKS = "mask"
 _AMODAL_MASKS = "gt_mask_amodal"
 
 
-@dataclass(frozen=True)
-class JsonFile:
-    """The json file that describes a view."""
+class JsonFile(NamedTuple):
+    """The json file of a view."""
 
     path: Path
     is_test: bool
@@ -32,7 +30,7 @@ class JsonFile:
 def read(
     folder: Path, views: ViewNames, *, test: set[str], masks: str, warnings: list[str]
 ) -> dict[str, list[Annotation]]:
-    """Reads the annotations of every view (a ``Reader``)."""
+    """Reads the annotations of every view, as ``Dataset.read``."""
     finder = MaskFinder(folder, masks)
     annotations = {
         name: read_objects(file, name, finder, name in test or file.is_test, warnings)
@@ -72,18 +70,14 @@ def find_json(folder: Path, views: ViewNames, warnings: list[str]) -> dict[str, 
         elif name not in files:
             files[name] = file
         elif file.is_test != files[name].is_test:
-            first, second = sorted((file, files[name]), key=lambda f: not f.is_test)
-            files[name] = first
-            warnings.append(f"{second.path}: not read, {first.path} describes the same view")
+            files[name], other = sorted((file, files[name]), key=lambda f: not f.is_test)
+            warnings.append(f"{other.path}: not read, {files[name].path} is of the same view")
         else:
-            raise InputError(
-                f"{files[name].path} and {path}: both describe view {name!r}; delete one"
-            )
+            raise InputError(f"{files[name].path} and {path}: both of view {name!r}; delete one")
     if others and not files:
         raise InputError(
-            f"{folder}: none of {len(others)} files is named like a view "
-            f"({others[0].name}, but the views are {views.names[0]} …); rename them to "
-            "<image name>.json"
+            f"{folder}: expected files named like the views ({views.names[0]} …), got "
+            f"{len(others)} others ({others[0].name}); rename them to <image name>.json"
         )
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -118,15 +112,9 @@ class MaskFinder:
         }
 
     def find(
-        self,
-        segmentation: str | None,
-        category: str | None,
-        view: str,
-        *,
-        is_test: bool,
-        where: str,
-    ) -> Path | None:
-        """The file of an object's mask in a view.
+        self, segmentation: str | None, category: str | None, view: str, is_test: bool, where: str
+    ) -> tuple[str, str] | None:
+        """Folder and file name of an object's mask in a view.
 
         Masks of training views are in the chosen folder, of test views in the true masks first,
         and otherwise in ``mask/``, under the name in the json or one of category and view. None if
@@ -141,18 +129,18 @@ class MaskFinder:
             files = self._listings[folder]
             for name in _exact_names(segmentation, category, view):
                 if name in files:
-                    return self.scene / folder / name
+                    return folder, name
         for folder in folders:
             matches = _named_after(self._listings[folder], category, view)
             if len(matches) == 1:
-                return self.scene / folder / matches[0]
+                return folder, matches[0]
             if matches:
                 raise InputError(
                     f"{where}: several files of {self.scene / folder} match the mask of "
                     f"{category!r} in {view}: {', '.join(matches)}; name one in 'segmentation'"
                 )
         if category and f"{category}.png" in self._listings[folders[0]]:
-            return self.scene / folders[0] / f"{category}.png"
+            return folders[0], f"{category}.png"
         is_pseudo = self.masks not in (_TRUE_MASKS, _OTHER_MASKS)
         if is_pseudo and not is_test and self._listings[self.masks]:
             self.num_missing += 1
@@ -163,15 +151,10 @@ class MaskFinder:
             "there, name its folder with --data.masks, or delete the object from the json"
         )
 
-    def find_amodal(self, mask: Path) -> MaskFile | None:
-        """The whole silhouette beside a visible mask, if the scene has one."""
-        for folder in self._listings:
-            base = self.scene / folder
-            if mask.is_relative_to(base):
-                name = mask.relative_to(base).as_posix()
-                if name in self._listings[_AMODAL_MASKS]:
-                    return MaskFile(self.scene / _AMODAL_MASKS / name)
-        return None
+    def find_amodal(self, name: str) -> MaskFile | None:
+        """The whole silhouette, in a file of the visible mask's name, if the scene has one."""
+        has_it = name in self._listings[_AMODAL_MASKS]
+        return MaskFile(self.scene / _AMODAL_MASKS / name) if has_it else None
 
 
 def _exact_names(segmentation: str | None, category: str | None, view: str) -> list[str]:
@@ -179,8 +162,8 @@ def _exact_names(segmentation: str | None, category: str | None, view: str) -> l
     if segmentation:
         names += [segmentation, f"{view}/{segmentation}"]
     if category:
-        names += [f"{place}{category}_{view}.png" for place in ("", f"{view}/")]
-        names += [f"{view}/{category}.png"]
+        file = f"{category}_{view}.png"
+        names += [file, f"{view}/{file}", f"{view}/{category}.png"]
     return names
 
 
@@ -211,7 +194,7 @@ def read_objects(
     Raises:
         InputError: The file is not as the format says, or a mask is missing.
     """
-    annotations: dict[Path, Annotation] = {}
+    annotations: dict[MaskFile, Annotation] = {}
     objects = take(read_json(file.path, dict), "object", list, str(file.path))
     for index, record in enumerate(objects):
         where = f"{file.path}: object[{index}]"
@@ -221,38 +204,34 @@ def read_objects(
         if category is None and segmentation is None:
             take(record, "segmentation", str, where)
         sentences = _sentences(record, where)
-        path = masks.find(segmentation, category, view, is_test=is_test, where=where)
-        if path is None:
+        place = masks.find(segmentation, category, view, is_test, where)
+        if place is None:
             continue
+        mask = MaskFile(masks.scene.joinpath(*place))
         if not sentences:
             warnings.append(f"{where}: {category or segmentation} has no sentence, left out")
             continue
-        if path in annotations:
-            warnings.append(f"{where}: {path.name} is listed twice, its sentences are joined")
-            sentences = tuple(dict.fromkeys(annotations[path].sentences + sentences))
-            category = annotations[path].category
-        amodal = masks.find_amodal(path)
-        annotations[path] = Annotation(category, sentences, MaskFile(path), where, amodal)
+        if mask in annotations:
+            warnings.append(f"{where}: {mask.path.name} is listed twice, its sentences are joined")
+            sentences = tuple(dict.fromkeys(annotations[mask].sentences + sentences))
+            category = annotations[mask].category
+        amodal = masks.find_amodal(place[1])
+        annotations[mask] = Annotation(category, sentences, mask, where, amodal)
     return list(annotations.values())
 
 
 def _optional_text(record: Mapping[str, Any], key: str, where: str) -> str | None:
-    if record.get(key) is None:
-        return None
-    return take(record, key, str, where) or None
+    return None if record.get(key) is None else take(record, key, str, where) or None
 
 
 def _sentences(record: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    value = record.get("sentence")
-    if isinstance(value, str):
-        value = [value]
-    elif value is None and "sentence" in record:
-        value = []
+    value = record.get("sentence", ...)
+    if value is None or isinstance(value, str):
+        value = [value or ""]
     else:
         value = take(record, "sentence", list, where)
     texts = [as_kind(v, str, f"{where}: sentence[{i}]").strip() for i, v in enumerate(value)]
-    has_word = re.compile(r"\w").search
-    return tuple(dict.fromkeys(text for text in texts if has_word(text)))
+    return tuple(dict.fromkeys(text for text in texts if re.search(r"\w", text)))
 
 
 REF_LERF = Dataset(

@@ -1,4 +1,4 @@
-"""How large a scene is in its unit, and where it lies."""
+"""Extent of a scene, and checks of its unit and position."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from refer3d.runs.errors import InputError
 from refersplat.cameras import NEAR, Camera
 
 COARSEST = 1e-4
-"""Share of a scene's extent that its places must be told apart by."""
-SOME_POINTS = 1000
+"""Largest spacing of float32 coordinates, as a share of the scene's extent."""
+_SAMPLES = 1000
 
 
 def camera_extent(cameras: Sequence[Camera], warnings: list[str]) -> float:
-    """How far the cameras reach, which learning rates and sizes are measured by."""
+    """1.1 × the largest distance of a camera from their mean, in scene units."""
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     radius = float((positions - positions.mean(dim=0)).norm(dim=1).max())
     if radius == 0:
-        warnings.append("all training cameras stand at one place; the scene's extent is taken as 1")
+        warnings.append("all training cameras have one position; the scene's extent is set to 1")
         return 1.0
     return 1.1 * radius
 
@@ -33,29 +33,29 @@ def check_units(
     extent: float,
     warnings: list[str],
 ) -> None:
-    """Checks that 32 bits tell places apart, and that what the cameras look at is drawn.
+    """Checks that float32 resolves the scene, and that it lies beyond the near plane.
 
     Raises:
-        InputError: The scene lies too far from the origin, or is too small.
+        InputError: The scene is too far from the origin, or too small.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     far = float(positions.norm(dim=1).max())
     if far * 2**-23 > COARSEST * extent:
         raise InputError(
-            f"{path}: the cameras stand {far:.3g} units from the origin, where 32 bits tell places "
-            f"apart by {far * 2**-23:.2g} only; move cameras and points towards the origin"
+            f"{path}: the cameras are {far:.3g} units from the origin, where float32 resolves only "
+            f"{far * 2**-23:.2g}; move cameras and points towards the origin"
         )
     if points is None:
         return
-    chosen = points[:: max(1, len(points) // SOME_POINTS)]
+    chosen = points[:: max(1, len(points) // _SAMPLES)]
     axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
     depths = chosen @ axes.T - (positions * axes).sum(dim=1)  # [P, V]
     middle = float(depths[depths > 0].median()) if (depths > 0).any() else NEAR
-    said = (
-        f"{path}: points lie {middle:.2g} units before the cameras, and nothing nearer than {NEAR} "
-        "is drawn; make cameras and points larger"
+    message = (
+        f"{path}: the points' median depth is {middle:.2g} units, the near plane lies at {NEAR}; "
+        "scale cameras and points up"
     )
     if middle < NEAR:
-        raise InputError(said)
+        raise InputError(message)
     if middle < 2 * NEAR:
-        warnings.append(said)
+        warnings.append(message)

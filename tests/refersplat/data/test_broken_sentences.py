@@ -116,8 +116,16 @@ CASES = [
         lambda s: s.cut("gt_mask/cup_frame_00002.png", 50),
         (r"cup_frame_00002\.png: cannot be read as an image", "again"),
     ),
-    case("two json of a view", two_json, ("both describe view 'frame_00001'", "delete one")),
-    case("no json is of a view", strange_json_names, ("none of 4 files is named like a view",)),
+    case(
+        "two json of a view",
+        two_json,
+        ("frame_00001.json and", "'frame_00001'", "delete"),
+    ),
+    case(
+        "no json is of a view",
+        strange_json_names,
+        ("json: .*frame_00001", "photo-a", "rename"),
+    ),
     # Options
     *[
         case(

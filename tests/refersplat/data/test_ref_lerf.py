@@ -217,7 +217,7 @@ def test_test_json_wins_over_train_json(small_scene):
     small_scene.write_json("frame_00003", {"object": [entry]}, folder="json/test_json")
     scene = load(small_scene, eval=True)
     assert scene.test[0].objects[0].sentences == ("Unseen.",)
-    assert any("describes the same view" in text for text in scene.warnings)
+    assert any("is of the same view" in text for text in scene.warnings)
 
 
 def test_ref_lerf_scenes_have_their_lists(make_scene):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from refer3d import runs  # noqa: F401  before torch: it says how torch's threads wait
-
 __all__ = ["Referrer"]
 
 

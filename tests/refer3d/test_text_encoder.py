@@ -190,7 +190,7 @@ def test_unwritable_cache_costs_only_time(tmp_path, caplog):
     (tmp_path / "file").write_text("")
     encoder = CachedTextEncoder(HashTextEncoder(), tmp_path / "file" / "text")
     assert len(encoder([SHORT])) == 1
-    assert "not kept" in caplog.text
+    assert "not stored" in caplog.text
 
 
 def fill_cache(folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import dataclasses
 import difflib
 import functools
 import logging
@@ -287,12 +286,11 @@ def _build(schema: type[Schema], values: Any, where: str, names: Sequence[str]) 
     for name, value in values.items():
         if name not in known:
             raise InputError(f"{where}: unknown key {name!r}; {_nearest(str(name), known, names)}")
-        kind = known[name].kind
-        place = f"{where}: {name}"
-        if dataclasses.is_dataclass(kind):
-            result[name] = _build(kind, {} if value is None else value, place, names)
+        section, place = known[name].section, f"{where}: {name}"
+        if section is None:
+            result[name] = _convert(known[name].kind, value, place)
         else:
-            result[name] = _convert(kind, value, place)
+            result[name] = _build(section, {} if value is None else value, place, names)
     return schema(**result)
 
 

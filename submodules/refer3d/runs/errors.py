@@ -1,4 +1,4 @@
-"""The one error that a user can mend, and how programs end."""
+"""The error of wrong input, and the end of programs."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from collections.abc import Callable
 from typing import NoReturn
 
 STATUS_MISTAKE = 2
-"""Exit status for what the user can mend; the same as for an unknown option."""
+"""Exit status for wrong input; the same as for an unknown option."""
 STATUS_INTERRUPTED = 130
 RESUME = "the same command with --resume goes on from the last checkpoint"
 STATUS_UNREAD = 141
-"""The shell's for a program whose output nobody takes."""
+"""Exit status for a closed output, as in ``| head``; the shell's."""
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: a file, a field, an option.
+    """Wrong input: a file, a field, an option.
 
-    The message names the file or option, what was expected, what came, and what to do. The
-    top-level scripts print it without a traceback and exit with status 2; nothing else is caught.
+    The message names the file or option, the expected and the actual value, and the remedy.
+    Programs print it without a traceback and exit with status 2.
     """
 
 
 def run(main: Callable[[list[str]], object], when_stopped: str = "") -> NoReturn:
-    """Runs a program with the command line's options, and ends it.
+    """Runs a program with the command line's options, and exits.
 
-    A mistake of the user's is said in one line, without a traceback. So are files that cannot be
-    read or written: a full disk is no bug.
+    Wrong input prints one line, without a traceback. So do files that cannot be read or written,
+    such as on a full disk.
 
     Args:
         main: The program.
-        when_stopped: What to say after Ctrl-C.
+        when_stopped: Message after Ctrl-C.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         main(sys.argv[1:])
     except InputError as error:
         _end(f"error: {error}", STATUS_MISTAKE)
-    except BrokenPipeError:  # nobody reads on, as behind "| head"
+    except BrokenPipeError:  # as in "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(STATUS_UNREAD)
     except OSError as error:

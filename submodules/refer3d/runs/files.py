@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
-    """A binary file that appears under ``path`` when the block ends, complete and on the disk.
+    """Opens a binary file that replaces ``path`` when the block ends, complete and on the disk.
 
-    If the block raises or the process dies, what was there before stays untouched.
+    If the block raises or the process dies, the former file stays.
 
     Raises:
-        OSError: It cannot be written, a full disk for example; the error names the file.
+        OSError: Writing fails, as on a full disk; the error names the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        if error.filename is None:  # as when a write finds no space
+        if error.filename is None:  # as on a full disk
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:

@@ -74,6 +74,12 @@ class Field(NamedTuple):
     extras: tuple[Any, ...]
     default: Any
 
+    @property
+    def section(self) -> type | None:
+        """The type, if it is a dataclass."""
+        is_section = isinstance(self.kind, type) and dataclasses.is_dataclass(self.kind)
+        return self.kind if is_section else None
+
     def extra(self, kind: type) -> Any:
         """The metadata of that class, or None."""
         return next((extra for extra in self.extras if isinstance(extra, kind)), None)
@@ -100,8 +106,8 @@ def options(
     for name, field in fields(schema).items():
         own = field.extra(Changeable)
         programs = changeable_in if own is None else own.programs
-        if dataclasses.is_dataclass(field.kind):
-            yield from options(field.kind, f"{prefix}{name}.", programs)
+        if field.section is not None:
+            yield from options(field.section, f"{prefix}{name}.", programs)
             continue
         aliases = (alias for extra in field.extras for alias in getattr(extra, "aliases", ()) or ())
         yield Option(
@@ -142,7 +148,7 @@ def _check_rules(config: Any, where: str) -> None:
         except ValueError as error:
             raise InputError(f"{where}{error}") from error
     for name, field in fields(type(config)).items():
-        if dataclasses.is_dataclass(field.kind):
+        if field.section is not None:
             _check_rules(getattr(config, name), f"{where}{name}.")
 
 

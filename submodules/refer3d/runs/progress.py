@@ -1,4 +1,4 @@
-"""Shows how far a run is, and keeps its numbers for TensorBoard."""
+"""Progress bar and TensorBoard log of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import psutil
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 30.0
-"""How often a line is printed where the output is no terminal."""
+"""Interval of the lines if the output is no terminal."""
 
 
 class Progress:
-    """A bar with the latest numbers, the memory in use and the time left.
+    """Bar with the latest numbers, the memory in use and the time left.
 
-    With a folder, the numbers also go into TensorBoard's event files there.
+    With a folder ``events``, the numbers also go to TensorBoard's event files there.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Steps that lie behind."""
+        """Number of steps so far."""
         return self._bar.n
 
     def advance(self, steps: int = 1) -> None:
@@ -60,9 +60,9 @@ class Progress:
         self._bar.update(steps)
 
     def report(self, step: int, group: str = "", **numbers: float) -> None:
-        """Shows the latest ``numbers``, and keeps them at ``step`` under ``<group>/<name>``.
+        """Shows the latest ``numbers`` and logs them at ``step`` as ``<group>/<name>``.
 
-        The group is the bar's label, unless another is given.
+        The default group is the bar's label.
         """
         shown = {name: f"{value:.4g}" for name, value in numbers.items()}
         shown["memory"] = f"{self._process.memory_info().rss / 2**30:.1f} GiB"

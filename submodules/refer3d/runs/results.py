@@ -1,4 +1,4 @@
-"""What a result must say about its run: numbers, versions, machine, time and memory."""
+"""Results of runs as JSON, with versions, machine, time and memory."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from refer3d.runs.files import atomic_write
@@ -24,10 +25,10 @@ LIBRARIES = ("refer3d", "torch", "numpy", "transformers")
 
 
 def provenance(backend: str) -> dict[str, Any]:
-    """What a number depends on besides its config.
+    """Describes the software and machine behind a result.
 
     Args:
-        backend: What computed the ops.
+        backend: Implementation of the ops, from :func:`refer3d.native.backend`.
     """
     return {
         "versions": {"python": platform.python_version()} | {n: _version(n) for n in LIBRARIES},
@@ -39,20 +40,20 @@ def provenance(backend: str) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` behind it where files differ from it.
+    """Returns the commit of this code, with ``-dirty`` if files differ from it.
 
-    None where it runs from an installation that no repository tracks.
+    None for an installation outside the repository.
     """
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # an environment may lie in another's folder
+        git(
+            "ls-files", "--error-unmatch", here.name
+        )  # site-packages may lie in another's repository
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
@@ -60,25 +61,23 @@ def git_commit() -> str | None:
 
 
 def peak_memory_mib() -> float:
-    """The most memory that this process has held so far."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil
-
+    """Returns the peak memory of this process so far."""
+    if sys.platform == "win32":
         return psutil.Process().memory_info().peak_wset / 2**20
+    import resource  # absent on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class Stopwatch:
-    """Seconds that each stage took and the memory it needed, kept in a file.
+    """Duration and peak memory of each stage, in a file.
 
-    A stage that is stopped and gone on with adds up; one that is done again starts from zero.
+    A resumed stage adds up; a repeated one starts from zero.
     """
 
     def __init__(self, path: Path | str) -> None:
-        """Goes on with what ``path`` holds, if there is such a file."""
+        """Reads the stages of ``path``, if it exists."""
         self.path = Path(path)
         self.stages: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
@@ -86,12 +85,12 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times the block, also when it is stopped."""
+        """Times the block, also if it raises."""
         before = self.stages.get(name, {})
         if before.get("finished"):
             before = {}
         entry = self.stages[name] = {"seconds": 0.0, "peak_mib": 0.0, **before, "finished": False}
-        save_results(self.path, self.stages)  # even a killed stage has begun
+        save_results(self.path, self.stages)  # a killed stage has begun, too
         start = time.perf_counter()
         try:
             yield
@@ -103,13 +102,13 @@ class Stopwatch:
 
 
 def save_results(path: Path | str, results: Mapping[str, Any]) -> None:
-    """Writes JSON; numbers that are not finite, which JSON has not, become null."""
+    """Writes JSON; NaN and infinity, which JSON lacks, become null."""
     with atomic_write(path) as file:
         file.write((json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def load_results(path: Path | str) -> dict[str, Any]:
-    """Reads what :func:`save_results` wrote.
+    """Reads the results of :func:`save_results`.
 
     Raises:
         InputError: The file is absent or damaged.
@@ -135,7 +134,7 @@ def _version(library: str) -> str | None:
 
 
 def _processor() -> str:
-    """The CPU's name, where the system tells it."""
+    """The CPU's name, as far as the system tells it."""
     listing = Path("/proc/cpuinfo")
     if listing.is_file():
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():

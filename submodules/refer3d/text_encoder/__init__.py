@@ -1,4 +1,4 @@
-"""Sentences to word features, by a frozen language model."""
+"""Word and sentence features of a frozen language model."""
 
 from refer3d.text_encoder.cache import CachedTextEncoder
 from refer3d.text_encoder.features import TextEncoder, TextFeatures, check_text, is_same_text

@@ -1,4 +1,4 @@
-"""Encoded sentences, kept on disk."""
+"""Encoded sentences on disk."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FORMAT = 1
 
 
 class CachedTextEncoder:
-    """An encoder that asks a slower one only for sentences that it has not seen.
+    """Encoder that runs a slower one only for new sentences.
 
-    Each sentence has a file of its own, written whole; so several processes can share a folder,
-    and what they write twice is equal. Sentences lie under their encoder's identity.
+    Each sentence has a file of its own below the encoder's identity. Files appear whole, so several
+    processes can share a folder.
     """
 
     def __init__(self, encoder: TextEncoder, folder: Path) -> None:
-        """Keeps what ``encoder`` says below ``folder``, which is made when needed."""
+        """Stores the features of ``encoder`` below ``folder``, which is made when needed."""
         self.encoder = encoder
         self.folder = folder
 
@@ -49,29 +49,30 @@ class CachedTextEncoder:
     def __call__(self, sentences: Sequence[str | Sequence[str]]) -> TextFeatures:
         """Encodes sentences; see :class:`TextEncoder`."""
         paths = [self.path(sentence) for sentence in sentences]
-        known = {path: _read(path) for path in set(paths)}
+        features = {path: read for path in set(paths) if (read := _read(path)) is not None}
         missing = {
             path: sentence
             for path, sentence in zip(paths, sentences, strict=True)
-            if known[path] is None
+            if path not in features
         }
         if missing:
             encoded = self.encoder(list(missing.values()))
             for index, path in enumerate(missing):
                 words = encoded.words[index][encoded.mask[index]].clone()
-                known[path] = words, encoded.embeddings[index].clone()
-                _write(path, *known[path])
-        return TextFeatures.collate(*zip(*(known[path] for path in paths), strict=True))
+                features[path] = words, encoded.embeddings[index].clone()
+                _write(path, *features[path])
+        words, embeddings = zip(*(features[path] for path in paths), strict=True)
+        return TextFeatures.collate(words, embeddings)
 
     def path(self, sentence: str | Sequence[str]) -> Path:
-        """Where a sentence's features lie."""
+        """Returns the file of a sentence's features."""
         encoder = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
         content = json.dumps(sentence if isinstance(sentence, str) else list(sentence))
         return self.folder / encoder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.pt"
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor] | None:
-    """A sentence's words and embedding, or None where they are not there or not readable."""
+    """Reads a sentence's words and embedding; None if absent or damaged."""
     if not path.is_file():
         return None
     try:
@@ -83,8 +84,8 @@ def _read(path: Path) -> tuple[Tensor, Tensor] | None:
 
 
 def _write(path: Path, words: Tensor, embedding: Tensor) -> None:
-    """Keeps a sentence; a folder that cannot be written to costs only time."""
+    """Stores a sentence; a folder that cannot be written to costs only time."""
     try:
         save_state(path, {"format": FORMAT, "words": words, "embedding": embedding})
     except OSError as error:
-        log.warning("%s cannot be written (%s); the sentence is not kept", path, error)
+        log.warning("%s cannot be written (%s); the sentence is not stored", path, error)

@@ -15,10 +15,10 @@ from refer3d.text_encoder.features import TextFeatures, check_text
 
 
 class HashTextEncoder:
-    """A fixed random vector for each word: the same word means the same, and nothing else does."""
+    """Encoder with a fixed random vector for each word, so only equal words are similar."""
 
     def __init__(self, dim: int = 64, is_framed: bool = False) -> None:
-        """Makes vectors of ``dim`` components, also for a begin and an end token if framed."""
+        """Sets the width; ``is_framed`` adds a begin and an end token to each sentence."""
         self.dim = dim
         self.is_framed = is_framed
         self.name = "hash"
@@ -41,7 +41,7 @@ class HashTextEncoder:
         return TextFeatures.collate(features, means)
 
     def word(self, word: str) -> Tensor:  # [T]
-        """The word's vector; upper and lower case are the same."""
+        """Returns the word's vector; case does not matter."""
         digest = hashlib.sha256(word.lower().encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
         return torch.randn(self.dim, generator=generator)

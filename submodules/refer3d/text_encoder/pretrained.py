@@ -29,21 +29,21 @@ BATCH = 32
 
 
 class PretrainedTextEncoder:
-    """The last layer of a frozen language model, word piece by word piece.
+    """Encoder that takes the last layer of a frozen language model, one feature per word piece.
 
-    Only sentences of equal length share a batch, so there is no padding that could count.
+    Sentences of equal length share a batch, so no padding can influence the features.
     """
 
     def __init__(
         self, source: str, name: str, device: torch.device | str = "cpu", is_framed: bool = False
     ) -> None:
-        """Names the checkpoint; the weights are read when the first sentence comes.
+        """Names the checkpoint; the first sentence loads it.
 
         Args:
             source: A folder, or a name that ``transformers`` can find.
-            name: What a result records.
-            device: Where the model runs. The features come back on the CPU.
-            is_framed: Whether the tokens that begin and end a sentence are among the words.
+            name: Name in results.
+            device: Device of the model; the features are on the CPU.
+            is_framed: Whether the words include the begin and end tokens of a sentence.
         """
         self.source = source
         self.name = name
@@ -52,12 +52,12 @@ class PretrainedTextEncoder:
 
     @functools.cached_property
     def config(self) -> Any:
-        """The checkpoint's own description."""
+        """The checkpoint's config."""
         return self._load("AutoConfig")
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """Splits text into word pieces."""
+        """The tokenizer of the checkpoint."""
         return self._load("AutoTokenizer")
 
     @functools.cached_property
@@ -66,18 +66,21 @@ class PretrainedTextEncoder:
         model = self._load("AutoModel").float()  # some checkpoints are kept in halves
         return model.to(self.device).eval().requires_grad_(False)
 
-    @functools.cached_property
+    @property
     def dim(self) -> int:
         """T, the width of the features."""
         return self.config.hidden_size
 
-    @functools.cached_property
+    @property
     def identity(self) -> str:
-        """A hash of the checkpoint's files, whatever folder or name they are found by."""
-        frame = "+frame" if self.is_framed else ""
+        """Hash of the checkpoint's files; the folder's name does not matter."""
+        return f"{self._digest}+frame" if self.is_framed else self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         folder = Path(self.source)
         if not folder.is_dir():
-            _ = self.tokenizer, self.model  # so that all files are there
+            _ = self.tokenizer, self.model  # downloads all files
             folder = Path(self._call("utils.cached_file", "config.json")).parent
         digest = hashlib.sha256()
         for path in sorted(folder.iterdir()):
@@ -86,29 +89,29 @@ class PretrainedTextEncoder:
                 with open(path, "rb") as file:
                     for block in iter(functools.partial(file.read, 1 << 20), b""):
                         digest.update(block)
-        return f"{digest.hexdigest()[:16]}{frame}"
+        return digest.hexdigest()[:16]
 
     @functools.cached_property
     def max_pieces(self) -> int:
-        """How many pieces a sentence may have, beside the special tokens."""
+        """Most pieces of a sentence, beside the special tokens."""
         limit = self.tokenizer.model_max_length
         positions = getattr(getattr(self.model, "embeddings", None), "position_embeddings", None)
-        if positions is not None:  # RoBERTa's and MPNet's positions begin behind the padding's
+        if positions is not None:  # positions of RoBERTa and MPNet begin after the padding's
             first = 0 if positions.padding_idx is None else positions.padding_idx + 1
             limit = min(limit, positions.num_embeddings - first)
         return limit - sum(map(len, self.special_pieces))
 
     @functools.cached_property
     def special_pieces(self) -> tuple[list[int], list[int]]:
-        """The ids that the tokenizer puts before a sentence and behind it."""
+        """Ids that the tokenizer adds before and after a sentence."""
         framed = self.tokenizer("a")["input_ids"]
         (piece,) = self._split("a")
         begin = framed.index(piece)
         before, after = framed[:begin], framed[begin + 1 :]
         if self.is_framed and not (before and after):
             raise InputError(
-                f"text.encoder: {self.name} puts no token before or behind a sentence; this model "
-                "asks for both: name a BERT-like encoder"
+                f"text.encoder: expected an encoder with begin and end tokens, got {self.name}, "
+                "which lacks one; name a BERT-like encoder"
             )
         return before, after
 
@@ -122,25 +125,25 @@ class PretrainedTextEncoder:
         for indices in by_length.values():
             for start in range(0, len(indices), BATCH):
                 batch = indices[start : start + BATCH]
-                found = self._encode([pieces[index] for index in batch])
-                encoded.update(zip(batch, zip(*found, strict=True), strict=True))
+                features = self._encode([pieces[index] for index in batch])
+                encoded.update(zip(batch, zip(*features, strict=True), strict=True))
         words, embeddings = zip(*(encoded[index] for index in range(len(pieces))), strict=True)
         return TextFeatures.collate(words, embeddings)
 
     def _pieces(self, sentence: str | Sequence[str]) -> list[int]:
-        """The ids of a sentence's word pieces, cut to what the model can take."""
+        """Tokenizes a sentence, truncated to the model's length."""
         check_text(sentence)
         if isinstance(sentence, str):
             pieces = self._split(sentence)
         else:
-            # Tokenizers of bytes write a word behind others with the space before it.
+            # Byte-level tokenizers encode the space before a word with it.
             spaced = [f" {word}" if index else word for index, word in enumerate(sentence)]
             pieces = [(self._split(word) or [self.tokenizer.unk_token_id])[0] for word in spaced]
         if not pieces:
             raise InputError(f"sentence {sentence!r} has no words")
         if len(pieces) > self.max_pieces:
             log.warning(
-                "%s reads %d word pieces of a sentence; the last %d of %.60r... are left out",
+                "%s takes %d word pieces of a sentence; the last %d of %.60r... are cut",
                 *(self.name, self.max_pieces, len(pieces) - self.max_pieces, sentence),
             )
         return pieces[: self.max_pieces]
@@ -162,10 +165,11 @@ class PretrainedTextEncoder:
         return self._call(f"{kind}.from_pretrained")
 
     def _call(self, function: str, *arguments: str) -> Any:
-        """Calls a function of transformers with the source: first on what is on the disk, since
-        questions to a hub that cannot be reached take minutes.
+        """Calls a function of transformers with the source, first offline.
+
+        Without network, requests to the hub take minutes to fail.
         """
-        import transformers  # a second of import that a cached sentence does not need
+        import transformers  # takes a second, which cached sentences do not need
 
         transformers.utils.logging.disable_progress_bar()
         call = operator.attrgetter(function)(transformers)
@@ -182,7 +186,7 @@ class PretrainedTextEncoder:
 
 
 def packaged_encoder() -> Path:
-    """The folder of the MiniLM checkpoint inside its package, found without importing it."""
+    """Finds the MiniLM checkpoint inside its package, without importing that."""
     spec = importlib.util.find_spec(PACKAGED)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if Path(folder, "model", "config.json").is_file():
@@ -199,17 +203,17 @@ def make_encoder(
     device: torch.device | str = "cpu",
     is_framed: bool = False,
 ) -> TextEncoder:
-    """Builds the encoder that ``text.encoder`` names.
+    """Makes the encoder that ``text.encoder`` names.
 
     Args:
         name: ``auto`` for the packaged MiniLM, ``hash`` for one without a model, else a folder or
             a name that ``transformers`` knows.
-        cache: A folder to keep encoded sentences in; None or "" keeps none.
-        device: Where the language model runs.
-        is_framed: Whether the begin and end tokens' features are among the words.
+        cache: Folder of encoded sentences; None or "" stores none.
+        device: Device of the language model.
+        is_framed: Whether the words include the begin and end tokens.
 
     Raises:
-        InputError: There is no such encoder here. A checkpoint is only opened when needed.
+        InputError: The packaged encoder is not installed. The first sentence opens others.
     """
     if name == "hash":
         return HashTextEncoder(is_framed=is_framed)

@@ -60,7 +60,7 @@ def test_the_published_rates():
 
 def test_the_mean_of_the_weights_is_what_answers(lesson):
     batch, sentences = lesson
-    training = start(lr=1e-2, average=0.2)
+    training = start(lr=1e-2, ema_decay=0.2)
     want = None
     for keep in (0, 2 / 11, 0.2, 0.2):  # of the first steps, less
         add_gradients(training, batch, sentences, TrainConfig())
@@ -74,7 +74,7 @@ def test_the_mean_of_the_weights_is_what_answers(lesson):
     for got, mean in zip(means, want, strict=True):
         if got.is_floating_point():  # not how many batches a norm has seen
             assert_close(got.double(), mean, rtol=1e-5, atol=1e-7)
-    plain = start(average=0.0)
+    plain = start(ema_decay=0.0)
     assert plain.evaluated is plain.network
 
 
@@ -110,7 +110,7 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
     monkeypatch.setattr(Training, "start", start_seen)
     monkeypatch.setattr("detailbase.train.score", score_seen)
     text, data = TextConfig("hash", ""), DataConfig(root=str(rooms), workers=0)
-    options = TrainConfig(epochs=3, lr=1e-2, average=0.9, lr_drops=(0.34, 0.67), weight_decay=0.125)
+    options = TrainConfig(epochs=3, lr=1e-2, ema_decay=0.9, lr_drops=(0.34, 0.67), weight_decay=0.125)
     config = Config(work_dir=str(tmp_path / "run"), data=data, text=text, network=NETWORK,
                     train=options)  # fmt: skip
     train(config)

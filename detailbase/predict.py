@@ -1,4 +1,4 @@
-"""Finds in a scan of one's own what the phrases of a sentence name.
+"""Segments the phrases of a sentence in a scan of your own.
 
 python -m detailbase.predict scan.ply "the brown chair next to the two windows" -o out/
 """
@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from plyfile import PlyData, PlyElement
 
-from detailbase.inference.drawing import draw_answer, marked
-from detailbase.inference.referrer import DEMO, Marked, Referrer
+from detailbase.inference.drawing import draw_masks, tint
+from detailbase.inference.referrer import DEMO, PhraseMask, Referrer
 from detailbase.scans.scan import UNITS, UPS, Scan
 from refer3d.native.start import start_program
 from refer3d.runs.errors import InputError, run
@@ -29,25 +29,34 @@ LONGEST_NAME = 60
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command."""
+    """Runs the command."""
     parser = argparse.ArgumentParser(
         prog="python -m detailbase.predict",
-        description="Marks in a scan what the phrases of a sentence name.",
+        description="Segment the phrases of a sentence in a scan.",
     )
     parser.add_argument("scan", type=Path, help="a PLY file, with or without faces")
     parser.add_argument("sentence")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--checkpoint", type=Path, default=DEMO, help="best.pth of a training")
-    parser.add_argument("--config", type=Path, help="of the network; by default the run's own")
-    parser.add_argument("--phrases", nargs="+", help="phrases of the sentence, instead of finding")
-    parser.add_argument("--unit", choices=UNITS, default="m", help="of the scan")
-    parser.add_argument("--up", choices=UPS, default="z", help="--up=-y for negative axes")
-    parser.add_argument("--max_points", type=int, default=1_000_000, help="of larger scans")
+    parser.add_argument(
+        "--config", type=Path, help="options of the network; the default is the run's own"
+    )
+    parser.add_argument("--phrases", nargs="+", help="the default: all noun phrases")
+    parser.add_argument("--unit", choices=UNITS, default="m", help="unit of the scan")
+    parser.add_argument(
+        "--up",
+        choices=UPS,
+        default="z",
+        help="axis; --up=-y for negative ones",
+    )
+    parser.add_argument(
+        "--max_points", type=int, default=1_000_000, help="larger scans are thinned"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
     args = parser.parse_args(argv)
     if args.max_points < 1:
-        raise InputError(f"--max_points: expected at least 1, got {args.max_points}")
+        raise InputError(f"--max_points: expected at least 1, got {args.max_points}; change it")
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"-o: expected a folder, got the file {args.out}; name another")
     start_program("detailbase", precision=args.precision)
@@ -61,16 +70,16 @@ def main(argv: Sequence[str]) -> None:
     write(args.out, scan, args.sentence, referrer.mark(scan, args.sentence, args.phrases))
 
 
-def write(out: Path, scan: Scan, sentence: str, found: Sequence[Marked]) -> None:
-    """A coloured cloud for each phrase, all masks as JSON, and the picture.
+def write(out: Path, scan: Scan, sentence: str, answers: Sequence[PhraseMask]) -> None:
+    """Writes a coloured cloud for each phrase, all masks as JSON, and the picture.
 
-    The clouds of an answer that lay there are removed when this one is whole.
+    The clouds of an earlier answer are removed when this one is whole.
     """
-    former, entries = _clouds_in(out), []
-    for index, (phrase, word, score, mask) in enumerate(found):
+    earlier, entries = _clouds_in(out), []
+    for index, (phrase, word, score, mask) in enumerate(answers):
         words = re.sub(r"[^a-z0-9]+", "_", phrase.lower()).strip("_")[:LONGEST_NAME] or "phrase"
         name = f"{index:02d}_{words}.ply"
-        write_cloud(out / name, scan.vertices, marked(scan.colors, [mask], [index]), mask)
+        write_cloud(out / name, scan.vertices, tint(scan.colors, [mask], [index]), mask)
         points = scan.rows[mask].tolist()
         entries.append(
             {
@@ -82,27 +91,27 @@ def write(out: Path, scan: Scan, sentence: str, found: Sequence[Marked]) -> None
                 "points": points,
             }
         )
-        said = f"{len(points):8d} points   score {score:.2f}" if points else "nothing found"
-        log.info("%-30s %-28s   %s", phrase, said, out / name)
+        result = f"{len(points):8d} points   score {score:.2f}" if points else "nothing found"
+        log.info("%-30s %-28s   %s", phrase, result, out / name)
     answer = {"sentence": sentence, "points": scan.total, "phrases": entries}
     answer["left_out"] = scan.total - len(scan.rows)
     with atomic_write(out / "masks.json") as file:
         file.write(json.dumps(answer).encode())
-    masks = [one.mask for one in found]
-    names = [one.phrase + ("" if one.mask.any() else " (nothing found)") for one in found]
-    image = draw_answer(scan.cloud.xyz.numpy()[scan.owner], scan.colors, sentence, names, masks)
+    masks = [one.mask for one in answers]
+    names = [one.phrase + ("" if one.mask.any() else " (nothing found)") for one in answers]
+    image = draw_masks(scan.cloud.xyz.numpy()[scan.owner], scan.colors, sentence, names, masks)
     with atomic_write(out / "picture.png") as file:
         file.write(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-    for name in former.difference(entry["file"] for entry in entries):
+    for name in earlier.difference(entry["file"] for entry in entries):
         (out / name).unlink(missing_ok=True)
-    log.info("%s shows them, masks.json beside it lists their points", out / "picture.png")
+    log.info("wrote %s and masks.json", out / "picture.png")
 
 
 def _clouds_in(out: Path) -> set[str]:
-    """The clouds of another answer, as the masks.json that lies there names them."""
+    """Lists the clouds of an earlier answer, by its masks.json."""
     try:
-        former = json.loads((out / "masks.json").read_text(encoding="utf-8"))
-        names = {Path(entry["file"]).name for entry in former["phrases"]}
+        earlier = json.loads((out / "masks.json").read_text(encoding="utf-8"))
+        names = {Path(entry["file"]).name for entry in earlier["phrases"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     return {name for name in names if name.endswith(".ply")}
@@ -114,9 +123,9 @@ def write_cloud(
     colors: np.ndarray,  # [N, 3] uint8
     mask: np.ndarray,  # [N] bool
 ) -> None:
-    """A binary PLY file of coloured points, each with ``selected`` 0 or 1.
+    """Writes a binary PLY file of coloured points, each with ``selected`` 0 or 1.
 
-    Places are of 32 bits where these tell them exactly.
+    Positions have 32 bits where those represent them exactly.
     """
     is_exact = (vertices.astype(np.float32) == vertices).all()
     names = [

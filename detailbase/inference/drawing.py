@@ -1,4 +1,4 @@
-"""A cloud from above, with what phrases name in their colours."""
+"""Pictures of a cloud from above, with the masks of phrases in colours."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ COLORS = (
     *((230, 60, 50), (40, 110, 230), (250, 190, 20), (40, 170, 90), (160, 70, 200)),
     *((0, 180, 190), (240, 120, 30), (230, 90, 160), (120, 180, 20), (120, 90, 60)),
 )
-"""RGB of the phrases, again from the first after the last."""
+"""RGB of the phrases; they repeat after the last."""
 TURN, TILT = np.radians(30), np.radians(50)
-"""How a scan is seen: turned about the vertical, then from so far above the horizon."""
+"""View of a scan: its turn about the vertical, then the elevation above the horizon."""
 RIGHT = np.array([np.cos(TURN), -np.sin(TURN), 0])
 AWAY = np.array([np.sin(TURN), np.cos(TURN), 0])
 CEILING = 2.1
-"""Metres above a room's floor from which on nothing of it is drawn."""
+"""Height in metres above a room's floor from which on points are not drawn."""
 STRIP, WALL, SKIRTING = 0.1, 0.3, 0.3
-"""Metres: how wide the strips are in which a near wall is looked for, how thick it may be, and how
-much of it is left standing."""
+"""Metres: width of the strips in which the near wall is searched, its thickness, and the height of
+it that is still drawn."""
 STRENGTH = 0.75
-"""How much of a marked point's colour is its phrase's."""
+"""Share of the phrase's colour in that of a point of its mask."""
 
 
-def marked(
+def tint(
     colors: np.ndarray,  # [N, 3] uint8
     masks: Sequence[np.ndarray],  # [N] bool each
     chosen: Sequence[int],
 ) -> np.ndarray:  # [N, 3] uint8
-    """Colours in which masks show; ``chosen`` gives each mask's place in ``COLORS``."""
+    """Tints the points of masks; ``chosen`` gives each mask's place in ``COLORS``."""
     result = colors.astype(np.float32)
     for mask, index in zip(masks, chosen, strict=True):
         color = np.array(COLORS[index % len(COLORS)], dtype=np.float32)
@@ -40,8 +40,8 @@ def marked(
     return result.astype(np.uint8)
 
 
-def before_room(xyz: np.ndarray) -> np.ndarray:  # [N, 3] -> [N] bool
-    """What hides the inside of a room; nothing, where the scan is smaller than one."""
+def occluders(xyz: np.ndarray) -> np.ndarray:  # [N, 3] -> [N] bool
+    """Finds the points that hide the inside of a room; none in a scan smaller than a room."""
     if not len(xyz) or np.ptp(xyz[:, :2], axis=0).min() < ROOM:
         return np.zeros(len(xyz), dtype=bool)
     height = xyz[:, 2] - np.quantile(xyz[:, 2], 0.02)
@@ -58,7 +58,7 @@ def draw_cloud(
     width: int = 720,
     height: int = 560,
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """The points seen at an angle from above, near ones before far ones, on white."""
+    """Draws the points at an angle from above, near ones before far ones, on white."""
     right, away = xyz @ RIGHT, xyz @ AWAY
     up = xyz[:, 2] * np.cos(TILT) + away * np.sin(TILT)
     near = xyz[:, 2] * np.sin(TILT) - away * np.cos(TILT)
@@ -66,13 +66,13 @@ def draw_cloud(
     scale = min((width - 20) / max(spans[0], 1e-3), (height - 20) / max(spans[1], 1e-3))
     x = (width / 2 + (right - (right.min() + right.max()) / 2) * scale).astype(int)
     y = (height / 2 - (up - (up.min() + up.max()) / 2) * scale).astype(int)
-    # Points grow with the space between them, so that surfaces close.
+    # Sparse points are drawn larger, so that surfaces close.
     filled = width * height * 0.5
     radius = int(np.clip(np.sqrt(filled / max(len(xyz), 1)) / 1.5, 3, 6))
     nearest = np.full(height * width, -np.inf)
     owner = np.full(height * width, -1)
     offsets = [(x, y) for x in range(-radius, radius + 1) for y in range(-radius, radius + 1)]
-    # A point's middle counts as nearer than the rims of those beside it, so that none is lost.
+    # A point's centre counts as nearer than the rims of its neighbours, so that none is lost.
     for dx, dy in sorted(offsets, key=lambda at: -max(map(abs, at))):
         columns, rows = np.clip(x + dx, 0, width - 1), np.clip(y + dy, 0, height - 1)
         place = rows * width + columns
@@ -88,27 +88,27 @@ def draw_cloud(
 def smallest_last(
     masks: Sequence[np.ndarray],
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Masks in an order in which a small one is not painted over, and whose they are."""
+    """Orders masks so that small ones are painted last; returns them and their indices."""
     order = sorted(range(len(masks)), key=lambda index: -int(masks[index].sum()))
     return [masks[index] for index in order], order
 
 
-def draw_answer(
+def draw_masks(
     xyz: np.ndarray,  # [N, 3]
     colors: np.ndarray,  # [N, 3] uint8
     sentence: str,
     phrases: Sequence[str],
     masks: Sequence[np.ndarray],  # [N] bool each
 ) -> np.ndarray:  # [H, W, 3] uint8
-    """The scan, the same with its phrases marked, and which colour is which.
+    """Draws the scan, beside it the same with tinted masks, and a legend.
 
-    Of a room, what hides its inside is left out, but for what a phrase names.
+    Points that hide the inside of a room are left out, unless they belong to a mask.
     """
-    kept = ~before_room(xyz) | np.any([np.zeros(len(xyz), dtype=bool), *masks], axis=0)
+    kept = ~occluders(xyz) | np.any([np.zeros(len(xyz), dtype=bool), *masks], axis=0)
     xyz, colors, masks = xyz[kept], colors[kept], [mask[kept] for mask in masks]
     pair = [
         draw_cloud(xyz, colors),
-        draw_cloud(xyz, marked(colors, *smallest_last(masks))),
+        draw_cloud(xyz, tint(colors, *smallest_last(masks))),
     ]
     image = np.concatenate(pair, axis=1)
     lines = [(sentence, (30, 30, 30))]

@@ -1,4 +1,4 @@
-"""Meshes and clouds in PLY files, whichever program wrote them."""
+"""Meshes and clouds in PLY files of any program."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 
 TRIANGLES = {"face": {"vertex_indices": 3, "vertex_index": 3}}
 COLORS = (("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), tuple("rgb"))
-"""What programs call the three."""
+"""Names of the colour channels in files."""
 GREY = 127
 NEARLY_ONE = 1.01
-"""Colours from 0 to 1 that were interpolated may go a little beyond."""
+"""Largest colour of a scale from 0 to 1: interpolation exceeds it a little."""
 DARKEST = 8
-"""No scan whose colours reach to 255 is as dark as this everywhere."""
+"""Least brightest colour of a scan on a scale to 255."""
 
 
 class Mesh(NamedTuple):
     """A scanned surface."""
 
     vertices: np.ndarray
-    """[N, 3] float64: places on the globe need more digits than float32 has."""
+    """[N, 3] float64, because geographic coordinates need more digits than float32 has."""
     colors: np.ndarray
     """[N, 3] uint8."""
     faces: np.ndarray
@@ -35,7 +35,7 @@ class Mesh(NamedTuple):
 
 
 def read_mesh(path: Path) -> Mesh:
-    """Vertices, colours and faces of a PLY file, ASCII or binary.
+    """Reads vertices, colours and faces of a PLY file, ASCII or binary.
 
     Colours are bytes, or numbers from 0 to 1; without any, all vertices are grey. Polygons are cut
     into triangles.
@@ -48,12 +48,12 @@ def read_mesh(path: Path) -> Mesh:
     vertices = _columns(vertex, path, "xyz")
     if not len(vertices):
         raise InputError(f"{path}: has no vertices; scan or copy it again")
-    _check_finite(path, vertices, "its place")
+    _check_finite(path, vertices, "its position")
     return Mesh(vertices, _colors(vertex, path), _faces(ply, path, len(vertices)))
 
 
 def read_ply(path: Path) -> PlyData:
-    """The elements of a PLY file.
+    """Reads the elements of a PLY file.
 
     Raises:
         InputError: It is absent or broken.
@@ -62,9 +62,9 @@ def read_ply(path: Path) -> PlyData:
         raise InputError(f"{path}: no such file; name or copy the PLY file of a scan")
     with path.open("rb") as file:
         if (start := file.read(3)) and start != b"ply":
-            raise InputError(f"{path}: is not a whole PLY file but another kind; export it as PLY")
+            raise InputError(f"{path}: is not a PLY file; export it as PLY")
     try:
-        try:  # all faces at once, which is thirty times faster, if they are triangles
+        try:  # thirty times faster, but only triangles can be read so
             return PlyData.read(str(path), known_list_len=TRIANGLES)
         except PlyElementParseError:
             return PlyData.read(str(path))
@@ -74,7 +74,7 @@ def read_ply(path: Path) -> PlyData:
 
 
 def vertices_of(ply: PlyData, path: Path) -> PlyElement:
-    """The element that has the points."""
+    """Returns the element with the points."""
     if "vertex" not in ply:
         names = ", ".join(element.name for element in ply.elements) or "none"
         raise InputError(f"{path}: has no element vertex, only {names}; export it as a mesh")
@@ -82,12 +82,12 @@ def vertices_of(ply: PlyData, path: Path) -> PlyElement:
 
 
 def _columns(vertex: PlyElement, path: Path, names: str | tuple[str, ...]) -> np.ndarray:
-    """[N, C] float64, some of the vertices' properties."""
-    known = [p.name for p in vertex.properties]
-    if absent := [name for name in names if name not in known]:
+    """Reads some of the vertices' properties as [N, C] float64."""
+    properties = [p.name for p in vertex.properties]
+    if absent := [name for name in names if name not in properties]:
         raise InputError(
-            f"{path}: its vertices have no {absent[0]}, only {', '.join(known)}; export it with "
-            f"{', '.join(names)}"
+            f"{path}: its vertices have no {absent[0]}, only {', '.join(properties)}; export it "
+            f"with {', '.join(names)}"
         )
     try:
         return np.stack([np.asarray(vertex[name]).astype(np.float64) for name in names], axis=1)
@@ -99,11 +99,11 @@ def _columns(vertex: PlyElement, path: Path, names: str | tuple[str, ...]) -> np
 
 
 def _colors(vertex: PlyElement, path: Path) -> np.ndarray:
-    """[N, 3] uint8."""
-    known = [p.name for p in vertex.properties]
-    names = next((names for names in COLORS if set(names) & set(known)), None)
+    """Reads the vertices' colours as [N, 3] uint8."""
+    properties = {p.name for p in vertex.properties}
+    names = next((names for names in COLORS if properties.intersection(names)), None)
     if names is None:
-        log.warning("%s: its vertices have no colours: all are taken as grey", path)
+        log.warning("%s: its vertices have no colours; all become grey", path)
         return np.full((len(vertex.data), 3), GREY, dtype=np.uint8)
     colors = _columns(vertex, path, names)
     _check_finite(path, colors, "its colour")
@@ -134,14 +134,15 @@ def _check_finite(path: Path, rows: np.ndarray, name: str) -> None:
 
 
 def _faces(ply: PlyData, path: Path, count: int) -> np.ndarray:
-    """[F, 3] triangles; polygons are cut into fans."""
+    """Reads the faces as [F, 3] triangles; polygons are cut into fans."""
     if "face" not in ply or not len(ply["face"].data):
         return np.zeros((0, 3), dtype=np.int64)
-    known = [p.name for p in ply["face"].properties]
-    name = next((name for name in TRIANGLES["face"] if name in known), None)
+    properties = [p.name for p in ply["face"].properties]
+    name = next((name for name in TRIANGLES["face"] if name in properties), None)
     if name is None:
         raise InputError(
-            f"{path}: its faces have no vertex_indices, only {', '.join(known)}; export it again"
+            f"{path}: its faces have no vertex_indices, only {', '.join(properties)}; export it "
+            "again"
         )
     corners = ply["face"][name]
     if corners.dtype == object and all(c.dtype.kind in "iu" for c in corners):

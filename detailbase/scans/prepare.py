@@ -1,4 +1,4 @@
-"""Scans in ScanNet's layout to files that training reads quickly."""
+"""Preparation of scans in ScanNet's layout: files that training reads quickly."""
 
 from __future__ import annotations
 
@@ -26,46 +26,46 @@ Scans that are prepared already stay, so a stopped run goes on; a broken scan do
 others, and makes the exit status 2."""
 
 FOLDERS = {"train": "train", "val": "val", "test": "val"}
-"""Where a list's scans go. DetailRefer's test scans are ones of ScanNet's val; so that another
-dataset may have a list of its own for them, they go there whichever of the two names them."""
+"""Output folder of each list's scans. DetailRefer's test scans are ones of ScanNet's val; they go
+there whichever list names them, so that another dataset may have a list of its own."""
 
 
 class Scan(NamedTuple):
-    """A scan to be prepared."""
+    """Input and output of a preparation."""
 
     folder: Path
     out: Path
 
 
 class Outcome(NamedTuple):
-    """What became of a scan."""
+    """Result of a scan."""
 
     missing: str = ""
-    """What it had to be prepared without."""
+    """Description of its absent files."""
     error: str = ""
-    """Why it could not be prepared."""
+    """Message of its error."""
 
 
 class Summary(NamedTuple):
-    """What became of all scans, by name."""
+    """Results of all scans, by name."""
 
     prepared: list[str]
     kept: list[str]
-    """Those that there were already."""
+    """Scans that had been prepared before."""
     missing: dict[str, str]
-    """What some of both lack."""
+    """Absent files of prepared and kept scans."""
     broken: dict[str, str]
-    """What is wrong with those that were not."""
+    """Errors of the others."""
 
 
 def find_scans(root: Path, out: Path | None = None, split: str = "all") -> list[Scan]:
-    """The scans that the lists ``scannetv2_{train,val,test}.txt`` name.
+    """Finds the scans that the lists ``scannetv2_{train,val,test}.txt`` name.
 
     Args:
         root: Folder with ``scans/``, itself or in its ``scannetv2/``; the lists stand beside
             ``scans/``, in ``meta_data/`` or ``meta/`` there, or in ``root``.
-        out: Where the prepared scans go; by default beside ``scans/``.
-        split: ``train``; ``val``, which is also what the list of test names; or ``all``.
+        out: Folder of the prepared scans; the default is that of ``scans/``.
+        split: ``train``; ``val``, which includes the list of test; or ``all``.
 
     Raises:
         InputError: There are no scans or no lists.
@@ -77,7 +77,7 @@ def find_scans(root: Path, out: Path | None = None, split: str = "all") -> list[
             "http://www.scan-net.org after its terms of use are signed"
         )
     places = (base, base / "meta_data", base / "meta", root, root / "meta_data")
-    found: dict[str, Scan] = {}
+    scans: dict[str, Scan] = {}
     for name, target in FOLDERS.items():
         if split not in ("all", target):
             continue
@@ -90,24 +90,23 @@ def find_scans(root: Path, out: Path | None = None, split: str = "all") -> list[
             if name == "test" and not folder.is_dir():
                 continue  # ScanNet's own test scans have no objects and lie elsewhere
             target_path = (out or base) / target / f"{scene_id}{SUFFIX}"
-            found.setdefault(scene_id, Scan(folder, target_path))
-    if not found:
-        wanted = " or ".join(f"scannetv2_{n}.txt" for n in ("train", "val") if split in ("all", n))
+            scans.setdefault(scene_id, Scan(folder, target_path))
+    if not scans:
+        names = " or ".join(f"scannetv2_{n}.txt" for n in ("train", "val") if split in ("all", n))
         raise InputError(
-            f"{base}: holds no {wanted} with names of scans; they are in ScanNet's repository "
+            f"{base}: holds no {names} with names of scans; they are in ScanNet's repository "
             "under Tasks/Benchmark"
         )
-    return list(found.values())
+    return list(scans.values())
 
 
 def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Summary:
-    """Prepares scans in several processes; a broken one does not keep the others.
+    """Prepares scans in several processes; a broken one does not stop the others.
 
     Args:
-        scans: From :func:`find_scans`.
-        workers: How many processes; 0 takes one a core.
-        force: Also those that are there already. Files are written whole or not at all, so what is
-            there of a stopped run is complete.
+        scans: Scans of :func:`find_scans`.
+        workers: Number of processes; 0 takes one per core.
+        force: Whether to prepare again what is there. A stopped run leaves only complete files.
 
     Raises:
         InputError: A process was killed.
@@ -118,10 +117,10 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
         if scan not in todo:
             summary.kept.append(scan.folder.name)
             if scan.folder.is_dir() and (missing := missing_files(scan.folder)):
-                summary.missing[scan.folder.name] = tell_missing(scan, missing)
+                summary.missing[scan.folder.name] = describe_missing(scan, missing)
     if not todo:
         return summary
-    # The processes share the cores: each keeps to one.
+    # One thread per process: the processes share the cores.
     count = min(workers or os.cpu_count() or 1, len(todo))
     pool = ProcessPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
@@ -141,13 +140,13 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
             "--workers: a process was killed, perhaps because memory ran out; give fewer, and what "
             "is prepared is kept"
         ) from error
-    finally:  # after Ctrl-C, too: the scans in work are finished, no others begun
+    finally:  # after Ctrl-C, too: finishes the running scans, starts no others
         pool.shutdown(cancel_futures=True)
     return summary
 
 
 def prepare_scan(scan: Scan) -> Outcome:
-    """Prepares one."""
+    """Prepares a scan; returns errors instead of raising them."""
     try:
         if not scan.folder.is_dir():
             raise InputError(
@@ -159,11 +158,11 @@ def prepare_scan(scan: Scan) -> Outcome:
         return Outcome(error=str(error))
     except OSError as error:
         return Outcome(error=f"{error.filename or scan.folder}: {error.strerror or error}")
-    return Outcome(missing=tell_missing(scan, missing) if missing else "")
+    return Outcome(missing=describe_missing(scan, missing) if missing else "")
 
 
-def tell_missing(scan: Scan, missing: Sequence[str]) -> str:
-    """What a scan lacks, and what that means."""
+def describe_missing(scan: Scan, missing: Sequence[str]) -> str:
+    """Describes a scan's absent files and the consequence."""
     text = f"{scan.folder}: has no {', '.join(missing)}"
     if SEGMENTS in missing:
         return text + "; its superpoints are computed, its objects unknown"

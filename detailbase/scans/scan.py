@@ -1,4 +1,4 @@
-"""A scan of one's own: any PLY file, with or without faces."""
+"""Scans for inference: any PLY file, with or without faces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detailbase.scans.meshes import read_mesh
 from refer3d.runs.errors import InputError
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-"""Metres of a file's unit."""
+"""Length of each unit in metres."""
 UPS = {
     "z": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
@@ -23,32 +23,33 @@ UPS = {
     "x": ((0, 0, -1), (0, 1, 0), (1, 0, 0)),
     "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
 }
-"""What turns each axis up, as the rows of a rotation."""
+"""Rotations that turn each axis up, as rows."""
 SMALLEST = 0.1
-"""Metres that a scan reaches from end to end at least."""
-ROOM, CUBE, CROWDED = 2.5, 0.04, 2.0
-"""Metres from which a scan is a room; and of a room, from so many points in a cube of that side
-(metres) on, those in a cube become one. ScanNet's meshes have 1.2 there. Of denser scans
-superpoints would be others than those that networks know. Chosen on the room that comes along,
-subdivided and sampled: with 2 to 20 times its points, its objects are found as in the original from
-0.04 on."""
+"""Least extent of a scan in metres."""
+ROOM = 2.5
+"""Least extent of a room in metres."""
+CUBE, CROWDED = 0.04, 2.0
+"""Side of a cube in metres, and the mean number of points in one from which on a room is thinned to
+one point per cube. ScanNet's meshes have 1.2. Superpoints of denser scans would differ from those
+that networks were trained with. Chosen on the package's room, subdivided and sampled: with 2 to 20
+times its points, the masks are as those of the original from 0.04 on."""
 
 
 class Scan(NamedTuple):
-    """What was read."""
+    """A scan as the network sees it and as its file has it."""
 
     cloud: Cloud
-    """What the network sees: as dense as the scans that networks learn from, or less."""
+    """Input of the network: at most as dense as the scans of training."""
     owner: np.ndarray
-    """[N] which of the cloud's points stands for each of the kept ones."""
+    """[N] the cloud's point for each of the kept points."""
     vertices: np.ndarray
-    """[N, 3] float64, the kept points as they stand in the file."""
+    """[N, 3] float64, the kept points in the file's unit and axes."""
     colors: np.ndarray
     """[N, 3] uint8."""
     rows: np.ndarray
-    """[N] which of the file's points were kept."""
+    """[N] indices of the kept points in the file."""
     total: int
-    """How many the file has."""
+    """Number of points in the file."""
 
 
 def read_scan_file(
@@ -59,16 +60,16 @@ def read_scan_file(
     rule: Literal["area", "scannet"] = "area",
     seed: int = 0,
 ) -> Scan:
-    """Reads a scan, puts it upright in metres, and finds its superpoints.
+    """Reads a scan, turns it upright, converts it to metres, and computes its superpoints.
 
     Args:
         path: A PLY file.
-        unit: One of ``UNITS``.
-        up: One of ``UPS``.
-        max_points: Of a larger scan so many points are kept, chosen at random; its faces are then
-            of no use. What is denser than ScanNet's rooms is thinned by itself, for the network.
-        rule: By which :func:`mesh_superpoints` cuts a mesh.
-        seed: Of that choice.
+        unit: Unit of the file, one of ``UNITS``.
+        up: Vertical axis of the file, one of ``UPS``.
+        max_points: Number of points that are kept of a larger scan, at random; its faces are then
+            ignored. Rooms denser than ScanNet's are also thinned for the network.
+        rule: Rule of :func:`mesh_superpoints`.
+        seed: Seed of that choice.
 
     Raises:
         InputError: The file is absent or broken, or its size makes no sense in the unit.
@@ -83,27 +84,27 @@ def read_scan_file(
     extent = float((xyz.max(axis=0) - xyz.min(axis=0)).max())
     if not SMALLEST <= extent <= LARGEST:
         raise InputError(_wrong_extent(path, extent, unit))
-    # A cloud with a few stray faces is no mesh: each of its other points would stay alone.
+    # With a few stray faces, each of the other points would be a superpoint of its own.
     is_mesh = len(rows) == total and len(np.unique(mesh.faces)) > total / 2
     faces, rgb, owner = mesh.faces, colors / 127.5 - 1, np.arange(len(xyz))
-    cubes = in_cubes(xyz, CUBE)
+    cubes = cube_indices(xyz, CUBE)
     if extent >= ROOM and len(xyz) > CROWDED * (cubes.max() + 1):
         owner = cubes
         xyz, rgb = mean_by(cubes, xyz), mean_by(cubes, rgb)
         faces = cubes[faces]
         faces = faces[(faces != np.roll(faces, 1, axis=1)).all(axis=1)]
-    places = torch.from_numpy(xyz.astype(np.float32))
+    positions = torch.from_numpy(xyz.astype(np.float32))
     if is_mesh:
-        superpoints = mesh_superpoints(places, torch.from_numpy(faces), rule=rule)
+        superpoints = mesh_superpoints(positions, torch.from_numpy(faces), rule=rule)
     else:
-        superpoints = cloud_superpoints(places)
-    nothing = torch.full((len(places),), NONE)
-    cloud = Cloud(places, torch.from_numpy(rgb).float(), superpoints, nothing, nothing)
+        superpoints = cloud_superpoints(positions)
+    unlabelled = torch.full((len(positions),), NONE)
+    cloud = Cloud(positions, torch.from_numpy(rgb).float(), superpoints, unlabelled, unlabelled)
     return Scan(cloud, owner, vertices, colors, rows, total)
 
 
-def in_cubes(xyz: np.ndarray, side: float) -> np.ndarray:  # [N, 3] -> [N]
-    """Numbers of the cubes that points lie in, from 0 without gaps."""
+def cube_indices(xyz: np.ndarray, side: float) -> np.ndarray:  # [N, 3] -> [N]
+    """Numbers the cubes that points lie in, from 0 without gaps."""
     cells = ((xyz - xyz.min(axis=0)) / side).astype(np.int64)
     sizes = cells.max(axis=0) + 1
     keys = (cells[:, 0] * sizes[1] + cells[:, 1]) * sizes[2] + cells[:, 2]
@@ -111,15 +112,15 @@ def in_cubes(xyz: np.ndarray, side: float) -> np.ndarray:  # [N, 3] -> [N]
 
 
 def mean_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:  # [N], [N, C] -> [G, C]
-    """The mean of each group's rows."""
+    """Averages the rows of each group."""
     sums = [np.bincount(group, weights=column) for column in values.T]
     return np.stack(sums, axis=1) / np.bincount(group)[:, None]
 
 
 def _wrong_extent(path: Path, extent: float, unit: str) -> str:
-    """What to say of a scan whose size makes no sense."""
+    """Describes an implausible extent, with the unit that would fit."""
     if not extent:
-        return f"{path}: all its points are at one place; scan or export it again"
+        return f"{path}: all its points coincide; scan or export it again"
     fits = [
         other
         for other, metres in UNITS.items()

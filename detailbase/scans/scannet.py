@@ -29,17 +29,17 @@ CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39
 
 
 def read_scan(folder: Path) -> tuple[Cloud, list[str]]:
-    """A scan with its objects.
+    """Reads a scan with its objects.
 
-    Only the mesh must be there. Segments are computed where ``segs.json`` is absent; objects, which
-    are made of the numbers in it, are then unknown.
+    Only the mesh is required. Without ``segs.json`` the segments are computed, and the objects,
+    which refer to its numbers, are unknown.
 
     Args:
-        folder: Of the scan; its name is the scan's.
+        folder: Folder of the scan, with its name.
 
     Returns:
         cloud: The scan; its superpoints are the segments.
-        missing: The endings of the files that are not there.
+        missing: Suffixes of the absent files.
 
     Raises:
         InputError: A file is broken, or does not belong to the mesh.
@@ -71,7 +71,7 @@ def read_scan(folder: Path) -> tuple[Cloud, list[str]]:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """The endings of a scan's files that are not there."""
+    """Lists the suffixes of a scan's absent files."""
     return [name for name, path in _paths(folder).items() if not path.is_file()]
 
 
@@ -80,7 +80,7 @@ def _paths(folder: Path) -> dict[str, Path]:
 
 
 def compute_superpoints(mesh: Mesh) -> Tensor:  # [N]
-    """What ScanNet's own program makes of a mesh; without faces, of its points."""
+    """Computes superpoints as ScanNet's segmentator does; without faces, from the points."""
     vertices = torch.from_numpy(mesh.vertices).float()
     if len(mesh.faces):
         return mesh_superpoints(vertices, torch.from_numpy(mesh.faces), rule="scannet")
@@ -88,7 +88,7 @@ def compute_superpoints(mesh: Mesh) -> Tensor:  # [N]
 
 
 def read_semantic(path: Path, count: int) -> np.ndarray:
-    """[N] ScanNet's class of each vertex, 0 to 19, or ``NONE``."""
+    """Reads ScanNet's class of each vertex [N], 0 to 19 or ``NONE``."""
     vertex = vertices_of(read_ply(path), path)
     kinds = {p.name: p for p in vertex.properties}
     if "label" not in kinds or vertex.data["label"].dtype.kind not in "iu":
@@ -106,7 +106,7 @@ def read_semantic(path: Path, count: int) -> np.ndarray:
 
 
 def read_segments(path: Path, count: int) -> np.ndarray:
-    """[N] the segment of each vertex, in any numbering."""
+    """Reads the segment of each vertex [N], in any numbering."""
     segments = _read_list(path, "segIndices")
     if not _are_numbers(segments):
         row = next(row for row, value in enumerate(segments) if not _are_numbers([value]))
@@ -123,9 +123,9 @@ def read_segments(path: Path, count: int) -> np.ndarray:
 
 
 def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
-    """[N] the object of each vertex: ``id`` of the group that its segment is in, or ``NONE``.
+    """Reads the object of each vertex [N]: ``id`` of its segment's group, or ``NONE``.
 
-    If several groups name a segment, the first has it: one of ScanNet's scans lists its objects
+    If several groups name a segment, the first one counts: one of ScanNet's scans lists its objects
     twice.
     """
     names, rows = np.unique(segments, return_inverse=True)
@@ -169,5 +169,5 @@ def _read_list(path: Path, name: str) -> list[Any]:
 
 
 def _are_numbers(values: list[Any]) -> bool:
-    """Whether all are whole numbers of 64 bits."""
+    """Tells whether all values are integers of 64 bits."""
     return all(type(value) is int and -(2**63) <= value < 2**63 for value in values)

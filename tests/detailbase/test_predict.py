@@ -12,7 +12,7 @@ from plyfile import PlyData, PlyElement
 from detailbase import Referrer, predict
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
 from detailbase.descriptions.sentences import Sentences
-from detailbase.inference.referrer import given_phrases
+from detailbase.inference.referrer import locate_phrases
 from detailbase.model.build import build
 from refer3d.runs.config import save_yaml
 from refer3d.runs.errors import InputError
@@ -119,18 +119,18 @@ def test_what_the_language_model_does_not_read_is_said(
     monkeypatch.setattr(Sentences, "reaches", lambda self, words, query: query < 5)
     argv = [str(scan), "a chair and not far from it a lamp", "-o", str(tmp_path / "out")]
     predict.main([*argv, "--checkpoint", str(checkpoint)])
-    assert "'lamp' stands behind what the language model reads" in caplog.text
+    assert "'lamp' stands behind" in caplog.text
     assert "'chair' stands behind" not in caplog.text
 
 
-def test_given_phrases_are_found_in_the_sentence():
+def test_locate_phrases_are_found_in_the_sentence():
     words = ["the", "big", "brown", "chair", "and", "the", "chair"]
-    assert given_phrases(words, ["brown chair"]) == [(3, "brown chair")]
+    assert locate_phrases(words, ["brown chair"]) == [(3, "brown chair")]
     with pytest.raises(InputError, match=r"--phrases: 'red chair' is not in the sentence"):
-        given_phrases(words, ["red chair"])
-    assert given_phrases(words, ["chair", "chair"]) == [(3, "chair"), (6, "chair")]
+        locate_phrases(words, ["red chair"])
+    assert locate_phrases(words, ["chair", "chair"]) == [(3, "chair"), (6, "chair")]
     with pytest.raises(InputError, match=r"--phrases: 'chair' is only 2 times in the sentence"):
-        given_phrases(words, ["chair"] * 3)
+        locate_phrases(words, ["chair"] * 3)
 
 
 def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
@@ -144,7 +144,7 @@ def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
 
 
 MISTAKES = {
-    "no phrase": (["it is there"], "found no noun phrase in 'it is there'; give them by --phrases"),
+    "no phrase": (["it is there"], "sentence: expected a noun phrase, got 'it is there'; give"),
     "foreign phrase": (["a chair", "--phrases", "a sofa"], "'a sofa' is not in the sentence"),
     "no points": (["a chair", "--max_points", "0"], "--max_points: expected at least 1, got 0"),
     "no checkpoint": (["a chair", "--checkpoint", "none.pth"], "none.pth: no such file; name the"),

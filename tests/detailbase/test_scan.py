@@ -80,7 +80,7 @@ def test_large_scans_are_thinned_the_same_way_each_time(tmp_path):
         (1000, "m", "give --unit cm or mm"),
         (1, "mm", "give --unit m$"),
         (1e6, "m", "give it in metres"),
-        (0, "m", "all its points are at one place"),
+        (0, "m", "export it again"),
     ],
 )
 def test_a_wrong_unit_is_seen(tmp_path, scale, unit, advice):

@@ -110,7 +110,9 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
     monkeypatch.setattr(Training, "start", start_seen)
     monkeypatch.setattr("detailbase.train.score", score_seen)
     text, data = TextConfig("hash", ""), DataConfig(root=str(rooms), workers=0)
-    options = TrainConfig(epochs=3, lr=1e-2, ema_decay=0.9, lr_drops=(0.34, 0.67), weight_decay=0.125)
+    options = TrainConfig(
+        epochs=3, lr=1e-2, ema_decay=0.9, lr_drops=(0.34, 0.67), weight_decay=0.125
+    )
     config = Config(work_dir=str(tmp_path / "run"), data=data, text=text, network=NETWORK,
                     train=options)  # fmt: skip
     train(config)

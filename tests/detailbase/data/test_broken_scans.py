@@ -1,6 +1,4 @@
-"""Of every broken scan it is said which file, which entry, and what to do."""
-
-import re
+"""Errors of broken scans name the file, the field and the remedy."""
 
 import numpy as np
 import pytest
@@ -10,9 +8,8 @@ from detailbase.scans.clouds import NONE, Cloud, load_cloud, save_cloud
 from detailbase.scans.scannet import read_scan
 from refer3d.runs.errors import InputError
 
-from .conftest import colors, cut, replace, surface, write_ply
+from .conftest import assert_names, colors, cut, replace, surface, write_ply
 
-AGAIN = "scripts/prepare_scannet.py --force"
 NUMBERS = np.arange(24, dtype="u2")
 
 
@@ -22,127 +19,123 @@ def with_color(row, value, dtype="i4"):
     return columns
 
 
-# What is done to a scan, and what must be said, in this order.
+# The damage to a scan, and what its error names in this order: file, field, value, remedy.
+MESH, LABELS, SEGMENTS, OBJECTS = "_2.ply", "labels.ply", "segs.json", "aggregation.json"
 SCANS = {
-    "no mesh": (lambda s: s.mesh.unlink(), "_2.ply: no such file"),
-    "empty file": (lambda s: cut(s.mesh, 0), "_2.ply: is not a whole PLY .*copy it again"),
-    "cut header": (lambda s: cut(s.mesh, 60), "_2.ply: is not a whole PLY .*copy it again"),
-    "cut vertices": (lambda s: cut(s.mesh, 400), "_2.ply: is not a whole PLY .*early end-of-file"),
-    "cut faces": (lambda s: cut(s.mesh, -5), "_2.ply: is not a whole PLY .*early end-of-file"),
-    "no PLY": (lambda s: s.mesh.write_bytes(bytes(range(256))), "_2.ply: is not a whole PLY"),
-    "unknown type": (lambda s: replace(s.mesh, b"float x", b"foobar x"), "is not a whole PLY"),
-    "huge count": (lambda s: replace(s.mesh, b"vertex 24", b"vertex 9999999999"), "is not a whole"),
-    "negative count": (lambda s: replace(s.mesh, b"vertex 24", b"vertex -4"), "is not a whole PLY"),
+    "no mesh": (lambda s: s.mesh.unlink(), MESH, "copy"),
+    "empty file": (lambda s: cut(s.mesh, 0), MESH, "copy"),
+    "cut header": (lambda s: cut(s.mesh, 60), MESH, "copy"),
+    "cut faces": (lambda s: cut(s.mesh, -5), MESH, "copy"),
+    "no PLY": (lambda s: s.mesh.write_bytes(bytes(range(256))), MESH, "export"),
+    "unknown type": (lambda s: replace(s.mesh, b"float x", b"foobar x"), MESH, "copy"),
+    "huge count": (lambda s: replace(s.mesh, b"vertex 24", b"vertex 9999999999"), MESH, "copy"),
+    "negative count": (lambda s: replace(s.mesh, b"vertex 24", b"vertex -4"), MESH, "copy"),
     "no vertex element": (
         lambda s: replace(s.mesh, b"element vertex", b"element points"),
-        "has no element vertex, only points, face; export",
+        *(MESH, "vertex", "points, face", "export"),
     ),
     "no y": (
         lambda s: replace(s.mesh, b"float y", b"float q"),
-        "vertices have no y, only x, q, z, red, green, blue; export it with x, y, z",
+        *(MESH, "no y", "x, q, z, red, green, blue", "export", "x, y, z"),
     ),
-    "no vertices": (lambda s: write_ply(s.mesh, np.zeros((0, 3))), "has no vertices; scan"),
-    "not a number": (lambda s: s.move(3, np.nan), r"vertex 3: its place must be finite, got \[nan"),
-    "infinite": (lambda s: s.move(0, np.inf), r"vertex 0: its place must be finite, got \[inf"),
-    "millimetres": (lambda s: s.scale(1000), "_2.ply: reaches over 1500 m, expected at most 200"),
+    "no vertices": (lambda s: write_ply(s.mesh, np.zeros((0, 3))), MESH, "vertices", "scan"),
+    "infinite": (lambda s: s.move(3, np.inf), MESH, "vertex 3", "position", "[inf", "remove"),
+    "millimetres": (lambda s: s.scale(1000), MESH, "1500 m", "at most 200", "metres"),
     "one colour": (
         lambda s: s.write_mesh(red=NUMBERS.astype("u1")),
-        "vertices have no green, only x, y, z, red; export it with red, green, blue",
+        *(MESH, "no green", "x, y, z, red", "export"),
     ),
     "colour too large": (
         lambda s: s.write_mesh(**with_color(5, 256)),
-        r"vertex 5: its colour must be 0 to 255, .*got \(50, 256, 200\); export",
+        *(MESH, "vertex 5", "colour", "(50, 256, 200)", "export"),
     ),
     "colour below 0": (
         lambda s: s.write_mesh(**with_color(2, -0.5, "f4")),
-        r"vertex 2: its colour must be .*got \(20.0, -0.5, 200.0\); export",
+        *(MESH, "vertex 2", "colour", "(20.0, -0.5, 200.0)", "export"),
     ),
     "colour not a number": (
         lambda s: s.write_mesh(**with_color(7, np.nan, "f4")),
-        "vertex 7: its colour must be finite, got .*nan",
+        *(MESH, "vertex 7", "colour", "nan", "remove"),
     ),
     "colours neither shares nor bytes": (
         lambda s: s.write_mesh(**{name: v / 100 for name, v in colors("f4").items()}),
-        "its colours reach up to .*, which is neither 0 to 1 nor 0 to 255; export it with",
+        *(MESH, "colours", "0 to 1", "0 to 255", "export"),
     ),
     "face beyond": (
         lambda s: s.write_mesh([(0, 1, 2), (3, 4, 24)]),
-        "face 1 names vertex 24, but there are 24; copy or export it again",
+        *(MESH, "face 1", "vertex 24", "export"),
     ),
-    "negative face": (lambda s: s.write_mesh([(0, -1, 2)]), "face 0 names vertex -1, but there"),
-    "polygon beyond": (lambda s: s.write_mesh([(0, 1, 2, 99)]), "names vertex 99, but there are"),
+    "negative face": (lambda s: s.write_mesh([(0, -1, 2)]), MESH, "face 0", "-1", "export"),
+    "polygon beyond": (lambda s: s.write_mesh([(0, 1, 2, 99)]), MESH, "vertex 99", "export"),
     "faces without corners": (
         lambda s: replace(s.mesh, b"vertex_indices", b"other_property"),
-        "faces have no vertex_indices, only other_property; export it again",
+        *(MESH, "vertex_indices", "other_property", "export"),
     ),
     "faces of fractions": (
         lambda s: replace(s.mesh, b"uchar int vertex", b"uchar float vertex"),
-        "vertex_indices must be lists of vertex numbers; export",
+        *(MESH, "vertex_indices", "export"),
     ),
-    "labels cut": (lambda s: cut(s.labels, -1), "labels.ply: is not a whole PLY file"),
-    "labels without label": (
-        lambda s: s.write_labels(other=NUMBERS),
-        "labels.ply: its vertices need whole numbers as label; copy",
-    ),
+    "labels cut": (lambda s: cut(s.labels, -1), LABELS, "copy"),
+    "labels without label": (lambda s: s.write_labels(other=NUMBERS), LABELS, "label", "copy"),
     "fractional labels": (
         lambda s: s.write_labels(label=NUMBERS.astype("f4")),
-        "labels.ply: its vertices need whole numbers as label",
+        *(LABELS, "label", "copy"),
     ),
     "labels of another scan": (
         lambda s: s.write_labels(20, label=NUMBERS[:20]),
-        "labels.ply: has labels of 20 vertices, but the mesh has 24; .*do not belong together",
+        *(LABELS, "20 vertices", "24", "do not belong together"),
     ),
-    "segments no JSON": (lambda s: cut(s.segments, 40), "segs.json: is not JSON .*copy it again"),
-    "segments no text": (lambda s: s.segments.write_bytes(b"\xff\xfe"), "segs.json: is not JSON"),
+    "segments cut": (lambda s: cut(s.segments, 40), SEGMENTS, "JSON", "copy"),
+    "segments no text": (lambda s: s.segments.write_bytes(b"\xff\xfe"), SEGMENTS, "copy"),
     "segments a list": (
         lambda s: s.segments.write_text("[1, 2]"),
-        r"segs.json: expected an object with the list segIndices, got \[1, 2\]; copy",
+        *(SEGMENTS, "segIndices", "[1, 2]", "copy"),
     ),
-    "no segIndices": (lambda s: s.segments.write_text("{}"), "the list segIndices, got None"),
+    "no segIndices": (lambda s: s.segments.write_text("{}"), SEGMENTS, "segIndices", "copy"),
     "fractional segment": (
         lambda s: s.write_segments([1] * 4 + [2.5]),
-        r"segIndices\[4\] must be a whole number, got 2.5; copy",
+        *(SEGMENTS, "segIndices[4]", "2.5", "copy"),
     ),
     "huge segment": (
         lambda s: s.write_segments([1, 2**63]),
-        r"segIndices\[1\] must be a whole number, got 9223372036854775808; copy",
+        *(SEGMENTS, "segIndices[1]", "9223372036854775808", "copy"),
     ),
     "segments of another scan": (
         lambda s: s.write_segments([1] * 25),
-        "segIndices has 25 entries, but the mesh has 24 vertices; .*do not belong together",
+        *(SEGMENTS, "segIndices", "25", "24 vertices", "do not belong together"),
     ),
     "objects of another scan": (
         lambda s: s.write_group(segments=[20, 21]),
-        r"aggregation.json: segGroups\[1\]: segment 21 is not in the scan's segs.json; .*together",
+        *(OBJECTS, "segGroups[1]", "segment 21", "segs.json", "do not belong together"),
     ),
-    "objects cut": (lambda s: cut(s.objects, -1), "aggregation.json: is not JSON"),
-    "no segGroups": (lambda s: s.objects.write_text("{}"), "the list segGroups, got None; copy"),
+    "objects cut": (lambda s: cut(s.objects, -1), OBJECTS, "JSON", "copy"),
+    "no segGroups": (lambda s: s.objects.write_text("{}"), OBJECTS, "segGroups", "copy"),
     "group no object": (
         lambda s: s.objects.write_text('{"segGroups": [3]}'),
-        r"segGroups\[0\] must be an object with id and segments, got 3; copy",
+        *(OBJECTS, "segGroups[0]", "3", "copy"),
     ),
-    "id text": (lambda s: s.write_group(id="4"), r"segGroups\[1\]: id must be .*got '4'; copy"),
-    "huge id": (lambda s: s.write_group(id=2**70), r"\[1\]: id must be .*to 2\^31, got 11805"),
-    "id below 0": (lambda s: s.write_group(id=-1), r"\[1\]: id must be .*from 0 to 2\^31, got -1"),
-    "no segments": (lambda s: s.write_group(segments=None), r"\[1\]: segments must be .*got None"),
+    "id text": (lambda s: s.write_group(id="4"), OBJECTS, "segGroups[1]", "id", "'4'", "copy"),
+    "huge id": (lambda s: s.write_group(id=2**70), OBJECTS, "[1]", "id", "11805", "copy"),
+    "id below 0": (lambda s: s.write_group(id=-1), OBJECTS, "[1]", "id", "-1", "copy"),
+    "no segments": (
+        lambda s: s.write_group(segments=None),
+        *(OBJECTS, "segGroups[1]", "segments", "None", "copy"),
+    ),
     "segments nested": (
         lambda s: s.write_group(segments=[[20]]),
-        r"\[1\]: segments must be a list of whole numbers, got \[\[20\]\]; copy",
+        *(OBJECTS, "segGroups[1]", "segments", "[[20]]", "copy"),
     ),
 }
 
 
 @pytest.mark.parametrize("name", SCANS)
-def test_says_what_is_wrong_with_a_scan(scan, name):
-    breaks, says = SCANS[name]
+def test_a_broken_scan_is_an_error(scan, name):
+    damage, *parts = SCANS[name]
     read_scan(scan.folder)
-    breaks(scan)
+    damage(scan)
     with pytest.raises(InputError) as caught:
         read_scan(scan.folder)
-    message = str(caught.value)
-    assert message.startswith(str(scan.folder))
-    assert re.search(says, message), message
-    assert "\n" not in message
+    assert_names(caught.value, scan.folder, *parts)
 
 
 def make_cloud(count: int = 6) -> Cloud:
@@ -163,55 +156,43 @@ def saved_with(position: int, value: object):
     return save
 
 
+AGAIN = "scripts/prepare_scannet.py"
 PREPARED = {
-    "absent": (lambda p: p.unlink(), "no such file; run scripts/prepare_scannet.py"),
-    "cut": (lambda p: cut(p, -300), f"cannot be read .*{AGAIN}"),
-    "empty": (lambda p: cut(p, 0), f"cannot be read .*{AGAIN}"),
-    "no file of torch": (lambda p: p.write_text("points"), f"cannot be read .*{AGAIN}"),
-    "other content": (lambda p: torch.save({"xyz": 1}, p), "expected five tensors, .*got dict"),
-    "four parts": (
-        lambda p: torch.save((torch.zeros(1, 3),) * 4, p),
-        f"expected five tensors, xyz, .*got tuple; .*{AGAIN}",
-    ),
-    "a number": (saved_with(0, 3), "expected five tensors"),
-    "flat xyz": (saved_with(0, torch.zeros(6)), r"xyz must have shape \[6, 3\], got \[6\]"),
-    "fewer colours": (
-        saved_with(1, torch.zeros(5, 3)),
-        rf"rgb must have shape \[6, 3\], got \[5, 3\]; .*{AGAIN}",
-    ),
-    "fewer objects": (saved_with(4, torch.zeros(4)), r"instances must have shape \[6\], got \[4\]"),
-    "whole xyz": (saved_with(0, torch.zeros(6, 3).long()), "xyz must be floating .*got int64"),
-    "real superpoints": (saved_with(2, torch.zeros(6)), "superpoints must be whole .*got float32"),
-    "boolean labels": (saved_with(3, torch.zeros(6) > 0), "semantic must be whole .*got bool"),
-    "no number": (saved_with(0, torch.full((6, 3), torch.nan)), "xyz must be finite, row 0"),
-    "bytes as colours": (saved_with(1, torch.full((6, 3), 255.0)), "rgb must be -1 to 1, got 255"),
-    "negative": (saved_with(2, torch.full((6,), -2)), "superpoints must not be negative, got -2"),
+    "absent": (lambda p: p.unlink(),),
+    "cut": (lambda p: cut(p, -300),),
+    "empty": (lambda p: cut(p, 0),),
+    "no file of torch": (lambda p: p.write_text("points"),),
+    "other content": (lambda p: torch.save({"xyz": 1}, p), "dict"),
+    "four parts": (lambda p: torch.save((torch.zeros(1, 3),) * 4, p), "tuple"),
+    "a number": (saved_with(0, 3), "five tensors"),
+    "no points": (lambda p: save_cloud(make_cloud(0), p), "points"),
+    "flat xyz": (saved_with(0, torch.zeros(6)), "xyz", "[6, 3]", "[6]"),
+    "fewer colours": (saved_with(1, torch.zeros(5, 3)), "rgb", "[6, 3]", "[5, 3]"),
+    "fewer objects": (saved_with(4, torch.zeros(4)), "instances", "[6]", "[4]"),
+    "whole xyz": (saved_with(0, torch.zeros(6, 3).long()), "xyz", "int64"),
+    "real superpoints": (saved_with(2, torch.zeros(6)), "superpoints", "float32"),
+    "boolean labels": (saved_with(3, torch.zeros(6) > 0), "semantic", "bool"),
+    "no number": (saved_with(0, torch.full((6, 3), torch.nan)), "xyz", "row 0"),
+    "bytes as colours": (saved_with(1, torch.full((6, 3), 255.0)), "rgb", "255"),
+    "negative": (saved_with(2, torch.full((6,), -2)), "superpoints", "-2"),
     "NYU40 labels": (
         saved_with(3, torch.tensor([-100, 0, 19, 39, 2, 2])),
-        "0 to 19 or -100, got 39",
+        *("semantic", "0 to 19", "39"),
     ),
-    "millimetres": (saved_with(0, torch.eye(6, 3) * 5000), "reaches over 5000 m, expected at most"),
+    "millimetres": (saved_with(0, torch.eye(6, 3) * 5000), "5000 m", "at most", "metres"),
 }
 
 
 @pytest.mark.parametrize("name", PREPARED)
-def test_says_what_is_wrong_with_a_prepared_scan(tmp_path, name):
-    breaks, says = PREPARED[name]
+def test_a_broken_prepared_scan_is_an_error(tmp_path, name):
+    damage, *parts = PREPARED[name]
     path = tmp_path / "scene_refer.pth"
     save_cloud(make_cloud(), path)
     load_cloud(path)
-    breaks(path)
-    with pytest.raises(InputError, match=says) as caught:
+    damage(path)
+    with pytest.raises(InputError) as caught:
         load_cloud(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert "\n" not in str(caught.value)
-
-
-def test_no_points_are_refused(tmp_path):
-    path = tmp_path / "scene_refer.pth"
-    save_cloud(make_cloud(0), path)
-    with pytest.raises(InputError, match=f"holds no points; .*{AGAIN}"):
-        load_cloud(path)
+    assert_names(caught.value, path, *parts, *([] if name == "millimetres" else [AGAIN]))
 
 
 def test_superpoints_of_others_are_numbered_anew(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 from detailbase.inference.drawing import (
     AWAY,
     RIGHT,
-    before_room,
-    draw_answer,
     draw_cloud,
+    draw_masks,
+    occluders,
     smallest_last,
 )
 
@@ -49,11 +49,11 @@ def test_near_walls_and_ceilings_of_rooms_are_left_out():
     floor = np.random.default_rng(0).random((20_000, 3)) * [4, 4, 0.01] - [2, 2, 0]
     wall, ceiling = plane(-3, 0.5, 2), floor + np.array([0, 0, 2.5])
     room = np.concatenate([floor, wall, ceiling])
-    is_left_out = before_room(room)
+    is_left_out = occluders(room)
     assert not is_left_out[: len(floor)].any()
     assert is_left_out[len(floor) :].mean() > 0.99
-    assert not before_room(room * 0.3).any()  # of a table, say
-    assert not before_room(room[:0]).any()
+    assert not occluders(room * 0.3).any()  # of a table, say
+    assert not occluders(room[:0]).any()
 
 
 def test_what_a_phrase_names_is_drawn_even_on_a_near_wall():
@@ -63,7 +63,7 @@ def test_what_a_phrase_names_is_drawn_even_on_a_near_wall():
     colors = painted(xyz, BLUE)
     width = draw_cloud(xyz, colors).shape[1]
     named, other = (
-        draw_answer(xyz, colors, "a wall", ["wall"], [m])[:, width:] for m in (mask, ~mask)
+        draw_masks(xyz, colors, "a wall", ["wall"], [m])[:, width:] for m in (mask, ~mask)
     )
     is_marked = (named[..., 0] > 100) & (named[..., 2] < 150)
     assert is_marked.mean() > 0.1

@@ -242,12 +242,12 @@ def table(results: dict[str, Any]) -> str:
     """Formats the results for the terminal."""
     numbers, per_object = results["metrics"], results["per_object"]
     width = max(18, *map(len, per_object))
-    columns = [name for name in METRICS if name in numbers]
-    cells = " ".join(f"{name.removeprefix('acc'):>6}" for name in columns)
+    columns = {name: max(6, len(name.removeprefix("acc"))) for name in METRICS if name in numbers}
+    cells = " ".join(f"{name.removeprefix('acc'):>{size}}" for name, size in columns.items())
     lines = [f"{'object':<{width}}  {cells}  samples"]
 
     def row(name: str, scores: dict[str, float], count: int) -> str:
-        cells = " ".join(f"{scores[column]:6.3f}" for column in columns)
+        cells = " ".join(f"{scores[column]:{size}.3f}" for column, size in columns.items())
         return f"{name:<{width}}  {cells}  {count:7d}"
 
     lines += [row(name, scores, scores["cases"]) for name, scores in per_object.items()]

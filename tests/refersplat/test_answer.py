@@ -1,4 +1,4 @@
-"""Which Gaussians answer: a training sentence's, a new sentence's, a strange sentence's."""
+"""Responses to training sentences, to new ones, and to sentences unlike both."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_a_training_sentence_is_answered_by_its_group(answerer):
     assert_close(answer.logits, answerer.language.groups.logits.T[answer.groups])
 
 
-def test_a_new_sentence_is_answered_by_what_it_means(answerer):
+def test_a_new_sentence_is_answered_by_the_group_that_it_means(answerer):
     assert answerer.respond(["The mug of tea.", "What a tailor cuts with."]).groups.tolist() == [
         0,
         1,
     ]
 
 
-def test_a_strange_sentence_is_answered_by_the_field(answerer):
+def test_an_unrelated_sentence_is_answered_by_the_field(answerer):
     queries = ["The mug.", "A dog barking at the postman.", SENTENCES[3]]
     answer = answerer.respond(queries)
     assert answer.groups.tolist() == [0, NO_GROUP, 1]

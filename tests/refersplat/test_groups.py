@@ -96,7 +96,7 @@ def test_joins_sentences_that_no_view_shows_together():
     assert build_groups(views, gaussians(), blends, 0).sentences == ((0, 1), (2, 3), (4, 5))
 
 
-def test_a_view_without_the_object_says_nothing_of_it():
+def test_a_view_without_a_mask_of_the_object_has_no_vote():
     views = supervised(lambda view: [(0, [0]), (1, [1])] + ([(2, [2])] if view in (1, 6) else []))
     assert_heaps(build_groups(views, gaussians(), blends, 0))
 
@@ -106,7 +106,7 @@ def test_a_mask_that_contradicts_the_others_counts_little():
     assert_heaps(build_groups(views, gaussians(), blends, 0))
 
 
-def test_what_no_mask_shows_belongs_to_nothing():
+def test_gaussians_outside_all_masks_belong_to_no_group():
     views = supervised(lambda _: [(0, [0]), (1, [1])])
     groups = build_groups(views, gaussians(), blends, 8)
     assert_heaps(groups, order=(0, 1))
@@ -116,7 +116,7 @@ def test_what_no_mask_shows_belongs_to_nothing():
     assert (groups.logits[heap(2)] == -SURE).all()
 
 
-def test_facts_are_the_heaps_places_and_colors():
+def test_attributes_are_the_heaps_places_and_colors():
     attributes = build_groups(
         supervised(lambda _: [(0, [0]), (1, [1]), (2, [2])]), gaussians(), blends, 0
     ).attributes
@@ -147,7 +147,7 @@ def test_mean_and_state():
         ([[[0, 1], [2]]], ((0, 1), (2,))),
         ([[[0, 1]], [[1, 2]], [[3]]], ((0, 1, 2), (3,))),
         ([[[0], [1]], [[0, 1]]], ((0, 1),)),
-        ([[[0, 9], [1, 9]]], ((0,), (1,))),  # "a cup", said of two cups
+        ([[[0, 9], [1, 9]]], ((0,), (1,))),  # "a cup" of two cups
         ([[[0, 9], [1, 9]], [[0, 9]]], ((0,), (1,))),
     ],
 )

@@ -29,7 +29,7 @@ def inputs(rng: torch.Generator, count: int) -> tuple[Tensor, Tensor, TextFeatur
 
 
 def defined(field: ReferringField, features: Tensor, positions: Tensor, text: TextFeatures):
-    """What ``forward`` makes of the Gaussians, and the responses that follow."""
+    """Features of ``forward``, and the responses that follow from them."""
     words = field.embed_words(text)
     read = field(features, positions, words, text.mask)
     return read, (read @ words.sum(dim=1)[..., None])[..., 0]

@@ -30,7 +30,7 @@ def pose(index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def look(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which ball each ray meets first, -1 for none [H, W]; all that it meets [balls, H, W]."""
+    """The first ball that each ray hits, -1 for none [H, W]; all that it hits [balls, H, W]."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     rays = [(columns - WIDTH / 2) / FOCAL, (rows - HEIGHT / 2) / FOCAL, np.ones_like(rows)]
     rays = np.stack(rays, axis=-1) / np.linalg.norm(rays, axis=0)[..., None]

@@ -39,7 +39,7 @@ def run(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def test_training_leaves_everything_that_the_other_programs_need(trained, balls):
+def test_training_writes_all_files_that_the_other_programs_need(trained, balls):
     expected = {
         *("config.yaml", "timings.json", "rgb_state.pt", "referring_state.pt", "referring.pt"),
         *("chkpnt120.pth", "cameras.json", "cfg_args", "point_cloud"),
@@ -135,7 +135,7 @@ def test_a_finished_run_is_not_trained_again(run, caplog):
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
 
 
-def test_resuming_learns_sentences_that_were_lost(run):
+def test_resuming_restores_a_lost_referring_field(run):
     lost = load_state(run / "referring.pt", FORMAT)
     (run / "referring.pt").unlink()
     (run / "timings.json").unlink()  # which only tells how long it took

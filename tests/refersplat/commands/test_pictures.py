@@ -45,7 +45,7 @@ def test_the_caption_stands_below_the_picture():
     assert (one[100:] < 100).any()
 
 
-def test_colours_come_out_as_they_were():
+def test_pixels_keep_their_colours():
     image = torch.tensor([0.0, 0.5, 2.0])[:, None, None].expand(3, 2, 2)
     assert to_pixels(image)[0, 0].tolist() == [0, 128, 255]
 
@@ -81,7 +81,7 @@ def cameras(centre, count=7):
     return ring
 
 
-def test_the_flight_goes_around_that_point_and_looks_at_it():
+def test_the_flight_circles_the_point_that_the_cameras_look_at():
     centre = torch.tensor([0.5, -0.2, 1.0])
     flight = circle(cameras(centre), 8, torch.zeros(5, 3))
     positions = torch.stack([camera.position for camera in flight])
@@ -112,7 +112,7 @@ def test_parallel_cameras_fly_around_the_gaussians(count):
         assert 4 < z < 6
 
 
-def test_a_video_that_was_not_written_whole_is_not_kept(monkeypatch, tmp_path):
+def test_an_incomplete_video_is_deleted(monkeypatch, tmp_path):
     monkeypatch.setattr("refersplat.inference.orbit._count_frames", lambda path: 2)
     gaussians = Gaussians(
         *(torch.zeros(1, 3), torch.zeros(1, 3), torch.ones(1, 4), torch.zeros(1)),

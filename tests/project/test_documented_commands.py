@@ -58,6 +58,8 @@ def test_exists_and_is_understood(words):
         assert (ROOT / rest[0]).is_file(), f"no file {rest[0]}"
         if rest[0] in PROGRAMS:
             understand(rest[1:])
+    elif program in MODELS:
+        assert rest[0] in importlib.import_module(f"{program}.__main__").PROGRAMS
 
 
 def understand(argv):

@@ -177,8 +177,10 @@ print(distCUDA2(torch.eye(4, 3)).shape)
 def test_predict_works_from_a_wheel_in_an_empty_folder(environment, tmp_path):
     python, _ = environment
     shutil.copy(ROOT / "data/demo/room/room.ply", tmp_path / "scan.ply")
-    command = [python, "-m", "detailbase.predict", "scan.ply", "the black chair", "-o", "out"]
-    run(command, cwd=tmp_path, REFER3D_BACKEND="reference", HOME=str(tmp_path))
+    program = str(Path(python).with_name("detailbase"))
+    command = [program, "predict", "scan.ply", "the black chair", "-o", "out"]
+    done = run(command, cwd=tmp_path, REFER3D_BACKEND="reference", HOME=str(tmp_path))
+    assert "deprecated" not in done.stderr
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"00_black_chair.ply", "masks.json", "picture.png"}
 

@@ -1,10 +1,10 @@
-"""Poses from transforms.json (instant-ngp, nerfstudio) and transforms_*.json (NeRF-synthetic)."""
+"""Reads transforms.json (instant-ngp, nerfstudio) and transforms_*.json (NeRF-synthetic)."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,13 +18,13 @@ from refersplat.data.images import ImageFolder, read_size
 from refersplat.data.lens import Lens, camera_model
 from refersplat.data.names import without_suffix
 
-# Whatever these models are called, their coefficients are k1, k2, k3, p1 and p2.
+# Under any of these names, files may give k1, k2, k3, p1 and p2.
 _RADIAL = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
-_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenGL's camera looks along -z with y up, ours +z, y down
+_FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenGL's axes (y up, looks along -z) to COLMAP's
 
 
 def find_transforms(scene: Path) -> list[Path]:
-    """The scene's files of poses; empty without one."""
+    """The scene's files of poses; empty if there are none."""
     if (scene / "transforms.json").is_file():
         return [scene / "transforms.json"]
     train, test, val = (scene / f"transforms_{part}.json" for part in ("train", "test", "val"))
@@ -35,51 +35,48 @@ def find_transforms(scene: Path) -> list[Path]:
 
 
 def read_transforms(scene: Path, files: list[Path], images: ImageFolder) -> Capture:
-    """Reads poses, lenses and, where one is named, the point cloud.
+    """Reads poses, lenses and the point cloud, if there is one.
 
     Args:
         scene: Folder that the file paths are relative to.
         files: One file, or NeRF-synthetic's training and test files.
-        images: The scene's image folder, taken instead of the folder that a path names where the
-            image is not there.
+        images: The scene's image folder, searched too.
 
     Raises:
-        InputError: If a file is not as the format says, or an image is missing.
+        InputError: A file is not as the format says, or an image is missing.
     """
-    shots: list[Shot] = []
-    points = None
+    shots, points = [], None
+    finder = _Finder(scene, images)
     for index, path in enumerate(files):
         record = read_json(path, dict)
         frames = take(record, "frames", list, str(path))
         if not frames:
             raise InputError(f"{path}: frames: expected at least one view, got none; add views")
-        listed = _listed_for_test(record, path)
-        finder = _Finder(scene, images)
+        test = _test_files(record, path)
         for number, frame in enumerate(frames):
             where = f"{path}: frames[{number}]"
-            shot = _shot(as_kind(frame, dict, where), record, finder, where, is_test=index > 0)
-            is_listed = without_suffix(shot.name) in listed
-            shots.append(Shot(**{**vars(shot), "is_test": shot.is_test or is_listed}))
+            name = take(as_kind(frame, dict, where), "file_path", str, where)
+            name = PurePosixPath(name.replace("\\", "/")).as_posix()
+            image = finder.find(name, where)
+            pose, lens = _pose(frame, where), _lens({**record, **frame}, image, where)
+            is_test = index > 0 or without_suffix(name) in test
+            shots.append(Shot(name, image, pose, lens, where, is_test))
         points = points or _points(scene, record, path)
     return Capture(shots, points)
 
 
-def _listed_for_test(record: Mapping[str, Any], path: Path) -> set[str]:
-    """Images that nerfstudio keeps for testing, or where there are none for validation."""
+def _test_files(record: Mapping[str, Any], path: Path) -> set[str]:
+    """Images that nerfstudio keeps for testing or else for validation, without suffixes."""
     for key in ("test_filenames", "val_filenames"):
         if record.get(key):
             names = take(record, key, list, str(path))
             where = f"{path}: {key}"
-            return {_relative(as_kind(n, str, f"{where}[{i}]")) for i, n in enumerate(names)}
+            return {without_suffix(as_kind(n, str, f"{where}[{i}]")) for i, n in enumerate(names)}
     return set()
 
 
-def _relative(name: str) -> str:
-    return without_suffix(PurePosixPath(name.replace("\\", "/")).as_posix())
-
-
 class _Finder:
-    """Files of frames: below the scene as written, or below an image folder that was chosen."""
+    """Finds images below the scene, as written, and below the image folder; a chosen one first."""
 
     def __init__(self, scene: Path, images: ImageFolder) -> None:
         self.scene = scene
@@ -88,63 +85,44 @@ class _Finder:
 
     def find(self, name: str, where: str) -> Path:
         below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # without "images/"
-        places = [(self._folder(self.scene / name), Path(name).name), (self.images, below)]
+        parent = (self.scene / name).parent
+        folder = self._folders.setdefault(parent, ImageFolder(parent))
+        places = [(folder, Path(name).name), (self.images, below)]
         if self.images.folder != self.scene / "images":
             places.reverse()
         for folder, file in places:
-            with contextlib.suppress(InputError):
+            with suppress(InputError):
                 return folder.find(file, where)
         raise InputError(
             f"{where}: file_path: expected the image {self.scene / name}, no such file; copy the "
             "missing images, or name their folder with --data.images"
         )
 
-    def _folder(self, path: Path) -> ImageFolder:
-        return self._folders.setdefault(path.parent, ImageFolder(path.parent))
 
-
-def _shot(
-    frame: Mapping[str, Any],
-    record: Mapping[str, Any],
-    finder: _Finder,
-    where: str,
-    *,
-    is_test: bool,
-) -> Shot:
-    name = PurePosixPath(take(frame, "file_path", str, where).replace("\\", "/")).as_posix()
+def _pose(frame: Mapping[str, Any], where: str) -> np.ndarray:  # [4, 4], world to camera
     rows = take(frame, "transform_matrix", list, where)
-    where_pose = f"{where}: transform_matrix"
+    where = f"{where}: transform_matrix"
     sizes = {len(row) if isinstance(row, list) else 0 for row in rows}
     if len(rows) not in (3, 4) or sizes != {4}:
         raise InputError(
-            f"{where_pose}: expected 4 rows of 4 numbers, got {len(rows)} rows of "
+            f"{where}: expected 4 rows of 4 numbers, got {len(rows)} rows of "
             f"{' or '.join(map(str, sorted(sizes)))}; write camera-to-world row by row"
         )
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for r in rows for v in r):
-        raise InputError(f"{where_pose}: expected numbers, got {rows}; correct the file")
+        raise InputError(f"{where}: expected numbers, got {rows}; correct the file")
     camera_to_world = np.eye(4)
     camera_to_world[: len(rows)] = rows
-    camera_to_world = rigid(camera_to_world @ _FLIP, where_pose)
-    path = finder.find(name, where)
-    return Shot(
-        name=name,
-        path=path,
-        world_to_camera=np.linalg.inv(camera_to_world),
-        lens=_lens({**record, **frame}, path, where),
-        where=where,
-        is_test=is_test,
-    )
+    return np.linalg.inv(rigid(camera_to_world @ _FLIP, where))
 
 
 def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
-    """A frame's lens; its own fields were laid over the file's common ones."""
+    """The lens of a frame's fields, merged with the file's common ones."""
 
     def number(key: str, default: float = 0.0) -> float:
         return default if fields.get(key) is None else float(take(fields, key, float, where))
 
     name = fields.get("camera_model") or "OPENCV"
-    if fields.get("is_fisheye"):
-        name = "OPENCV_FISHEYE"
+    name = "OPENCV_FISHEYE" if fields.get("is_fisheye") else name
     model = camera_model("FULL_OPENCV" if name in _RADIAL else name, where)
     for key in ("k4", "k5", "k6"):
         if name in _RADIAL and number(key):
@@ -168,7 +146,7 @@ def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
             f"{where}: expected a focal length, 'fl_x' or 'camera_angle_x' (radians, between 0 and "
             f"pi), got {fields.get('camera_angle_x', 'neither')}; add one to the file"
         )
-    # One focal length serves both axes where the other is not given.
+    # One focal length serves both axes if the other is absent.
     fx = fx if fx or "fl_x" in fields else fy
     fy = fy if fy or "fl_y" in fields else fx
     center = {"cx": number("cx", width / 2), "cy": number("cy", height / 2)}
@@ -178,12 +156,12 @@ def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
 
 
 def _focal(angle: float, size: float) -> float:
-    """Focal length in pixels of a field of view in radians; 0 where there is none."""
+    """Focal length in pixels of a field of view in radians; 0 if out of range."""
     return size / (2 * math.tan(angle / 2)) if 0 < angle < math.pi else 0.0
 
 
 def _points(scene: Path, record: Mapping[str, Any], path: Path) -> PointCloud | None:
-    """The point cloud that nerfstudio names, or Inria's beside the poses."""
+    """The point cloud of nerfstudio's ``ply_file_path``, or of a file beside the poses."""
     if record.get("ply_file_path"):
         file = scene / take(record, "ply_file_path", str, str(path))
         if not file.is_file():
@@ -198,10 +176,10 @@ def _points(scene: Path, record: Mapping[str, Any], path: Path) -> PointCloud | 
 
 
 def read_point_cloud(path: Path) -> PointCloud:
-    """Positions and colours of a .ply; gray where it has no colours.
+    """Reads positions and colours of a .ply; gray if it has no colours.
 
     Raises:
-        InputError: If it cannot be read or holds no finite points.
+        InputError: The file cannot be read or holds no finite points.
     """
     try:
         vertices = PlyData.read(str(path))["vertex"]
@@ -213,12 +191,12 @@ def read_point_cloud(path: Path) -> PointCloud:
         ) from None
     if len(positions) == 0 or not np.isfinite(positions).all():
         raise InputError(
-            f"{path}: expected finite points, got {len(positions)} points; export it again, or "
-            "delete it to start from random points"
+            f"{path}: expected finite points, got {len(positions)}, or some not finite; export it "
+            "again, or delete it to start from random points"
         )
-    names = {p.name for p in vertices.properties}
-    if {"red", "green", "blue"} <= names:
-        colors = np.stack([vertices[c] for c in ("red", "green", "blue")], axis=-1)
+    channels = ("red", "green", "blue")
+    if {p.name for p in vertices.properties}.issuperset(channels):
+        colors = np.stack([vertices[channel] for channel in channels], axis=-1)
     else:
         colors = np.full(positions.shape, 128)
     return PointCloud(positions, colors.astype(np.uint8))

@@ -161,7 +161,7 @@ CASES = [
     case(
         "points3D.bin promises too much",
         lambda s: s.patch(POINTS + ".bin", 0, "Q", 10**15),
-        (r"points3D\.bin: is cut short", "list of 10+ points"),
+        (r"points3D\.bin: is cut short", "point 13 of 10+ ", "copy"),
     ),
     case(
         "images.bin too long",

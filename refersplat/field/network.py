@@ -25,13 +25,9 @@ class Mlp(nn.Module):
             nn.Linear(before, after) for before, after in itertools.pairwise(widths)
         )
 
-    def hidden(self, x: Tensor) -> Tensor:
-        """Returns the input of the last, linear layer."""
-        return F.relu(self.fc2(F.relu(self.fc1(x))))
-
     def forward(self, x: Tensor) -> Tensor:
         """Maps the last dimension."""
-        return self.fc3(self.hidden(x))
+        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(x)))))
 
 
 class CrossAttention(nn.Module):

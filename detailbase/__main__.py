@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from detailbase.command import DESCRIPTIONS, read_options
@@ -19,16 +18,9 @@ PROGRAMS = {
     "prepare": Program("detailbase.scans.prepare:main", "Prepare ScanNet's scans for training."),
 }
 
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the program that the first argument names."""
-    run_program("detailbase", PROGRAMS, argv)
-
-
-def command() -> None:
-    """Entry point."""
-    run(main, RESUME)
-
+main = partial(run_program, "detailbase", PROGRAMS)
+command = partial(run, main, RESUME)
+"""Entry point."""
 
 if __name__ == "__main__":
     command()

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from detailbase.config import LEARNED, Config
-from refer3d.runs.config import option_value, parse
+from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED, RunFolder
 from refer3d.runs.options import override
@@ -150,7 +150,7 @@ def _named(config: Config, argv: Sequence[str]) -> Config:
     """Fills in the run's name from the config file's. A run's own config.yaml means the run beside
     it, wherever its folder has been moved to.
     """
-    path = option_value(argv, "--config")
+    path, _ = take_option(argv, "--config")
     if path is None:
         return config
     if Path(path).name == RESOLVED and not any(word.startswith("--work_dir") for word in argv):

@@ -181,7 +181,7 @@ class TrainConfig:
 class Config:
     """Options of train.py and eval.py."""
 
-    RENAMED: ClassVar[Mapping[str, str | tuple[str, str]]] = {
+    RENAMED: ClassVar[Mapping[str, str]] = {
         "network.normalize_found": "network.cross_attn_norm",
         "network.use_facts": "network.descriptors",
         "train.balance": "train.pos_weight",
@@ -218,5 +218,5 @@ class Config:
     train: Annotated[TrainConfig, IN_EVAL] = field(default_factory=TrainConfig)
 
 
-LEARNED = tuple(o.name for o in options(Config) if "eval" not in o.changeable_in)
+LEARNED = tuple(o.name for o in options(Config) if not o.can_change_in("eval"))
 """Options that a checkpoint's weights depend on."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from refer3d.runs.errors import RESUME, run
@@ -22,16 +21,9 @@ PROGRAMS = {
     "check": Program("refersplat.data.check:main", "Describe a scene and what is wrong with it."),
 }
 
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the program that the first argument names."""
-    run_program("refersplat", PROGRAMS, argv)
-
-
-def command() -> None:
-    """Entry point."""
-    run(main, RESUME)
-
+main = partial(run_program, "refersplat", PROGRAMS)
+command = partial(run, main, RESUME)
+"""Entry point."""
 
 if __name__ == "__main__":
     command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from refer3d.runs.config import option_value, parse
+from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RunFolder
 from refer3d.runs.options import override
@@ -28,10 +28,10 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     Raises:
         InputError: A file or a value is wrong.
     """
-    base, folder = None, option_value(argv, "-m", "--model_path", "--model-path")
+    base, (folder, _) = None, take_option(argv, "-m", "--model_path", "--model-path")
     if folder and (program != "train" or "--resume" in argv):
         run = RunFolder(folder, Config)
-        if option_value(argv, "--config") is None and (program != "train" or run.exists()):
+        if not take_option(argv, "--config")[0] and (program != "train" or run.exists()):
             base = run.config()
     config = parse(
         Config,

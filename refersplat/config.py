@@ -178,11 +178,11 @@ class RenderConfig:
 class Config:
     """One run of refersplat."""
 
-    RENAMED: ClassVar[Mapping[str, str | tuple[str, str]]] = {
+    RENAMED: ClassVar[Mapping[str, str]] = {
         "train.keep_aside": "train.hold_out_every",
-        **{f"match.{scorer}": ("match.without", scorer) for scorer in SCORERS},
-        "match.apart": ("match.without", "decomposition"),
-        "match.weigh": ("match.without", "fitted_weights"),
+        **{f"match.{scorer}": f"match.without {scorer}" for scorer in SCORERS},
+        "match.apart": "match.without decomposition",
+        "match.weigh": "match.without fitted_weights",
     }
 
     model_path: Annotated[str, arg(aliases=("-m",)), ANYWHERE] = ""

@@ -22,6 +22,7 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
 from refer3d.runs.folder import RunFolder
 from refer3d.runs.options import Bounds, Changeable, differences, options, override, to_mapping
+from refer3d.runs.programs import Program, run_program
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
 from refer3d.runs.results import save_results as save
@@ -51,8 +52,8 @@ class Schema:
 
     RENAMED: ClassVar[dict] = {
         "train.head_rate": "train.head_lr",
-        "train.momentum": ("train.without", "momentum"),
-        "train.decay": ("train.without", "decay"),
+        "train.momentum": "train.without momentum",
+        "train.decay": "train.without decay",
     }
 
     model_path: Annotated[str, arg(aliases=("-m",))] = ""
@@ -469,3 +470,34 @@ def test_what_is_sent_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
     for start, end in (("cpu", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:0", "cpu"), ("cpu", "cpu")):
         to_device(stand_in(start), end)
     assert said == ["pinned", ("cuda:0", True), ("cuda:0", True), ("cpu", False), ("cpu", False)]
+
+
+PROGRAMS = {
+    "echo": Program("builtins:print", "Print the arguments.", lambda argv: "+".join(argv)),
+    "list": Program("builtins:list", "Take them apart."),
+}
+
+
+def test_a_command_runs_the_program_that_it_names(capsys):
+    run_program("tool", PROGRAMS, ["echo", "a", "b"])
+    assert capsys.readouterr().out == "a+b\n"
+    for argv in ([], ["--help"]):
+        run_program("tool", PROGRAMS, argv)
+        shown = capsys.readouterr().out
+        assert all(text in shown for text in ("usage: tool PROGRAM", "echo  Print the", "list"))
+    with pytest.raises(InputError, match="expected one of echo, list, got 'ech'; did you mean 'ec"):
+        run_program("tool", PROGRAMS, ["ech"])
+
+
+@pytest.mark.parametrize("model", ["refersplat", "detailbase"])
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["eval", "--help"]])
+def test_help_of_a_command_needs_no_torch(model, argv):
+    program = (
+        f"import sys; from {model}.__main__ import main\n"
+        f"try: main({argv})\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'numpy'} & {*sys.modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: " in done.stdout

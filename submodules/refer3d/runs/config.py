@@ -12,10 +12,12 @@ import difflib
 import functools
 import logging
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +36,7 @@ MODEL_KEY = "model"
 """Key that names a config file's model; the default is the name of the file's folder."""
 RENAMED = "RENAMED"
 """Attribute of a schema with the old names of its options. ``"old": "new"`` keeps the value. A
-switch that became a word of a list is ``"old": ("list", "word")``: off adds the word."""
+switch that became a word of a list is ``"old": "list word"``: off adds the word."""
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -61,7 +63,7 @@ def choose_model(argv: Sequence[str], models: Sequence[str], model_of: Mapping[s
     Raises:
         InputError: Nothing names a model.
     """
-    path = option_value(argv, "--config")
+    path, _ = take_option(argv, "--config")
     if path is not None:
         name = _read_yaml(Path(path)).get(MODEL_KEY, Path(path).absolute().parent.name)
         if name in models:
@@ -102,9 +104,9 @@ def parse(
         InputError: The file is absent or wrong, or a value is out of bounds. An unknown option ends
             the program.
     """
-    path, rest = _split_config(argv)
+    path, rest = take_option(argv, "--config")
     config = (base or schema()) if path is None else load_yaml(path, schema)
-    config, rest = _upgrade_argv(config, rest)
+    config, rest = _take_old(config, rest)
     config = tyro.cli(
         schema,
         args=rest,
@@ -170,76 +172,62 @@ def upgrade(schema: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], li
             continue
         old.append(name)
         value = section.pop(leaf)
-        if isinstance(new, str):
-            target, leaf = _section(result, new)
-            target.setdefault(leaf, value)
-        elif value is False:
-            target, leaf = _section(result, new[0])
-            target[leaf] = [*target.get(leaf, ()), new[1]]
+        option, *switch = new.split()
+        target, leaf = _section(result, option)
+        if switch:
+            rest = [word for word in target.get(leaf, ()) if word not in switch]
+            value = rest if value else rest + switch
+        target[leaf] = value
     return result, old
 
 
-def option_value(argv: Sequence[str], *names: str) -> str | None:
-    """Looks up the value of one option before the others are parsed."""
+def take_option(argv: Sequence[str], *names: str) -> tuple[str | None, list[str]]:
+    """Splits a command line into the value of one option and the rest."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*names, dest="value")
-    return parser.parse_known_args(list(argv))[0].value
-
-
-def _split_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
     parsed, rest = parser.parse_known_args(list(argv))
-    return parsed.config, rest
+    return parsed.value, rest
 
 
 def _section(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
     """The mapping that an option lies in, made if absent, and its key there."""
     *sections, leaf = name.split(".")
     for section in sections:
-        inner = values.get(section)
-        if inner is None:
-            inner = values[section] = {}
+        inner = values[section] = {} if values.get(section) is None else values[section]
         if not isinstance(inner, dict):
             return {}, leaf  # the builder reports it
         values = inner
     return values, leaf
 
 
-def _upgrade_argv(config: Schema, argv: Sequence[str]) -> tuple[Schema, list[str]]:
-    """Replaces old names of options in a command line."""
+def _take_old(config: Schema, argv: Sequence[str]) -> tuple[Schema, list[str]]:
+    """Moves options with old names from a command line into the config that it starts from."""
     renamed = getattr(type(config), RENAMED, {})
-    words, old, switches = [], [], {}
-    for word in argv:
+    values, rest, words = to_mapping(config), [], iter(argv)
+    for word in words:
         option, equals, value = word.partition("=")
-        section, _, leaf = option.removeprefix("--").replace("-", "_").rpartition(".")
-        is_off = f"{section}.{leaf}" not in renamed and leaf.startswith("no_")
-        name = f"{section}.{leaf.removeprefix('no_') if is_off else leaf}"
-        if not option.startswith("--") or name not in renamed:
-            words.append(word)
+        name = option.replace("-", "_").removeprefix("__")
+        on = re.sub(r"(^|\.)no_", r"\1", name)
+        if not option.startswith("--") or not {name, on} & {*renamed}:
+            rest.append(word)
             continue
-        old.append(name)
-        if isinstance(new := renamed[name], str):
-            section, _, leaf = new.rpartition(".")
-            words.append(f"--{section}.{'no_' * is_off}{leaf}{equals}{value}")
+        new, *switch = renamed.get(name, renamed.get(on, "")).split()
+        section, leaf = _section(values, on)
+        if switch or isinstance(attrgetter(new)(config), bool):
+            section[leaf] = name in renamed
         else:
-            switches[new] = is_off
-    if switches:
-        values = to_mapping(config)
-        for (name, item), is_added in switches.items():
-            section, leaf = _section(values, name)
-            section[leaf] = [x for x in section[leaf] if x != item] + [item] * is_added
-        config = from_mapping(type(config), values, "command line")
+            section[leaf] = yaml.safe_load(value if equals else next(words, ""))
+    if len(rest) == len(argv):
+        return config, rest
+    config, old = _from_mapping(type(config), values, "command line")
     _warn_of(type(config), old, "command line")
-    return config, words
+    return config, rest
 
 
 def _warn_of(schema: type, old: Sequence[str], where: str) -> None:
     """Logs one warning for all old names."""
-    renamed = getattr(schema, RENAMED, {})
-    news = [new if isinstance(new, str) else " ".join(new) for new in map(renamed.get, old)]
-    if old:
-        names = ", ".join(f"{name} (now {new})" for name, new in zip(old, news, strict=True))
+    names = ", ".join(f"{name} (now {getattr(schema, RENAMED)[name]})" for name in old)
+    if names:
         _warn(f"{where}: deprecated options, to be removed in the next release: {names}")
 
 

@@ -48,7 +48,7 @@ class RunFolder(Generic[Schema]):
 
     def changes(self, config: Schema, program: str) -> list[str]:
         """Names the options that differ from the run's and may not in ``program``."""
-        fixed = {o.name for o in options(self.schema) if program not in o.changeable_in}
+        fixed = {o.name for o in options(self.schema) if not o.can_change_in(program)}
         return [name for name in differences(config, self.config()) if name in fixed]
 
     def refuse_changes(self, config: Schema, program: str, remedy: str) -> None:

@@ -57,22 +57,18 @@ class Option(NamedTuple):
 
     name: str
     """With its sections: ``train.feature_lr``."""
-    aliases: tuple[str, ...]
-    choices: tuple[str, ...]
-    """Allowed words; empty if there is no such list."""
+    kind: Any
+    """Type of the values."""
     default: Any
     meaning: str
+    aliases: tuple[str, ...]
     bounds: Bounds | None
-    changeable_in: tuple[str, ...]
-    """Programs in which it may differ from the run's value."""
+    changeable_in: tuple[str, ...] | None
+    """Programs in which it may differ from the run's value; None leaves it to the section."""
 
-
-class Field(NamedTuple):
-    """A field's type and the metadata in its annotation."""
-
-    kind: Any
-    extras: tuple[Any, ...]
-    default: Any
+    def can_change_in(self, program: str) -> bool:
+        """Whether the option may differ from the run's value there."""
+        return program in (self.changeable_in or ())
 
     @property
     def section(self) -> type | None:
@@ -80,45 +76,39 @@ class Field(NamedTuple):
         is_section = isinstance(self.kind, type) and dataclasses.is_dataclass(self.kind)
         return self.kind if is_section else None
 
-    def extra(self, kind: type) -> Any:
-        """The metadata of that class, or None."""
-        return next((extra for extra in self.extras if isinstance(extra, kind)), None)
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Allowed words, of each item of a tuple; empty if there is no such list."""
+        kind = typing.get_args(self.kind)[0] if typing.get_origin(self.kind) is tuple else self.kind
+        return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
 
 
 @functools.cache
-def fields(schema: type) -> Mapping[str, Field]:
+def fields(schema: type) -> Mapping[str, Option]:
     """Lists the fields of one dataclass, sections unopened."""
-    hints = typing.get_type_hints(schema, include_extras=True)
+    hints, meanings = typing.get_type_hints(schema, include_extras=True), _docstrings(schema)
     result = {}
     for field in dataclasses.fields(schema):
         kind, extras = hints[field.name], ()
         if typing.get_origin(kind) is typing.Annotated:
             kind, *extras = typing.get_args(kind)
-        result[field.name] = Field(kind, tuple(extras), field.default)
+        result[field.name] = Option(
+            *(field.name, kind, field.default, meanings.get(field.name, "")),
+            aliases=tuple(a for extra in extras for a in getattr(extra, "aliases", None) or ()),
+            bounds=next((extra for extra in extras if isinstance(extra, Bounds)), None),
+            changeable_in=next((e.programs for e in extras if isinstance(e, Changeable)), None),
+        )
     return result
 
 
-def options(
-    schema: type, prefix: str = "", changeable_in: tuple[str, ...] = ()
-) -> Iterator[Option]:
+def options(schema: type, prefix: str = "", programs: tuple[str, ...] = ()) -> Iterator[Option]:
     """Lists every option of a schema, those of sections included, in order."""
-    meanings = _attribute_docstrings(schema)
     for name, field in fields(schema).items():
-        own = field.extra(Changeable)
-        programs = changeable_in if own is None else own.programs
+        own = programs if field.changeable_in is None else field.changeable_in
         if field.section is not None:
-            yield from options(field.section, f"{prefix}{name}.", programs)
-            continue
-        aliases = (alias for extra in field.extras for alias in getattr(extra, "aliases", ()) or ())
-        yield Option(
-            name=f"{prefix}{name}",
-            aliases=tuple(aliases),
-            choices=_choices(field.kind),
-            default=field.default,
-            meaning=meanings.get(name, ""),
-            bounds=field.extra(Bounds),
-            changeable_in=programs,
-        )
+            yield from options(field.section, f"{prefix}{name}.", own)
+        else:
+            yield field._replace(name=f"{prefix}{name}", changeable_in=own)
 
 
 def validate(config: Any, where: str = "--") -> None:
@@ -179,15 +169,7 @@ def override(config: Any, values: Mapping[str, Any]) -> Any:
     return config
 
 
-def _choices(kind: Any) -> tuple[str, ...]:
-    """The words of a ``Literal``, or of a tuple of them."""
-    if typing.get_origin(kind) is tuple:
-        kind = typing.get_args(kind)[0]
-    return typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-
-
-@functools.cache
-def _attribute_docstrings(schema: type) -> Mapping[str, str]:
+def _docstrings(schema: type) -> Mapping[str, str]:
     """The docstring below each field in the source, on one line."""
     (definition,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(schema))).body
     assert isinstance(definition, ast.ClassDef)

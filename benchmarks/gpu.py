@@ -30,7 +30,7 @@ from refer3d.native import backend
 from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig, TrainConfig
 from refersplat.data import load_scene
-from refersplat.ops import blend_matrix, cuda_rasterize, project, rasterize
+from refersplat.ops import blend_matrix, project, rasterize
 from refersplat.referring.state import Precomputed, ReferringState
 from refersplat.referring.supervision import BlendCache
 from refersplat.referring.train import train_step
@@ -68,7 +68,6 @@ class Clock:
         """Memory a call takes beyond what was held before; NaN without a GPU."""
         if not self.is_gpu:
             return float("nan")
-        cuda_rasterize.forget()  # lists of an earlier view, which the call would free
         torch.cuda.synchronize(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from detailbase.ops.reference import BLOCK
 from refer3d.native.cuda import Kernels, blocks_for
 
 THREADS = 256
@@ -14,9 +15,6 @@ ENOUGH_BLOCKS = 512
 """As many keep a large GPU busy; what has fewer is made in parts, which are then added up."""
 HALVES = {torch.bfloat16: "kBfloat16", torch.float16: "kFloat16"}
 DTYPES = (torch.float32, torch.float64, *HALVES)
-
-Pairs = tuple[Tensor, Tensor, Tensor, bool]
-"""inputs [P], outputs [P], starts [blocks * V + 1], is_mirrored."""
 
 
 def _defines(gpu: Kernels, *rows: Tensor) -> dict[str, str | int]:
@@ -44,25 +42,27 @@ def sparse_conv(
     residual: Tensor | None,
     relu: bool,
     num_outputs: int,
-    pairs: Pairs,
-    block: int,
+    inputs: Tensor,
+    outputs: Tensor,
+    starts: Tensor,
+    is_mirrored: bool,
 ) -> Tensor:
     """relu(convolution + bias + residual) [M', D]; sums are kept in float32 at least."""
     if features.dtype in HALVES and not gpu.has_tf32:
         shorts = (features, weight, bias, residual)
         longs = (None if t is None else t.float() for t in shorts)
-        return sparse_conv(gpu, *longs, relu, num_outputs, pairs, block).to(features.dtype)
-    inputs, outputs, starts, is_mirrored = pairs
+        rest = (relu, num_outputs, inputs, outputs, starts, is_mirrored)
+        return sparse_conv(gpu, *longs, *rest).to(features.dtype)
     volume, in_channels, out_channels = weight.shape
     size, dtype = (num_outputs, out_channels), _sums_dtype(features.dtype)
     if not num_outputs or not out_channels:
         return features.new_empty(size)
     features, bias, residual = (
-        None if t is None else t.detach().contiguous() for t in (features, bias, residual)
+        None if t is None else t.contiguous() for t in (features, bias, residual)
     )
-    weight, steps = _dense(weight.detach())
+    weight, steps = _dense(weight)
     columns = 16 if features.dtype == torch.float64 else 32
-    blocks, tiles = blocks_for(num_outputs, block), blocks_for(out_channels, columns)
+    blocks, tiles = blocks_for(num_outputs, BLOCK), blocks_for(out_channels, columns)
     splits = min(volume, blocks_for(ENOUGH_BLOCKS, blocks * tiles))
     out = features.new_empty(size)
     parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
@@ -71,7 +71,7 @@ def sparse_conv(
     numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
     arguments = (*given, *numbers, bias, residual, relu, parts, out)
     grid = (blocks * splits, tiles)
-    gpu.launch("sparse_conv", "convolve", grid, THREADS, *arguments, BLOCK=block, **defines)
+    gpu.launch("sparse_conv", "convolve", grid, THREADS, *arguments, BLOCK=BLOCK, **defines)
     if parts is not None:
         _join(gpu, parts, out, bias, residual, relu)
     return out
@@ -104,13 +104,19 @@ def _join(
 
 
 def weight_gradient(
-    gpu: Kernels, features: Tensor, grad: Tensor, volume: int, pairs: Pairs
+    gpu: Kernels,
+    features: Tensor,
+    grad: Tensor,
+    volume: int,
+    inputs: Tensor,
+    outputs: Tensor,
+    starts: Tensor,
+    is_mirrored: bool,
 ) -> Tensor:
     """Gradient [V, C, D]: parts of it by blocks of outputs, added in a fixed order."""
     if features.dtype in HALVES and not gpu.has_tf32:
-        grads = weight_gradient(gpu, features.float(), grad.float(), volume, pairs)
-        return grads.to(features.dtype)
-    inputs, outputs, starts, is_mirrored = pairs
+        rest = (volume, inputs, outputs, starts, is_mirrored)
+        return weight_gradient(gpu, features.float(), grad.float(), *rest).to(features.dtype)
     in_channels, out_channels = features.shape[1], grad.shape[1]
     num_blocks = (len(starts) - 1) // volume
     side = SIDES[max(in_channels, out_channels) > SIDES[0]]
@@ -120,7 +126,7 @@ def weight_gradient(
         return features.new_zeros(size)
     splits = min(num_blocks, blocks_for(ENOUGH_BLOCKS, volume * tiles))
     parts = features.new_empty(splits, *size, dtype=dtype)
-    features, grad = features.detach().contiguous(), grad.detach().contiguous()
+    features, grad = features.contiguous(), grad.contiguous()
     numbers = (volume, is_mirrored, num_blocks, splits, in_channels, out_channels)
     arguments = (features, grad, inputs, outputs, starts, *numbers, parts)
     grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(gpu, features, grad)}

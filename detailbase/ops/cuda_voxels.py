@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detailbase.ops import reference
+from detailbase.ops.reference import BLOCK
 from refer3d.native.cuda import Kernels, blocks_for
 from refer3d.native.cuda.launcher import REALS
 
@@ -81,13 +82,15 @@ def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tenso
     return rows[order[is_first]], point_to_voxel
 
 
-def submanifold_map(gpu: Kernels, voxels: Tensor, block: int) -> Pairs:
-    """Pairs of a 3 x 3 x 3 kernel around each of M > 0 voxels."""
+def submanifold_map(gpu: Kernels, voxels: Tensor) -> Pairs:
+    """Pairs of a 3 x 3 x 3 kernel around each voxel."""
+    if not len(voxels):
+        return reference.submanifold_map(voxels)
     voxels, count = voxels.contiguous(), len(voxels)
     frame, keys, order = _sorted(gpu, voxels[:, 1:], voxels[:, 0])
-    table = _table(count, 27, block, voxels.device)
+    table = _table(count, 27, voxels.device)
     size, integer = table.numel(), INTEGERS[voxels.dtype]
-    arguments = (voxels, count, *frame, keys, order, block, size, table)
+    arguments = (voxels, count, *frame, keys, order, BLOCK, size, table)
     grid = blocks_for(size, THREADS)
     gpu.launch("voxels", "find_neighbours", grid, THREADS, *arguments, INT=integer)
     starts = _starts(table)
@@ -95,13 +98,13 @@ def submanifold_map(gpu: Kernels, voxels: Tensor, block: int) -> Pairs:
     return _pairs(gpu, table, starts, size)
 
 
-def strided_map(
-    gpu: Kernels, voxels: Tensor, shape: Sequence[int], block: int
-) -> tuple[Tensor, Pairs, Pairs]:
-    """Voxels of twice the size, and the pairs down to and up from them, of M > 0 voxels.
+def strided_map(gpu: Kernels, voxels: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """Voxels of twice the size, and the pairs down to and up from them.
 
     Their keys are those of the voxels without the last three bits, which are the kernel's offset.
     """
+    if not len(voxels):
+        return reference.strided_map(voxels, shape)
     voxels, count, integer = voxels.contiguous(), len(voxels), INTEGERS[voxels.dtype]
     _, keys, order = _sorted(gpu, voxels[:, 1:], voxels[:, 0])
     grid = blocks_for(count, THREADS)
@@ -112,15 +115,16 @@ def strided_map(
     sums = marks.cumsum(dim=1)
     kept, parents = _read_sizes(keys, order, sums[:, -1])
     coarse = voxels.new_empty(parents, 4)
-    down, up = (_table(size, 8, block, voxels.device).fill_(-1) for size in (parents, count))
-    arguments = (voxels, count, keys, order, sums, block, coarse, down, up)
+    down, up = (_table(size, 8, voxels.device).fill_(-1) for size in (parents, count))
+    arguments = (voxels, count, keys, order, sums, BLOCK, coarse, down, up)
     gpu.launch("voxels", "fill_coarse", grid, THREADS, *arguments, INT=integer)
-    return coarse, *(_pairs(gpu, table, _starts(table), kept) for table in (down, up))
+    pairs = (_pairs(gpu, table, _starts(table), kept) for table in (down, up))
+    return coarse, *next(pairs), *next(pairs)
 
 
-def _table(outputs: int, volume: int, block: int, device: torch.device) -> Tensor:
-    """For each block of outputs, [V, block] rows of inputs, -1 for none."""
-    size = (blocks_for(outputs, block), volume, block)
+def _table(outputs: int, volume: int, device: torch.device) -> Tensor:
+    """For each block of outputs, [V, BLOCK] rows of inputs, -1 for none."""
+    size = (blocks_for(outputs, BLOCK), volume, BLOCK)
     return torch.empty(size, dtype=torch.int32, device=device)
 
 
@@ -192,6 +196,6 @@ def _reduce(
 ) -> None:
     if outputs[0].numel():
         count, channels = outputs[0].shape
-        arguments = (values.detach().contiguous(), order, starts, channels, *outputs)
+        arguments = (values.contiguous(), order, starts, channels, *outputs)
         grid, real = (count, blocks_for(channels, CHANNELS)), REALS[values.dtype]
         gpu.launch("segments", kernel, grid, SEGMENT_THREADS, *arguments, REAL=real)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
+from detailbase.ops.reference import BLOCK
 from detailbase.ops.voxelize import check_integers
-from refer3d.native import as_array, check_shape, cpu_ops, num_threads
-from refer3d.native.cuda import kernels
-
-BLOCK = 256
-"""Outputs that are convolved at once. Their features stay in the cache meanwhile."""
+from refer3d.native import as_array, check_shape, num_threads, operator
 
 UNBOUNDED = (2**62,) * 3
 
@@ -91,15 +88,7 @@ def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
         ValueError: If the shape or dtype does not fit, voxels occur twice or span too much.
     """
     _check_voxels(voxels)
-    gpu = kernels("detailbase", voxels) if len(voxels) else None
-    native = cpu_ops("detailbase", voxels)
-    if gpu:
-        arrays = cuda_voxels.submanifold_map(gpu, voxels, BLOCK)
-    elif native is None:
-        arrays = reference.submanifold_map(voxels, BLOCK)
-    else:
-        arrays = _tensors(native.submanifold_map(as_array(voxels), BLOCK, num_threads()))
-    pairs = Pairs(*arrays)
+    pairs = Pairs(*_submanifold_map(voxels))
     # Output p meets input q under an offset just as output q meets input p under the opposite one.
     mirrored = replace(pairs, is_mirrored=True)
     return KernelMap(pairs, mirrored, 27, len(voxels), len(voxels))
@@ -130,16 +119,8 @@ def strided_map(
     _check_voxels(voxels)
     if len(shape) != 3 or min(shape) < 0:
         raise ValueError(f"shape must be three sizes, got {tuple(shape)}")
-    gpu = kernels("detailbase", voxels) if len(voxels) else None
-    native = cpu_ops("detailbase", voxels)
-    if gpu:
-        coarse, down, up = cuda_voxels.strided_map(gpu, voxels, shape, BLOCK)
-    elif native is None:
-        coarse, down, up = reference.strided_map(voxels, shape, BLOCK)
-    else:
-        coarse, down, up = native.strided_map(as_array(voxels), list(shape), BLOCK, num_threads())
-        coarse, down, up = torch.from_numpy(coarse).view(-1, 4), _tensors(down), _tensors(up)
-    return coarse, KernelMap(Pairs(*down), Pairs(*up), 8, len(voxels), len(coarse))
+    coarse, *pairs = _strided_map(voxels, list(shape))
+    return coarse, KernelMap(Pairs(*pairs[:3]), Pairs(*pairs[3:]), 8, len(voxels), len(coarse))
 
 
 def _check_voxels(voxels: Tensor) -> None:
@@ -147,5 +128,38 @@ def _check_voxels(voxels: Tensor) -> None:
     check_integers("voxels", voxels)
 
 
-def _tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
-    return [torch.from_numpy(array) for array in arrays]
+def _fake_pairs(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    num_pairs, num_starts = (torch.library.get_ctx().new_dynamic_size() for _ in range(2))
+    inputs = voxels.new_empty(num_pairs, dtype=torch.int32)
+    return inputs, torch.empty_like(inputs), voxels.new_empty(num_starts, dtype=torch.int64)
+
+
+@operator(
+    "detailbase::submanifold_map",
+    cuda=cuda_voxels.submanifold_map,
+    reference=reference.submanifold_map,
+)
+def _submanifold_map(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, outputs and starts of :class:`Pairs`."""
+    return _fake_pairs(voxels)
+
+
+@_submanifold_map.cpu
+def _(native: Any, voxels: Tensor) -> tuple[Tensor, ...]:
+    arrays = native.submanifold_map(as_array(voxels), BLOCK, num_threads())
+    return tuple(map(torch.from_numpy, arrays))
+
+
+@operator("detailbase::strided_map", cuda=cuda_voxels.strided_map, reference=reference.strided_map)
+def _strided_map(
+    voxels: Tensor, shape: list[int]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The coarse voxels, and the three tensors each of the pairs down and up."""
+    num_coarse = torch.library.get_ctx().new_dynamic_size()
+    return voxels.new_empty(num_coarse, 4), *_fake_pairs(voxels), *_fake_pairs(voxels)
+
+
+@_strided_map.cpu
+def _(native: Any, voxels: Tensor, shape: list[int]) -> tuple[Tensor, ...]:
+    coarse, down, up = native.strided_map(as_array(voxels), shape, BLOCK, num_threads())
+    return torch.from_numpy(coarse).view(-1, 4), *map(torch.from_numpy, (*down, *up))

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from refer3d.native.checks import outside_autocast
 
+BLOCK = 256
+"""Outputs that are convolved at once. Their features stay in the cache meanwhile."""
 MAX_AXIS_BITS = 21
 """Three coordinates of so many bits make one int64."""
 SUPERPOINT_RESOLUTION = 2.0**-30
@@ -111,21 +113,17 @@ def group_pairs(
     outputs: Tensor,  # [P]
     num_outputs: int,
     volume: int,
-    block: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sorts pairs by block of outputs, offset, output; returns them with the groups' starts."""
-    blocks = -(-num_outputs // block)
-    groups = outputs // block * volume + offsets
+    blocks = -(-num_outputs // BLOCK)
+    groups = outputs // BLOCK * volume + offsets
     order = (groups * max(1, num_outputs) + outputs).argsort(dim=0, stable=True)
     counts = torch.bincount(groups, minlength=blocks * volume)
     starts = torch.cat([counts.new_zeros(1), counts.cumsum(dim=0)])
     return inputs[order].int(), outputs[order].int(), starts
 
 
-def submanifold_map(
-    voxels: Tensor,  # [M, 4]
-    block: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+def submanifold_map(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [M, 4]
     """Pairs (inputs, outputs, starts) of a 3 x 3 x 3 kernel around each voxel."""
     count = len(voxels)
     axis = torch.arange(-1, 2, device=voxels.device)
@@ -139,14 +137,13 @@ def submanifold_map(
     row_of[rows[:count]] = torch.arange(count, device=voxels.device)
     table = row_of[rows[count:]].view(count, len(steps))
     outputs, offsets = (table >= 0).nonzero(as_tuple=True)
-    return group_pairs(offsets, table[outputs, offsets], outputs, count, len(steps), block)
+    return group_pairs(offsets, table[outputs, offsets], outputs, count, len(steps))
 
 
 def strided_map(
     voxels: Tensor,  # [M, 4]
     shape: Sequence[int],
-    block: int,
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+) -> tuple[Tensor, ...]:
     """Voxels of twice the size, and the pairs of a 2 x 2 x 2 kernel down to and up from them."""
     _check_distinct(torch.unique(voxels, dim=0, return_inverse=True)[1])
     count = len(voxels)
@@ -155,9 +152,9 @@ def strided_map(
     coarse, parents = voxelize(parents[rows], voxels[rows, 0])
     x, y, z = (voxels[rows, 1:] & 1).long().unbind(dim=1)
     offsets = 4 * x + 2 * y + z
-    down = group_pairs(offsets, rows, parents, len(coarse), 8, block)
-    up = group_pairs(offsets, parents, rows, count, 8, block)
-    return coarse, down, up
+    down = group_pairs(offsets, rows, parents, len(coarse), 8)
+    up = group_pairs(offsets, parents, rows, count, 8)
+    return coarse, *down, *up
 
 
 def _check_distinct(rows: Tensor) -> None:
@@ -176,29 +173,38 @@ def pair_offsets(starts: Tensor, volume: int, is_mirrored: bool) -> Tensor:  # [
 def sparse_conv(
     features: Tensor,  # [M, C]
     weight: Tensor,  # [V, C, D]
+    bias: Tensor | None,  # [D]
+    residual: Tensor | None,  # [M', D]
+    relu: bool,
+    num_outputs: int,
     inputs: Tensor,  # [P]
     outputs: Tensor,  # [P]
-    offsets: Tensor,  # [P]
-    num_outputs: int,
+    starts: Tensor,  # [blocks * V + 1]
+    is_mirrored: bool,
 ) -> Tensor:  # [M', D]
     """Sums the features of each output's inputs, times their offsets' weights."""
+    offsets = pair_offsets(starts, len(weight), is_mirrored)
     out = features.new_zeros(num_outputs, weight.shape[2])
     for offset, matrix in enumerate(weight):
         here = offsets == offset
         out = out.index_add(0, outputs[here], features[inputs[here]] @ matrix)
-    return out
+    out = out if bias is None else out + bias
+    out = out if residual is None else out + residual
+    return out.relu() if relu else out
 
 
 @outside_autocast
 def sparse_conv_weight_grad(
     features: Tensor,  # [M, C]
     grad: Tensor,  # [M', D]
+    volume: int,
     inputs: Tensor,  # [P]
     outputs: Tensor,  # [P]
-    offsets: Tensor,  # [P]
-    volume: int,
+    starts: Tensor,  # [blocks * V + 1]
+    is_mirrored: bool,
 ) -> Tensor:  # [V, C, D]
     """The gradient of each offset's weight."""
+    offsets = pair_offsets(starts, volume, is_mirrored)
     selections = [offsets == offset for offset in range(volume)]
     return torch.stack([features[inputs[s]].T @ grad[outputs[s]] for s in selections])
 

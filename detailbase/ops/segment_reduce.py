@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from refer3d.native import as_array, check_shape, cpu_ops, num_threads, operator
-from refer3d.native.cuda import kernels
+from refer3d.native import check_shape, fill, operator
 
 
 def segment_reduce(
@@ -48,10 +47,10 @@ def segment_reduce(
     if values.dtype in (torch.bfloat16, torch.float16):  # too coarse to add up in
         return segment_reduce(values.float(), segments, count, reduce).to(values.dtype)
     if reduce == "max":
-        return _segment_max(values, segments, count)[0]
+        return _SegmentMax.apply(values, segments, count)
     if reduce not in ("sum", "mean"):
         raise ValueError(f"reduce must be sum, mean or max, got {reduce!r}")
-    total = _segment_sum(values, segments, count)
+    total = _SegmentSum.apply(values, segments, count)
     if reduce == "sum":
         return total
     # Not bincount, which waits for a GPU to tell the largest.
@@ -59,67 +58,51 @@ def segment_reduce(
     return total / rows.clamp(min=1)[:, None]
 
 
-@operator("detailbase::segment_sum")
+class _SegmentSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(segments)
+        return _segment_sum(values, segments, count)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (segments,) = ctx.saved_tensors
+        return grad.index_select(0, segments), None, None
+
+
+class _SegmentMax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, segments: Tensor, count: int) -> Tensor:
+        largest, rows = _segment_max(values, segments, count)
+        ctx.num_rows = values.shape[0]
+        ctx.save_for_backward(rows)
+        return largest
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (rows,) = ctx.saved_tensors
+        # One row more takes the gradients of segments without rows.
+        grad_values = grad.new_zeros(ctx.num_rows + 1, grad.shape[1])
+        return grad_values.scatter(0, rows.where(rows >= 0, ctx.num_rows), grad)[:-1], None, None
+
+
+@operator("detailbase::segment_sum", cuda=cuda_voxels.segment_sum, reference=reference.segment_sum)
 def _segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
-    if gpu := kernels("detailbase", values):
-        return cuda_voxels.segment_sum(gpu, values, segments, count)
-    native = cpu_ops("detailbase", values)
-    if native is None:
-        return reference.segment_sum(values, segments, count)
-    total = values.new_empty(count, values.shape[1])
-    native.segment_sum(as_array(values), as_array(segments), num_threads(), total.numpy())
-    return total
-
-
-@_segment_sum.register_fake
-def _(values: Tensor, segments: Tensor, count: int) -> Tensor:
     return values.new_empty(count, values.shape[1])
 
 
-def _keep_segments(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
+@_segment_sum.cpu
+def _(native: Any, values: Tensor, segments: Tensor, count: int) -> Tensor:
+    return fill(native.segment_sum, (values, segments), _segment_sum.empty(values, segments, count))
 
 
-def _sum_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-    (segments,) = ctx.saved_tensors
-    return grad.index_select(0, segments), None, None
-
-
-_segment_sum.register_autograd(_sum_backward, setup_context=_keep_segments)
-
-
-@operator("detailbase::segment_max")
+@operator("detailbase::segment_max", cuda=cuda_voxels.segment_max, reference=reference.segment_max)
 def _segment_max(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    if gpu := kernels("detailbase", values):
-        return cuda_voxels.segment_max(gpu, values, segments, count)
-    native = cpu_ops("detailbase", values)
-    if native is None:
-        return reference.segment_max(values, segments, count)
-    largest = values.new_empty(count, values.shape[1])
-    rows = torch.empty(largest.shape, dtype=torch.int64)
-    native.segment_max(
-        as_array(values), as_array(segments), num_threads(), largest.numpy(), rows.numpy()
-    )
-    return largest, rows
-
-
-@_segment_max.register_fake
-def _(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest values [S, C], 0 without rows, and their first rows, -1 without."""
     size = (count, values.shape[1])
     return values.new_empty(size), values.new_empty(size, dtype=torch.int64)
 
 
-def _keep_rows(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.num_rows = len(inputs[0])
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _max_backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None, None]:
-    (rows,) = ctx.saved_tensors
-    # One row more takes what belongs to segments without rows.
-    grad_values = grad.new_zeros(ctx.num_rows + 1, grad.shape[1])
-    return grad_values.scatter(0, rows.where(rows >= 0, ctx.num_rows), grad)[:-1], None, None
-
-
-_segment_max.register_autograd(_max_backward, setup_context=_keep_rows)
+@_segment_max.cpu
+def _(native: Any, values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    return fill(native.segment_max, (values, segments), _segment_max.empty(values, segments, count))

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from detailbase.ops import cuda_conv, reference
 from detailbase.ops.kernel_map import BLOCK, KernelMap
-from refer3d.native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
-from refer3d.native.cuda import kernels
+from refer3d.native import check_same, check_shape, fill, operator
 
 
 def sparse_conv(
@@ -62,7 +62,7 @@ def sparse_conv(
         raise ValueError(
             f"kernel_map must be on {features.device} like features, got {ahead.inputs.device}"
         )
-    return _sparse_conv(
+    return _SparseConv.apply(
         features,
         weight,
         bias,
@@ -79,7 +79,43 @@ def rounds_products() -> bool:
     return torch.get_float32_matmul_precision() == "medium"
 
 
-@operator("detailbase::sparse_conv")
+class _SparseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        features, weight, _, _, relu, _, *pairs = inputs
+        output = _sparse_conv(*inputs[:10])
+        ctx.is_mirrored = (pairs[3], pairs[7])
+        ctx.save_for_backward(features, weight, output if relu else None, *pairs[:3], *pairs[4:7])
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, output, *pairs = ctx.saved_tensors
+        ahead, back = (*pairs[:3], ctx.is_mirrored[0]), (*pairs[3:], ctx.is_mirrored[1])
+        needs_features, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
+        if output is not None:
+            grad = grad * (output > 0)
+        grad_features = grad_weight = None
+        if needs_features:
+            grad_features = _sparse_conv(grad, weight.mT, None, None, False, len(features), *back)
+        if needs_weight:
+            grad_weight = _weight_grad(features, grad, len(weight), *ahead)
+        return (
+            grad_features,
+            grad_weight,
+            grad.sum(dim=0) if needs_bias else None,
+            grad if needs_residual else None,
+            *[None] * 10,
+        )
+
+
+@operator(
+    "detailbase::sparse_conv",
+    cuda=cuda_conv.sparse_conv,
+    reference=reference.sparse_conv,
+    cuda_dtypes=cuda_conv.DTYPES,
+)
 def _sparse_conv(
     features: Tensor,
     weight: Tensor,
@@ -91,48 +127,28 @@ def _sparse_conv(
     outputs: Tensor,
     starts: Tensor,
     is_mirrored: bool,
-    back_inputs: Tensor,
-    back_outputs: Tensor,
-    back_starts: Tensor,
-    is_back_mirrored: bool,
 ) -> Tensor:
-    if features.dtype in cuda_conv.DTYPES and (gpu := kernels("detailbase", inputs)):
-        pairs = (inputs, outputs, starts, is_mirrored)
-        epilogue = (bias, residual, relu)
-        return cuda_conv.sparse_conv(gpu, features, weight, *epilogue, num_outputs, pairs, BLOCK)
-    native = cpu_ops("detailbase", features)
-    if native is None:
-        offsets = reference.pair_offsets(starts, len(weight), is_mirrored)
-        out = reference.sparse_conv(features, weight, inputs, outputs, offsets, num_outputs)
-        out = out if bias is None else out + bias
-        out = out if residual is None else out + residual
-        return out.relu() if relu else out
-    out = features.new_empty(num_outputs, weight.shape[2])
-    nothing = features.new_empty(0)
-    is_rounded = features.dtype == torch.float32 and rounds_products() and native.has_bfloat16()
-    convolve = native.sparse_conv_bfloat16 if is_rounded else native.sparse_conv
-    convolve(
-        as_array(features),
-        weight.detach().numpy(),
-        *map(as_array, (inputs, outputs, starts)),
-        BLOCK,
-        is_mirrored,
-        as_array(nothing if bias is None else bias),
-        as_array(nothing if residual is None else residual),
-        relu,
-        num_threads(),
-        out.numpy(),
-    )
-    return out
-
-
-@_sparse_conv.register_fake
-def _(features: Tensor, weight: Tensor, *args: Any) -> Tensor:
-    num_outputs = args[3]
     return features.new_empty(num_outputs, weight.shape[2])
 
 
-@operator("detailbase::sparse_conv_weight_grad")
+@_sparse_conv.cpu
+def _(native: Any, *arguments: Any) -> Tensor:
+    features, weight, bias, residual, relu, _, *pairs, is_mirrored = arguments
+    nothing = features.new_empty(0)
+    bias, residual = (nothing if t is None else t for t in (bias, residual))
+    is_rounded = features.dtype == torch.float32 and rounds_products() and native.has_bfloat16()
+    convolve = native.sparse_conv_bfloat16 if is_rounded else native.sparse_conv
+    # The weight goes with its strides.
+    inputs = (features, weight.detach().numpy(), *pairs, BLOCK, is_mirrored, bias, residual, relu)
+    return fill(convolve, inputs, _sparse_conv.empty(*arguments))
+
+
+@operator(
+    "detailbase::sparse_conv_weight_grad",
+    cuda=cuda_conv.weight_gradient,
+    reference=reference.sparse_conv_weight_grad,
+    cuda_dtypes=cuda_conv.DTYPES,
+)
 def _weight_grad(
     features: Tensor,
     grad: Tensor,
@@ -142,56 +158,11 @@ def _weight_grad(
     starts: Tensor,
     is_mirrored: bool,
 ) -> Tensor:
-    if features.dtype in cuda_conv.DTYPES and (gpu := kernels("detailbase", inputs)):
-        pairs = (inputs, outputs, starts, is_mirrored)
-        return cuda_conv.weight_gradient(gpu, features, grad, volume, pairs)
-    native = cpu_ops("detailbase", features)
-    if native is None:
-        offsets = reference.pair_offsets(starts, volume, is_mirrored)
-        return reference.sparse_conv_weight_grad(features, grad, inputs, outputs, offsets, volume)
-    grad_weight = features.new_empty(volume, features.shape[1], grad.shape[1])
-    native.sparse_conv_weight_grad(
-        *map(as_array, (features, grad, inputs, outputs, starts)),
-        BLOCK,
-        is_mirrored,
-        num_threads(),
-        grad_weight.numpy(),
-    )
-    return grad_weight
-
-
-@_weight_grad.register_fake
-def _(features: Tensor, grad: Tensor, volume: int, *_: Any) -> Tensor:
     return features.new_empty(volume, features.shape[1], grad.shape[1])
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    features, weight, _, _, relu, _, *pairs = inputs
-    ctx.is_mirrored, ctx.is_back_mirrored = pairs[3], pairs[7]
-    kept = output if relu else None
-    ctx.save_for_backward(features, weight, kept, *pairs[:3], *pairs[4:7])
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    features, weight, output, *pairs = ctx.saved_tensors
-    ahead, back = (*pairs[:3], ctx.is_mirrored), (*pairs[3:], ctx.is_back_mirrored)
-    needs_features, needs_weight, needs_bias, needs_residual = ctx.needs_input_grad[:4]
-    if output is not None:
-        grad = grad * (output > 0)
-    grad_features = grad_weight = None
-    if needs_features:
-        grad_features = _sparse_conv(
-            grad, weight.mT, None, None, False, len(features), *back, *ahead
-        )
-    if needs_weight:
-        grad_weight = _weight_grad(features, grad, len(weight), *ahead)
-    return (
-        grad_features,
-        grad_weight,
-        grad.sum(dim=0) if needs_bias else None,
-        grad if needs_residual else None,
-        *[None] * 10,
-    )
-
-
-_sparse_conv.register_autograd(_backward, setup_context=_keep_for_backward)
+@_weight_grad.cpu
+def _(native: Any, *arguments: Any) -> Tensor:
+    features, grad, _, *pairs, is_mirrored = arguments
+    inputs = (features, grad, *pairs, BLOCK, is_mirrored)
+    return fill(native.sparse_conv_weight_grad, inputs, _weight_grad.empty(*arguments))

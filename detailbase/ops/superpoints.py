@@ -5,13 +5,13 @@ On the CPU for tensors of any device: what joins depends on all that has joined 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from detailbase.ops import reference
-from refer3d.native import as_array, check_real, check_shape, cpu_ops, num_threads, operator
+from refer3d.native import check_real, check_shape, fill, operator
 
 
 def mesh_superpoints(
@@ -54,7 +54,8 @@ def mesh_superpoints(
         )
     if rule not in ("area", "scannet"):
         raise ValueError(f"rule must be 'area' or 'scannet', got {rule!r}")
-    return _mesh_superpoints(vertices, faces, k, min_vertices, rule == "scannet")
+    labels = _mesh_superpoints(vertices.cpu(), faces.cpu(), k, min_vertices, rule == "scannet")
+    return labels.to(vertices.device)
 
 
 def cloud_superpoints(
@@ -86,7 +87,8 @@ def cloud_superpoints(
     _check("points", points, k)
     if neighbours < 1:
         raise ValueError(f"neighbours must be at least 1, got {neighbours}")
-    return _cloud_superpoints(points, k, min_points, min(neighbours, len(points)))
+    labels = _cloud_superpoints(points.cpu(), min(neighbours, len(points)), k, min_points)
+    return labels.to(points.device)
 
 
 def _check(name: str, points: Tensor, k: float) -> None:
@@ -96,41 +98,23 @@ def _check(name: str, points: Tensor, k: float) -> None:
         raise ValueError(f"k must not be negative, got {k}")
 
 
-@operator("detailbase::mesh_superpoints")
+@operator("detailbase::mesh_superpoints", reference=reference.mesh_superpoints)
 def _mesh_superpoints(
     vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool
 ) -> Tensor:
-    device, vertices, faces = vertices.device, vertices.cpu(), faces.cpu()
-    native = cpu_ops("detailbase", vertices)
-    if native is None:
-        labels = reference.mesh_superpoints(vertices, faces, k, min_vertices, as_scannet)
-        return labels.to(device)
-    labels = torch.empty(len(vertices), dtype=torch.int64)
-    native.mesh_superpoints(
-        *(as_array(vertices), as_array(faces), k, min_vertices, as_scannet, num_threads()),
-        labels.numpy(),
-    )
-    return labels.to(device)
-
-
-@_mesh_superpoints.register_fake
-def _(vertices: Tensor, *_: object) -> Tensor:
     return vertices.new_empty(vertices.shape[0], dtype=torch.int64)
 
 
-@operator("detailbase::cloud_superpoints")
-def _cloud_superpoints(points: Tensor, k: float, min_points: int, neighbours: int) -> Tensor:
-    device, points = points.device, points.cpu()
-    native = cpu_ops("detailbase", points)
-    if native is None:
-        return reference.cloud_superpoints(points, neighbours, k, min_points).to(device)
-    labels = torch.empty(len(points), dtype=torch.int64)
-    native.cloud_superpoints(
-        as_array(points), neighbours, k, min_points, num_threads(), labels.numpy()
-    )
-    return labels.to(device)
+@_mesh_superpoints.cpu
+def _(native: Any, *inputs: Any) -> Tensor:
+    return fill(native.mesh_superpoints, inputs, _mesh_superpoints.empty(*inputs))
 
 
-@_cloud_superpoints.register_fake
-def _(points: Tensor, *_: object) -> Tensor:
+@operator("detailbase::cloud_superpoints", reference=reference.cloud_superpoints)
+def _cloud_superpoints(points: Tensor, neighbours: int, k: float, min_points: int) -> Tensor:
     return points.new_empty(points.shape[0], dtype=torch.int64)
+
+
+@_cloud_superpoints.cpu
+def _(native: Any, *inputs: Any) -> Tensor:
+    return fill(native.cloud_superpoints, inputs, _cloud_superpoints.empty(*inputs))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from refer3d.native import as_array, check_same, check_shape, cpu_ops, num_threads, operator
-from refer3d.native.cuda import kernels
+from refer3d.native import as_array, check_same, check_shape, num_threads, operator
 
 
 def voxelize(
@@ -35,8 +36,7 @@ def voxelize(
     check_integers("coords", coords)
     check_shape("batch", batch, (len(coords),))
     check_same("batch", batch, "coords", coords)
-    voxels, point_to_voxel = _voxelize(coords, batch)
-    return voxels, point_to_voxel
+    return _voxelize(coords, batch)
 
 
 def check_integers(name: str, tensor: Tensor) -> None:
@@ -45,24 +45,15 @@ def check_integers(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be int32 or int64, got {str(tensor.dtype)[6:]}")
 
 
-@operator("detailbase::voxelize")
+@operator("detailbase::voxelize", cuda=cuda_voxels.voxelize, reference=reference.voxelize)
 def _voxelize(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-    if gpu := kernels("detailbase", coords):
-        return cuda_voxels.voxelize(gpu, coords, batch)
-    native = cpu_ops("detailbase", coords)
-    if native is None:
-        return reference.voxelize(coords, batch)
-    point_to_voxel = torch.empty(len(coords), dtype=torch.int64)
-    voxels = native.voxelize(
-        as_array(coords), as_array(batch), num_threads(), point_to_voxel.numpy()
-    )
-    return torch.from_numpy(voxels).view(-1, 4), point_to_voxel
-
-
-@_voxelize.register_fake
-def _(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     num_voxels = torch.library.get_ctx().new_dynamic_size()
-    return (
-        coords.new_empty(num_voxels, 4),
-        coords.new_empty(coords.shape[0], dtype=torch.int64),
-    )
+    return coords.new_empty(num_voxels, 4), coords.new_empty(coords.shape[0], dtype=torch.int64)
+
+
+@_voxelize.cpu
+def _(native: Any, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+    point_to_voxel = torch.empty(len(coords), dtype=torch.int64)
+    arrays = (as_array(coords), as_array(batch))
+    voxels = native.voxelize(*arrays, num_threads(), point_to_voxel.numpy())
+    return torch.from_numpy(voxels).view(-1, 4), point_to_voxel

@@ -1,17 +1,13 @@
-// What Python sees of the CPU ops. Arguments are NumPy views of the tensors' memory; the Python
-// wrappers allocate the outputs and check shapes.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+// The module of CPU ops, and nearest neighbours. Arguments are NumPy views of the tensors' memory;
+// the Python wrappers allocate the outputs and check shapes.
+#include "bindings.h"
 
 #include "knn.h"
 
 namespace py = pybind11;
+using refer::Array;
 
 namespace {
-
-// Rows in memory one after another, of exactly this type: anything else is refused, not converted.
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
 
 template <typename T>
 void bind_knn(py::module_& module) {
@@ -19,16 +15,11 @@ void bind_knn(py::module_& module) {
       "knn",
       [](const Array<T>& queries, const Array<T>& points, int threads, Array<T>& squared_distances,
          Array<int64_t>& indices) {
-        const int64_t num_queries = queries.shape(0), num_points = points.shape(0);
-        const int64_t k = indices.shape(1);
-        const T *from = queries.data(), *to = points.data();
-        T* distances_out = squared_distances.mutable_data();
-        int64_t* indices_out = indices.mutable_data();
-        py::gil_scoped_release release;
-        refer::knn(from, num_queries, to, num_points, k, threads, distances_out, indices_out);
+        refer::knn(queries.data(), queries.shape(0), points.data(), points.shape(0),
+                   indices.shape(1), threads, squared_distances.mutable_data(),
+                   indices.mutable_data());
       },
-      py::arg("queries").noconvert(), py::arg("points").noconvert(), py::arg("threads"),
-      py::arg("squared_distances").noconvert(), py::arg("indices").noconvert());
+      refer::WithoutGil());
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #endif
 
 #include "compositing.h"
+#include "parallel.h"
 
 namespace refer {
 namespace {
@@ -121,7 +122,9 @@ inline void add_products(const Lanes<T>& weight, const Lanes<T>* grad, int chann
 template <typename T>
 Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
   const TileLists<T> lists = make_tile_lists(splats, threads);
-  const int64_t tiles = lists.tiles(), num_parts = (tiles + kTilesPerPart - 1) / kTilesPerPart;
+  const int tiles_x = tiles_along(splats.width);
+  const int64_t tiles = int64_t(tiles_x) * tiles_along(splats.height);
+  const int64_t num_parts = (tiles + kTilesPerPart - 1) / kTilesPerPart;
   std::vector<Part<T>> parts(num_parts);
   Blend<T> blend;
   blend.tile_groups.assign(tiles + 1, 0);
@@ -132,8 +135,8 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
     Row<T> rows[kTile];
     Lanes<T> weight;
     for (int64_t tile = begin; tile < end; ++tile) {
-      const Window w(tile, lists.tiles_x, splats.height, splats.width);
-      walk(lists, tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
+      const Window w(tile, tiles_x, splats.height, splats.width);
+      walk(lists.view(), tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
         T* const first = weights.room(kTile * kTile);
         T* next = first;
         int32_t* const masks = row_masks.room(kTile);
@@ -202,7 +205,7 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
 template <typename T>
 void blend_product(const BlendView<T>& blend, const T* values, int channels, int threads,
                    T* image) {
-  const int tiles_x = (blend.width + kTile - 1) / kTile;
+  const int tiles_x = tiles_along(blend.width);
   const int64_t plane = int64_t(blend.height) * blend.width;
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
@@ -233,7 +236,7 @@ void blend_product(const BlendView<T>& blend, const T* values, int channels, int
 template <typename T>
 void blend_transposed_product(const BlendView<T>& blend, const T* grad_image, int64_t count,
                               int channels, int threads, T* grad_values) {
-  const int tiles_x = (blend.width + kTile - 1) / kTile;
+  const int tiles_x = tiles_along(blend.width);
   const int64_t plane = int64_t(blend.height) * blend.width;
   // A group's sums go to its own place first, and are added in order: the number of threads does
   // not change the result.

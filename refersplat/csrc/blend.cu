@@ -6,24 +6,6 @@
 
 namespace refer {
 
-// A pixel while the Gaussians go by.
-struct Blending {
-  REAL open = 1;
-  bool is_finished;
-
-  // The Gaussian's weight, 0 where there is none.
-  __device__ REAL weight(const Record& record, const Pixel& pixel) {
-    const Touch touch(record, pixel);
-    if (is_finished || touch.alpha == 0) return 0;
-    const REAL after = open * (1 - touch.alpha);
-    is_finished = !(after >= REAL(kMinTransmittance));
-    if (is_finished) return 0;
-    const REAL weight = open * touch.alpha;
-    open = after;
-    return weight;
-  }
-};
-
 __device__ inline void clear_masks(Rows& rows) {
   for (int i = int(threadIdx.x); i < kBatch * kTile; i += kThreads)
     rows.masks[i / kTile][i % kTile] = 0;
@@ -51,8 +33,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   __shared__ Batch<Record> batch;
   __shared__ Rows rows;
   const Pixel pixel{int(width), int(height)};
-  Blending state;
-  state.is_finished = !pixel.is_inside;
+  Blending state(pixel);
   int64_t num_groups = 0, num_rows = 0, num_weights = 0;
   walk(
       batch, records, gaussians, starts, pixel, state.is_finished,
@@ -87,8 +68,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   __shared__ Batch<Record> batch;
   __shared__ Rows rows;
   const Pixel pixel{int(width), int(height)};
-  Blending state;
-  state.is_finished = !pixel.is_inside;
+  Blending state(pixel);
   Blending before = state;
   const int64_t* const first = firsts + 3 * int64_t(blockIdx.x);
   int64_t group = first[0], row = first[1], weight = first[2];

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "rasterize.h"
+#include "tiles.h"
 
 namespace refer {
 

@@ -4,30 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
+#include "blending.h"
 #include "tiles.h"
 
 namespace refer {
 
-// Limits by the order of the bits: one instruction each for 16 floats, where a comparison that
-// minds NaNs takes several. The bits of floats are ordered as the floats are from 0 on, and the
-// other way round below.
-inline int32_t bits_of(float x) {
-  int32_t bits;
-  std::memcpy(&bits, &x, 4);
-  return bits;
-}
-inline float from_bits(int32_t bits) {
-  float x;
-  std::memcpy(&x, &bits, 4);
-  return x;
-}
-// min(x, limit) for limit >= 0
-inline float at_most(float x, float limit) {
-  return from_bits(std::min(bits_of(x), bits_of(limit)));
-}
+// Further limits by the order of the bits: see at_most.
 // max(x, 0)
 inline float positive(float x) { return from_bits(std::max(bits_of(x), 0)); }
 // max(x, limit) for limit < 0
@@ -35,7 +19,6 @@ inline float at_least(float x, float limit) {
   const uint32_t low = std::min(uint32_t(bits_of(x)), uint32_t(bits_of(limit)));
   return from_bits(int32_t(low));
 }
-inline double at_most(double x, double limit) { return x > limit ? limit : x; }
 inline double positive(double x) { return x > 0 ? x : 0; }
 
 // exp(x) in operations that a loop over pixels can be vectorised with: within two units in the last
@@ -116,10 +99,9 @@ inline void blend_row(const Candidate<T>& c, const Footprint<T>& f, T dy, Row<T>
 #pragma omp simd
   for (int i = 0; i < kTile; ++i) {
     const T power = f.at_zero[i] + dy * f.per_dy[i] + flat;
-    const T full = at_most(c.opacity * fast_exp(power), T(kMaxAlpha));
-    const T alpha = full >= T(kMinAlpha) ? full : T(0);
+    const T alpha = limited_alpha(c.opacity * fast_exp(power));
     const T left = row[i], open = positive(left), after = open * (1 - alpha);
-    const bool alive = after >= T(kMinTransmittance);
+    const bool alive = stays_open(after);
     weight[i] = alive ? alpha * open : T(0);
     row[i] = alive ? after : -std::abs(left);
     if constexpr (!std::is_null_pointer<Alpha>::value) (*alpha_out)[i] = alive ? alpha : T(0);
@@ -165,7 +147,7 @@ inline void prefetch(const void* address) {
 // Walks through a tile's Gaussians, nearest first, until all its pixels are finished, and calls
 // visit(candidate, footprint) for those that may reach one. `rows` is left as the last one left it.
 template <typename T, typename Visit>
-void walk(const TileLists<T>& lists, int64_t tile, const Window& w, Row<T>* rows,
+void walk(const TileView<T>& lists, int64_t tile, const Window& w, Row<T>* rows,
           const Visit& visit) {
   for (int y = 0; y < kTile; ++y) {
     for (int i = 0; i < kTile; ++i) rows[y][i] = i < w.columns && y < w.rows ? T(1) : T(-1);

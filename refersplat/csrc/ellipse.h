@@ -16,8 +16,6 @@ namespace math = std;
 
 constexpr int kTile = 16;  // pixels; a row of a tile is one AVX-512 vector of floats
 constexpr double kMinAlpha = 1.0 / 255;
-constexpr double kMaxAlpha = 0.99;
-constexpr double kMinTransmittance = 1e-4;
 
 template <typename T>
 struct Ellipse {

@@ -33,20 +33,21 @@ extern "C" __global__ void project_all(const REAL* means, const REAL* quats, con
   conics[3 * i] = s.xx, conics[3 * i + 1] = s.xy, conics[3 * i + 2] = s.yy;
 }
 
-extern "C" __global__ void project_all_backward(const REAL* means, const REAL* quats,
-                                                const REAL* scales, const REAL* view, double fx,
-                                                double fy, double cx, double cy, double width,
-                                                double height, int64_t count,
-                                                const REAL* grad_means2d, const REAL* grad_conics,
-                                                const REAL* grad_depths, REAL* grad_means,
-                                                REAL* grad_quats, REAL* grad_scales) {
+// grad_views [N, 12]: each Gaussian's share of the view's gradient, unless it is null.
+extern "C" __global__ void project_all_backward(
+    const REAL* means, const REAL* quats, const REAL* scales, const REAL* view, double fx,
+    double fy, double cx, double cy, double width, double height, int64_t count,
+    const REAL* grad_means2d, const REAL* grad_conics, const REAL* grad_depths, REAL* grad_means,
+    REAL* grad_quats, REAL* grad_scales, REAL* grad_views) {
   const int64_t i = global_thread();
   if (i >= count) return;
   const Splat<REAL> grad = {grad_means2d[2 * i],    grad_means2d[2 * i + 1], grad_conics[3 * i],
                             grad_conics[3 * i + 1], grad_conics[3 * i + 2],  grad_depths[i]};
+  REAL* const grad_view = grad_views ? grad_views + 12 * i : nullptr;
+  for (int k = 0; grad_view && k < 12; ++k) grad_view[k] = 0;
   project_backward(means + 3 * i, quats + 4 * i, scales + 3 * i,
                    pinhole(view, fx, fy, cx, cy, width, height), grad, grad_means + 3 * i,
-                   grad_quats + 4 * i, grad_scales + 3 * i);
+                   grad_quats + 4 * i, grad_scales + 3 * i, grad_view);
 }
 
 extern "C" __global__ void shade_all(const REAL* means, const REAL* sh, const REAL* position,

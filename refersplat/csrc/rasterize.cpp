@@ -4,13 +4,13 @@
 #include <vector>
 
 #include "compositing.h"
+#include "parallel.h"
 
 namespace refer {
 namespace {
 
 constexpr int64_t kGrain = 2048;
 constexpr int kTilesPerRange = 4;
-constexpr int kMoments = 6;  // sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2: see Pullback
 
 // Of a tile's pixels: the image's gradient [rows, C], and what the Gaussians behind the current one
 // and the transmittance add to the loss.
@@ -21,12 +21,12 @@ struct PixelGradients {
 
   explicit PixelGradients(int channels) : image(size_t(kTile) * channels) {}
 
-  void load(const Window& w, const Splats<T>& s, int channels, const T* colors, const T* left,
+  void load(const Window& w, int height, int width, int channels, const T* colors, const T* left,
             const T* grad_colors, const T* grad_left) {
-    const int64_t plane = int64_t(s.height) * s.width;
+    const int64_t plane = int64_t(height) * width;
     if (w.columns < kTile) std::fill(image.begin(), image.end(), Lanes<T>());
     for (int y = 0; y < w.rows; ++y) {
-      const int64_t from = w.offset(y, s.width);
+      const int64_t from = w.offset(y, width);
       Lanes<T>& rest = behind[y];
       for (int i = 0; i < w.columns; ++i) rest[i] = left[from + i] * grad_left[from + i];
       for (int k = 0; k < channels; ++k) {
@@ -38,7 +38,7 @@ struct PixelGradients {
   }
 };
 
-// Sums over a tile's pixels for one Gaussian. g is the loss's gradient in the exponent of alpha.
+// Sums over a tile's pixels for one Gaussian: its moments (see kMoments) and its values' gradients.
 template <typename T, int kChannels>
 struct Pullback {
   Lanes<T> g, g_dy, g_dy2;
@@ -80,11 +80,8 @@ struct Pullback {
     }
 #pragma omp simd
     for (int i = 0; i < kTile; ++i) {
-      // What lies behind is dimmed by 1 - alpha: d behind / d alpha = -behind / (1 - alpha).
       const T rest = behind[i] - weight[i] * shade[i];
-      const T grad_alpha = open[i] * shade[i] - rest / (1 - alpha[i]);
-      const bool slopes = (alpha[i] > 0) & (alpha[i] < T(kMaxAlpha));
-      const T slope = slopes ? grad_alpha * alpha[i] : T(0);
+      const T slope = exponent_gradient(alpha[i], open[i], shade[i], rest / (1 - alpha[i]));
       behind[i] = rest;
       g[i] += slope;
       g_dy[i] += slope * dy;
@@ -109,18 +106,19 @@ struct Pullback {
 }  // namespace
 
 template <typename T>
-void rasterize(const Splats<T>& splats, const T* values, int channels, int threads, T* image,
-               T* transmittance) {
-  const TileLists<T> lists = make_tile_lists(splats, threads);
-  const int64_t plane = int64_t(splats.height) * splats.width;
+void rasterize(const TileView<T>& lists, int height, int width, const T* values, int channels,
+               int threads, T* image, T* transmittance) {
+  const int tiles_x = tiles_along(width);
+  const int64_t tiles = int64_t(tiles_x) * tiles_along(height);
+  const int64_t plane = int64_t(height) * width;
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
-    parallel_for(lists.tiles(), kTilesPerRange, threads, [&](int64_t begin, int64_t end) {
+    parallel_for(tiles, kTilesPerRange, threads, [&](int64_t begin, int64_t end) {
       std::vector<Lanes<T>> sums(size_t(kTile) * C);  // [rows, C]
       Row<T> rows[kTile];
       Lanes<T> weight;
       for (int64_t tile = begin; tile < end; ++tile) {
-        const Window w(tile, lists.tiles_x, splats.height, splats.width);
+        const Window w(tile, tiles_x, height, width);
         std::fill(sums.begin(), sums.end(), Lanes<T>());
         walk(lists, tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
           const T* const value = values + int64_t(c.gaussian) * C;
@@ -131,7 +129,7 @@ void rasterize(const Splats<T>& splats, const T* values, int channels, int threa
           }
         });
         for (int y = 0; y < w.rows; ++y) {
-          const int64_t to = w.offset(y, splats.width);
+          const int64_t to = w.offset(y, width);
           write_transmittance(rows[y], w.columns, transmittance + to);
           for (int k = 0; k < C; ++k) {
             std::copy_n(sums[size_t(y) * C + k].lane, w.columns, image + k * plane + to);
@@ -143,24 +141,25 @@ void rasterize(const Splats<T>& splats, const T* values, int channels, int threa
 }
 
 template <typename T>
-void rasterize_backward(const Splats<T>& splats, const T* values, int channels, const T* image,
-                        const T* transmittance, const T* grad_image, const T* grad_transmittance,
-                        int threads, T* grad_means2d, T* grad_conics, T* grad_opacities,
-                        T* grad_values) {
-  const TileLists<T> lists = make_tile_lists(splats, threads);
+void rasterize_backward(const TileView<T>& lists, int64_t count, int height, int width,
+                        const T* values, int channels, const T* image, const T* transmittance,
+                        const T* grad_image, const T* grad_transmittance, int threads,
+                        T* grad_means2d, T* grad_conics, T* grad_opacities, T* grad_values) {
+  const int tiles_x = tiles_along(width);
+  const int64_t tiles = int64_t(tiles_x) * tiles_along(height);
   // A slot for each Gaussian in each of its tiles, added in order: the number of threads does not
   // change the result.
   const int size = kMoments + channels;
-  std::vector<T> slots(size_t(lists.slots) * size);
+  std::vector<T> slots(size_t(lists.slots()) * size);
   with_channels<T>(channels, [&](auto fixed) {
     const int C = decltype(fixed)::value ? decltype(fixed)::value : channels;
-    parallel_for(lists.tiles(), kTilesPerRange, threads, [&](int64_t begin, int64_t end) {
+    parallel_for(tiles, kTilesPerRange, threads, [&](int64_t begin, int64_t end) {
       PixelGradients<T> pixels(C);
       Pullback<T, decltype(fixed)::value> pullback(C);
       Row<T> rows[kTile];
       for (int64_t tile = begin; tile < end; ++tile) {
-        const Window w(tile, lists.tiles_x, splats.height, splats.width);
-        pixels.load(w, splats, C, image, transmittance, grad_image, grad_transmittance);
+        const Window w(tile, tiles_x, height, width);
+        pixels.load(w, height, width, C, image, transmittance, grad_image, grad_transmittance);
         walk(lists, tile, w, rows, [&](const Candidate<T>& c, const Footprint<T>& f) {
           const T* const value = values + int64_t(c.gaussian) * C;
           pullback.clear();
@@ -175,11 +174,11 @@ void rasterize_backward(const Splats<T>& splats, const T* values, int channels, 
     });
   });
 
-  std::fill_n(grad_means2d, 2 * splats.count, T(0));
-  std::fill_n(grad_conics, 3 * splats.count, T(0));
-  std::fill_n(grad_opacities, splats.count, T(0));
-  std::fill_n(grad_values, splats.count * channels, T(0));
-  parallel_for(int64_t(lists.candidates.size()), kGrain, threads, [&](int64_t begin, int64_t end) {
+  std::fill_n(grad_means2d, 2 * count, T(0));
+  std::fill_n(grad_conics, 3 * count, T(0));
+  std::fill_n(grad_opacities, count, T(0));
+  std::fill_n(grad_values, count * channels, T(0));
+  parallel_for(lists.count, kGrain, threads, [&](int64_t begin, int64_t end) {
     std::vector<T> total(size);
     for (int64_t k = begin; k < end; ++k) {
       const Candidate<T>& c = lists.candidates[k];
@@ -189,21 +188,17 @@ void rasterize_backward(const Splats<T>& splats, const T* values, int channels, 
         for (int i = 0; i < size; ++i) total[i] += slot[i];
       }
       const int64_t g = c.gaussian;
-      grad_means2d[2 * g] = -(c.xx * total[1] + c.xy * total[2]);
-      grad_means2d[2 * g + 1] = -(c.xy * total[1] + c.yy * total[2]);
-      grad_conics[3 * g] = T(-0.5) * total[3];
-      grad_conics[3 * g + 1] = -total[4];
-      grad_conics[3 * g + 2] = T(-0.5) * total[5];
-      grad_opacities[g] = total[0] / c.opacity;
+      gradients_of_moments(c, total.data(), grad_means2d + 2 * g, grad_conics + 3 * g,
+                           grad_opacities[g]);
       std::copy_n(total.data() + kMoments, channels, grad_values + g * channels);
     }
   });
 }
 
-#define REFER_INSTANTIATE(T)                                                                      \
-  template void rasterize(const Splats<T>&, const T*, int, int, T*, T*);                          \
-  template void rasterize_backward(const Splats<T>&, const T*, int, const T*, const T*, const T*, \
-                                   const T*, int, T*, T*, T*, T*);
+#define REFER_INSTANTIATE(T)                                                                       \
+  template void rasterize(const TileView<T>&, int, int, const T*, int, int, T*, T*);               \
+  template void rasterize_backward(const TileView<T>&, int64_t, int, int, const T*, int, const T*, \
+                                   const T*, const T*, const T*, int, T*, T*, T*, T*);
 REFER_INSTANTIATE(float)
 REFER_INSTANTIATE(double)
 

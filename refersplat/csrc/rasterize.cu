@@ -10,7 +10,6 @@ namespace refer {
 // As many blocks fit a multiprocessor at once, forward and backward.
 constexpr int kBlocks = sizeof(REAL) == 8 ? 1 : CHANNELS <= 8 ? 5 : CHANNELS <= 16 ? 4 : 3;
 constexpr int kBlocksBack = kBlocks == 3 ? 2 : kBlocks;
-constexpr int kMoments = 6;  // sums of g, g dx, g dy, g dx^2, g dx dy, g dy^2: see finish
 constexpr int kPaddedMoments = padded(kMoments);
 
 // A Gaussian with its values, so that both have one address.
@@ -26,28 +25,23 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
   __shared__ Batch<Valued> batch;
   const Channels channels(num_channels);
   const Pixel pixel{int(width), int(height)};
-  bool is_finished = !pixel.is_inside;
-  REAL open = 1, sums[CHANNELS] = {};
+  Blending state(pixel);
+  REAL sums[CHANNELS] = {};
   walk(
-      batch, records, gaussians, starts, pixel, is_finished,
+      batch, records, gaussians, starts, pixel, state.is_finished,
       [&](int64_t first, int count) {
         load_values(batch.records[0].values, kStep, values, gaussians + first, count, channels);
       },
       [&](int i) {
-        const Touch touch(batch.records[i], pixel);
-        if (is_finished || touch.alpha == 0) return;
-        const REAL after = open * (1 - touch.alpha);
-        is_finished = !(after >= REAL(kMinTransmittance));
-        if (is_finished) return;
-        const REAL weight = open * touch.alpha;
+        const REAL weight = state.weight(batch.records[i], pixel);
+        if (weight == 0) return;
         const REAL* const value = batch.records[i].values;
 #pragma unroll
         for (int k = 0; k < CHANNELS; ++k) sums[k] += weight * value[k];
-        open = after;
       },
       Nothing());
   if (!pixel.is_inside) return;
-  if (blockIdx.y == 0) transmittance[pixel.offset] = open;
+  if (blockIdx.y == 0) transmittance[pixel.offset] = state.open;
   REAL* const to = image + channels.first * width * height + pixel.offset;
 #pragma unroll
   for (int k = 0; k < CHANNELS; ++k) {
@@ -118,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
         const Touch touch(batch.records[i], pixel);
         const REAL after = open * (1 - touch.alpha);
         bool counts = !is_finished && touch.alpha > 0;
-        if (counts && !(after >= REAL(kMinTransmittance))) {
+        if (counts && !stays_open(after)) {
           is_finished = true;
           counts = false;
         }
@@ -134,9 +128,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
         REAL g = 0;
         if (counts) {
           behind -= weight * shade;
-          // What lies behind is dimmed by 1 - alpha: d behind / d alpha = -behind / (1 - alpha).
-          const REAL grad_alpha = open * shade - quick_ratio(behind, 1 - touch.alpha);
-          if (touch.alpha < REAL(kMaxAlpha)) g = grad_alpha * touch.alpha;
+          g = exponent_gradient(touch.alpha, open, shade, quick_ratio(behind, 1 - touch.alpha));
           open = after;
         }
         const REAL gx = g * touch.dx, gy = g * touch.dy;
@@ -164,20 +156,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocksBack)
   );
 }
 
-// g is the loss's gradient in the exponent of alpha; its moments give the other gradients.
+// From the moments [N, 6], the other gradients; zero where a Gaussian is not seen.
 extern "C" __global__ void finish(const REAL* records, const REAL* moments, int64_t count,
                                   REAL* grad_means2d, REAL* grad_conics, REAL* grad_opacities) {
   const int64_t i = global_thread();
   if (i >= count) return;
   const Record r = reinterpret_cast<const Record*>(records)[i];
-  const bool is_seen = r.reach > 0;
-  const REAL* const m = moments + kMoments * i;
-  grad_means2d[2 * i] = is_seen ? -(r.xx * m[1] + r.xy * m[2]) : REAL(0);
-  grad_means2d[2 * i + 1] = is_seen ? -(r.xy * m[1] + r.yy * m[2]) : REAL(0);
-  grad_conics[3 * i] = REAL(-0.5) * m[3];
-  grad_conics[3 * i + 1] = -m[4];
-  grad_conics[3 * i + 2] = REAL(-0.5) * m[5];
-  grad_opacities[i] = is_seen ? m[0] / r.opacity : REAL(0);
+  REAL mean2d[2] = {}, conic[3] = {}, opacity = 0;
+  if (r.reach > 0) gradients_of_moments(r, moments + kMoments * i, mean2d, conic, opacity);
+  for (int k = 0; k < 2; ++k) grad_means2d[2 * i + k] = mean2d[k];
+  for (int k = 0; k < 3; ++k) grad_conics[3 * i + k] = conic[k];
+  grad_opacities[i] = opacity;
 }
 
 }  // namespace refer

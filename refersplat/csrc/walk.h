@@ -3,6 +3,7 @@
 // Gaussians that reach none of them.
 #pragma once
 
+#include "blending.h"
 #include "device.h"
 #include "record.h"
 
@@ -59,9 +60,27 @@ struct Touch {
   __device__ Touch(const Record& r, const Pixel& p) : dx(r.u - p.x), dy(r.v - p.y) {
     // Written out, so that every kernel rounds alike: one counts what another writes.
     const REAL power = fma(dx, fma(r.xx, dx, r.xy * dy), r.yy * dy * dy);
-    const REAL full = r.opacity * quick_exp2(power);
-    const REAL limited = full > REAL(kMaxAlpha) ? REAL(kMaxAlpha) : full;
-    alpha = limited >= REAL(kMinAlpha) ? limited : REAL(0);  // also where it is not a number
+    alpha = limited_alpha(r.opacity * quick_exp2(power));
+  }
+};
+
+// A pixel while the Gaussians go by.
+struct Blending {
+  REAL open = 1;
+  bool is_finished;
+
+  __device__ explicit Blending(const Pixel& pixel) : is_finished(!pixel.is_inside) {}
+
+  // The Gaussian's weight, 0 where there is none.
+  __device__ REAL weight(const Record& record, const Pixel& pixel) {
+    const Touch touch(record, pixel);
+    if (is_finished || touch.alpha == 0) return 0;
+    const REAL after = open * (1 - touch.alpha);
+    is_finished = !stays_open(after);
+    if (is_finished) return 0;
+    const REAL weight = open * touch.alpha;
+    open = after;
+    return weight;
   }
 };
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from refer3d.native import check_same, check_shape, cpu_ops, num_threads
-from refer3d.native.cuda import Kernels, blocks_for, kernels
+from refer3d.native import as_array, check_same, check_shape, num_threads, operator
+from refer3d.native.cuda import Kernels, blocks_for
 from refer3d.native.cuda.launcher import REALS
 
 BETAS = (0.9, 0.999)
@@ -62,23 +63,6 @@ def adam_reference(
     parameter.sub_(sizes * first / (root + EPSILON))
 
 
-@torch.compiler.disable  # what works in place on our own terms is no part of a graph
-def _adam(
-    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
-) -> None:
-    if gpu := kernels("refersplat", parameter):
-        arrays = (parameter, gradient.contiguous(), first, second, rates.contiguous())
-        _adam_cuda(gpu, *arrays, step)
-        return
-    native = cpu_ops("refersplat", parameter)
-    if native is None:
-        adam_reference(parameter, gradient, first, second, rates, step)
-        return
-    gradient, rates = gradient.contiguous(), rates.contiguous()
-    arrays = (t.detach().numpy() for t in (parameter, gradient, first, second, rates))
-    native.adam(*arrays, *BETAS, EPSILON, step, num_threads())
-
-
 def _adam_cuda(
     gpu: Kernels,
     parameter: Tensor,
@@ -92,7 +76,25 @@ def _adam_cuda(
         return
     unbias = 1 / (1 - BETAS[0] ** step)
     root = 1 / math.sqrt(1 - BETAS[1] ** step)
-    tensors = (parameter.detach(), gradient, first, second, rates)
+    tensors = (parameter, gradient.contiguous(), first, second, rates.contiguous())
     numbers = (len(rates), parameter.numel(), *BETAS, EPSILON, unbias, root)
     blocks, real = blocks_for(parameter.numel(), THREADS), REALS[parameter.dtype]
     gpu.launch("adam", "adam", blocks, THREADS, *tensors, *numbers, REAL=real)
+
+
+@operator(
+    "refersplat::adam",
+    cuda=_adam_cuda,
+    reference=adam_reference,
+    mutates=("parameter", "first", "second"),
+)
+def _adam(
+    parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
+) -> None:
+    return None
+
+
+@_adam.cpu
+def _(native: Any, *inputs: Any) -> None:
+    *tensors, step = inputs
+    native.adam(*map(as_array, tensors), *BETAS, EPSILON, step, num_threads())

@@ -18,12 +18,11 @@ from refer3d.native import (
     as_array,
     check_same,
     check_shape,
-    cpu_ops,
+    fill,
     in_precision_of,
     num_threads,
     operator,
 )
-from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_blend, reference
 from refersplat.ops.rasterize import check_splats
 
@@ -67,17 +66,7 @@ class BlendMatrix:
         values = in_precision_of(values, self.weights)
         check_shape("values", values, (self.count, None))
         check_same("values", values, "weights", self.weights)
-        return _product(
-            values,
-            self.tile_groups,
-            self.tile_weights,
-            self.gaussians,
-            self.group_rows,
-            self.rows,
-            self.weights,
-            self.height,
-            self.width,
-        )
+        return _Product.apply(values, *self._arrays(), self.height, self.width)
 
     def collect(self, image: Tensor) -> Tensor:  # [C, H, W] -> [N, C]
         """Sums over each Gaussian's pixels, weighted by its share: the transpose of ``blend``.
@@ -90,16 +79,11 @@ class BlendMatrix:
         image = in_precision_of(image, self.weights)
         check_shape("image", image, (None, self.height, self.width))
         check_same("image", image, "weights", self.weights)
-        return _transposed_product(
-            image,
-            self.tile_groups,
-            self.tile_weights,
-            self.gaussians,
-            self.group_rows,
-            self.rows,
-            self.weights,
-            self.count,
-        )
+        return _TransposedProduct.apply(image, *self._arrays(), self.count)
+
+    def _arrays(self) -> tuple[Tensor, ...]:
+        index = (self.tile_groups, self.tile_weights, self.gaussians, self.group_rows, self.rows)
+        return *index, self.weights
 
     @functools.cached_property
     def seen(self) -> tuple[Tensor, Tensor]:  # [K], [N - K]
@@ -135,25 +119,68 @@ def blend_matrix(
         ValueError: If a shape, dtype or device does not fit the others.
     """
     check_splats(means2d, conics, depths, opacities, height, width)
-    splats = (means2d, conics, depths, opacities)
-    gpu = kernels("refersplat", means2d)
-    native = cpu_ops("refersplat", means2d)
-    if gpu:
-        parts = cuda_blend.blend_matrix(gpu, *splats, height, width)
-    elif native is None:
-        parts = reference.blend_matrix(*splats, height, width)
-    else:
-        transmittance = means2d.new_empty(height, width)
-        arrays = native.blend_weights(
-            *map(as_array, splats),
-            num_threads(),
-            transmittance.numpy(),
-        )
-        parts = (*map(torch.from_numpy, arrays), transmittance)
+    parts = _blend_matrix(means2d, conics, depths, opacities, height, width)
     return BlendMatrix(height, width, len(means2d), *parts)
 
 
-@operator("refersplat::blend")
+@operator(
+    "refersplat::blend_matrix", cuda=cuda_blend.blend_matrix, reference=reference.blend_matrix
+)
+def _blend_matrix(
+    means2d: Tensor,
+    conics: Tensor,
+    depths: Tensor,
+    opacities: Tensor,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The tensors of a ``BlendMatrix``, in its order."""
+    tiles = -(-height // reference.TILE) * -(-width // reference.TILE)
+    groups, rows, weights = (torch.library.get_ctx().new_dynamic_size() for _ in range(3))
+    return (
+        means2d.new_empty(tiles + 1, dtype=torch.int64),
+        means2d.new_empty(tiles + 1, dtype=torch.int64),
+        means2d.new_empty(groups, dtype=torch.int32),
+        means2d.new_empty(groups + 1, dtype=torch.int32),
+        means2d.new_empty(rows, dtype=torch.int32),
+        means2d.new_empty(weights),
+        means2d.new_empty(height, width),
+    )
+
+
+@_blend_matrix.cpu
+def _(native: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    *splats, height, width = inputs
+    transmittance = splats[0].new_empty(height, width)
+    arrays = native.blend_weights(*map(as_array, splats), num_threads(), transmittance.numpy())
+    return *map(torch.from_numpy, arrays), transmittance
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, *rest: Any) -> Tensor:
+        ctx.count = values.shape[0]
+        ctx.save_for_backward(*rest[:6])
+        return _product(values, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _TransposedProduct.apply(grad, *ctx.saved_tensors, ctx.count), *[None] * 8
+
+
+class _TransposedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, *rest: Any) -> Tensor:
+        ctx.size = image.shape[1:]
+        ctx.save_for_backward(*rest[:6])
+        return _transposed_product(image, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _Product.apply(grad, *ctx.saved_tensors, *ctx.size), *[None] * 7
+
+
+@operator("refersplat::blend", cuda=cuda_blend.product, reference=reference.blend_product)
 def _product(
     values: Tensor,
     tile_groups: Tensor,
@@ -165,28 +192,21 @@ def _product(
     height: int,
     width: int,
 ) -> Tensor:
-    arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
-    if gpu := kernels("refersplat", values):
-        return cuda_blend.product(gpu, values, arrays, height, width)
-    native = cpu_ops("refersplat", values)
-    if native is None:
-        pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
-        image = values.new_zeros(height * width, values.shape[1])
-        image.index_add_(0, pixel, weights[:, None] * values[gaussian])
-        return image.T.reshape(-1, height, width).contiguous()
-    image = values.new_empty(values.shape[1], height, width)
-    native.blend_product(*map(as_array, (*arrays, values)), num_threads(), image.numpy())
-    return image
+    return values.new_empty(values.shape[1], height, width)
 
 
-@_product.register_fake
-def _(values: Tensor, *rest: Any) -> Tensor:
-    return values.new_empty(values.shape[1], *rest[-2:])
+@_product.cpu
+def _(native: Any, values: Tensor, *rest: Any) -> Tensor:
+    return fill(native.blend_product, (*rest[:6], values), _product.empty(values, *rest))
 
 
-@operator("refersplat::blend_backward")
+@operator(
+    "refersplat::blend_backward",
+    cuda=cuda_blend.transposed_product,
+    reference=reference.blend_transposed_product,
+)
 def _transposed_product(
-    grad: Tensor,
+    image: Tensor,
     tile_groups: Tensor,
     tile_weights: Tensor,
     gaussians: Tensor,
@@ -195,46 +215,10 @@ def _transposed_product(
     weights: Tensor,
     count: int,
 ) -> Tensor:
-    arrays = (tile_groups, tile_weights, gaussians, group_rows, rows, weights)
-    if gpu := kernels("refersplat", grad):
-        return cuda_blend.transposed_product(gpu, grad, arrays, count)
-    channels, _, width = grad.shape
-    native = cpu_ops("refersplat", grad)
-    if native is None:
-        pixel, gaussian = reference.blend_pairs(*arrays[:5], width)
-        values = grad.new_zeros(count, channels)
-        return values.index_add_(0, gaussian, weights[:, None] * grad.flatten(1).T[pixel])
-    values = grad.new_empty(count, channels)
-    native.blend_transposed_product(*map(as_array, (*arrays, grad)), num_threads(), values.numpy())
-    return values
+    return image.new_empty(count, image.shape[0])
 
 
-@_transposed_product.register_fake
-def _(grad: Tensor, *rest: Any) -> Tensor:
-    return grad.new_empty(rest[-1], grad.shape[0])
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    values, *arrays, _, _ = inputs
-    ctx.count = values.shape[0]
-    ctx.save_for_backward(*arrays)
-
-
-def _gradients(ctx: Any, grad: Tensor) -> tuple:
-    return _transposed_product(grad, *ctx.saved_tensors, ctx.count), *[None] * 8
-
-
-_product.register_autograd(_gradients, setup_context=_keep_for_backward)
-
-
-def _keep_for_product(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    image, *arrays, _ = inputs
-    ctx.size = image.shape[1:]
-    ctx.save_for_backward(*arrays)
-
-
-def _transposed_gradients(ctx: Any, grad: Tensor) -> tuple:
-    return _product(grad, *ctx.saved_tensors, *ctx.size), *[None] * 7
-
-
-_transposed_product.register_autograd(_transposed_gradients, setup_context=_keep_for_product)
+@_transposed_product.cpu
+def _(native: Any, image: Tensor, *rest: Any) -> Tensor:
+    outputs = _transposed_product.empty(image, *rest)
+    return fill(native.blend_transposed_product, (*rest[:6], image), outputs)

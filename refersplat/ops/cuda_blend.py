@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -57,36 +59,34 @@ def blend_matrix(
     return tile_groups, tile_weights, *outputs, transmittance
 
 
-def product(
-    gpu: Kernels, values: Tensor, matrix: tuple[Tensor, ...], height: int, width: int
-) -> Tensor:
-    """Image [C, H, W] of values [N, C]; ``matrix`` as in ``BlendMatrix`` without transmittance."""
+def product(gpu: Kernels, values: Tensor, *matrix: Any) -> Tensor:
+    """Image [C, H, W] of values [N, C]; ``matrix`` has six tensors, height and width."""
+    *arrays, height, width = matrix
     channels = values.shape[1]
     image = values.new_empty(channels, height, width)
     if channels:
         # Both products are in one file, which is compiled whole.
         most = MAX_CHANNELS if values.dtype == torch.float64 else WIDTHS[-1]
         parts, defines = split_channels(channels, values.dtype, most)
-        grid = (len(matrix[0]) - 1, parts)
-        arguments = (*matrix, values.detach().contiguous(), channels, width, height, image)
+        grid = (len(arrays[0]) - 1, parts)
+        arguments = (*arrays, values.contiguous(), channels, width, height, image)
         gpu.launch("blend", "product", grid, THREADS, *arguments, **defines)
     return image
 
 
-def transposed_product(
-    gpu: Kernels, image: Tensor, matrix: tuple[Tensor, ...], count: int
-) -> Tensor:
-    """Values [N, C] of an image [C, H, W]."""
+def transposed_product(gpu: Kernels, image: Tensor, *matrix: Any) -> Tensor:
+    """Values [N, C] of an image [C, H, W]; ``matrix`` has six tensors and N."""
+    *arrays, count = matrix
     channels, height, width = image.shape
     values = image.new_zeros(count, channels)
     if not channels:
         return values
     parts, defines = split_channels(channels, image.dtype, MAX_CHANNELS)
-    grid, gaussians = (len(matrix[0]) - 1, parts), matrix[2]
-    arguments = (*matrix, image.detach().contiguous(), channels, width, height)
+    grid, gaussians = (len(arrays[0]) - 1, parts), arrays[2]
+    arguments = (*arrays, image.contiguous(), channels, width, height)
     if torch.are_deterministic_algorithms_enabled():
         defines["ORDERED"] = 1
-        rows = image.new_zeros(parts, len(gaussians), defines["CHANNELS"])
+        rows = image.new_zeros(parts, len(gaussians), int(defines["CHANNELS"]))
         gpu.launch("blend", "transposed_product", grid, THREADS, *arguments, rows, **defines)
         return values.index_add_(0, gaussians.long(), joined_channels(rows, channels))
     gpu.launch("blend", "transposed_product", grid, THREADS, *arguments, values, **defines)

@@ -22,7 +22,7 @@ def knn(gpu: Kernels, queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, 
     Raises:
         ValueError: If a coordinate is not finite.
     """
-    queries, points = queries.detach().contiguous(), points.detach().contiguous()
+    queries, points = queries.contiguous(), points.contiguous()
     squared_distances = queries.new_empty(len(queries), k)
     indices = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     if not indices.numel():

@@ -16,7 +16,7 @@ def _run(
     kernel: str,
     count: int,
     like: Tensor,
-    *arguments: Tensor | float,
+    *arguments: Tensor | float | None,
     **defines: int,
 ) -> None:
     if count:
@@ -35,7 +35,7 @@ def project(
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres [N, 2], conics [N, 3], depths [N] and radii [N]."""
-    inputs = [t.detach().contiguous() for t in (means, quats, scales, view)]
+    inputs = [t.contiguous() for t in (means, quats, scales, view)]
     count = len(means)
     outputs = (
         *(means.new_empty(count, 2), means.new_empty(count, 3), means.new_empty(count)),
@@ -55,20 +55,25 @@ def project_backward(
     lens: list[float],
     width: int,
     height: int,
-    *grads: Tensor,
+    grad_means2d: Tensor,
+    grad_conics: Tensor,
+    grad_depths: Tensor,
+    has_view: bool,
 ) -> tuple[Tensor, ...]:
-    """Gradients of means, quats and scales, from those of centres, conics and depths."""
-    inputs = [t.detach().contiguous() for t in (means, quats, scales, view)]
+    """Gradients of means, quats, scales and, with ``has_view``, the view's upper rows [3, 4]."""
+    inputs = [t.contiguous() for t in (means, quats, scales, view)]
+    grads = [t.contiguous() for t in (grad_means2d, grad_conics, grad_depths)]
     outputs = tuple(torch.empty_like(t) for t in inputs[:3])
+    views = means.new_empty(len(means), 3, 4) if has_view else None
     numbers = [*lens, float(width), float(height), len(means)]
-    given = [grad.contiguous() for grad in grads]
-    _run(gpu, "project_all_backward", len(means), means, *inputs, *numbers, *given, *outputs)
-    return outputs
+    arguments = (*inputs, *numbers, *grads, *outputs, views)
+    _run(gpu, "project_all_backward", len(means), means, *arguments)
+    return *outputs, means.new_zeros(0, 4) if views is None else views.sum(dim=0)
 
 
 def shade(gpu: Kernels, means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
     """Colours [N, 3] of spherical harmonics."""
-    inputs = [t.detach().contiguous() for t in (means, sh, position)]
+    inputs = [t.contiguous() for t in (means, sh, position)]
     colors = means.new_empty(len(means), 3)
     numbers = (sh.shape[1], len(means))
     _run(gpu, "shade_all", len(means), means, *inputs, *numbers, colors, DEGREE=degree)
@@ -85,10 +90,10 @@ def shade_backward(
     grad_colors: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of means and harmonics."""
-    inputs = [t.detach().contiguous() for t in (means, sh, position)]
+    inputs = [t.contiguous() for t in (means, sh, position)]
     outputs = (torch.empty_like(inputs[0]), torch.empty_like(inputs[1]))
     numbers = (sh.shape[1], len(means))
-    given = (colors.detach().contiguous(), grad_colors.contiguous())
+    given = (colors.contiguous(), grad_colors.contiguous())
     arguments = (*inputs, *numbers, *given, *outputs)
     _run(gpu, "shade_all_backward", len(means), means, *arguments, DEGREE=degree)
     return outputs

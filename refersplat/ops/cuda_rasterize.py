@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from refer3d.native.cuda import Kernels, blocks_for
 from refer3d.native.cuda.launcher import REALS
@@ -18,15 +16,13 @@ WIDTHS = (1, 3, 4, 8, 16, 32)
 """How many channels a block may take; more are spread over several."""
 RECORD = 8
 MOMENTS = 6
-KEPT = 8
-"""How many forward passes' lists wait for their backward passes."""
 
 
 class TileLists(NamedTuple):
-    """Which Gaussians each tile meets, nearest first."""
+    """The Gaussians that each tile meets, nearest first."""
 
     records: Tensor
-    """[N, 8], what the kernels read of a Gaussian."""
+    """[8 N], what the kernels read of a Gaussian."""
     gaussians: Tensor
     """[P] int32, tile by tile."""
     starts: Tensor
@@ -46,12 +42,12 @@ def tile_lists(
     tiles = blocks_for(width, TILE) * blocks_for(height, TILE)
     key, key_name = (torch.int16, "int16_t") if tiles < 2**15 else (torch.int32, "int32_t")
     every_tile = torch.arange(tiles + 1, dtype=key, device=means2d.device)
-    records, count = means2d.new_empty(len(means2d), RECORD), len(means2d)
+    records, count = means2d.new_empty(RECORD * len(means2d)), len(means2d)
     if not count:
         gaussians = torch.empty(0, dtype=torch.int32, device=means2d.device)
         return TileLists(records, gaussians, torch.zeros_like(every_tile, dtype=torch.int64))
 
-    splats = [t.detach().contiguous() for t in (means2d, conics, depths, opacities)]
+    splats = [t.contiguous() for t in (means2d, conics, depths, opacities)]
     order = torch.argsort(splats[2], dim=0, stable=True)
     inputs = (order, *splats, width, height, count)
     blocks = blocks_for(count, THREADS)
@@ -66,31 +62,6 @@ def tile_lists(
     gpu.launch("tiles", "list_tiles", blocks, THREADS, *inputs, ends, *outputs, **defines)
     keys, by_tile = torch.sort(keys, dim=0, stable=True)
     return TileLists(records, gaussians[by_tile], torch.searchsorted(keys, every_tile))
-
-
-_kept: dict[int, tuple[StorageWeakRef, TileLists]] = {}
-_kept_lock = threading.Lock()  # autograd goes backwards in threads of its own
-
-
-def _keep(transmittance: Tensor, lists: TileLists) -> None:
-    """Keeps a forward pass's lists for as long as its transmittance lives, or newer ones come."""
-    with _kept_lock:
-        for address in [a for a, (storage, _) in _kept.items() if storage.expired()]:
-            del _kept[address]
-        while len(_kept) >= KEPT:
-            del _kept[next(iter(_kept))]
-        _kept[transmittance.data_ptr()] = (StorageWeakRef(transmittance.untyped_storage()), lists)
-
-
-def forget() -> None:
-    """Frees what is kept."""
-    _kept.clear()
-
-
-def _lists_of(transmittance: Tensor) -> TileLists | None:
-    """What ``_keep`` was given. Memory that lives has had no other owner since."""
-    storage, lists = _kept.get(transmittance.data_ptr(), (None, None))
-    return None if storage is None or storage.expired() else lists
 
 
 def split_channels(
@@ -115,19 +86,19 @@ def rasterize(
     values: Tensor,
     height: int,
     width: int,
-) -> tuple[Tensor, Tensor]:
-    """Image [C, H, W] and transmittance [H, W]."""
+    keeps_lists: bool,
+) -> tuple[Tensor, ...]:
+    """Image [C, H, W], transmittance [H, W] and the tile lists."""
     lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
     channels = values.shape[1]
     image = means2d.new_empty(channels, height, width)
     transmittance = means2d.new_empty(height, width)
-    numbers = (channels, width, height)
-    inputs = (*lists, values.detach().contiguous(), *numbers)
+    inputs = (*lists, values.contiguous(), channels, width, height)
     parts, defines = split_channels(channels, means2d.dtype)
     grid = (len(lists.starts) - 1, parts)
     gpu.launch("rasterize", "blend", grid, THREADS, *inputs, image, transmittance, **defines)
-    _keep(transmittance, lists)
-    return image, transmittance
+    kept = lists if keeps_lists else (part.new_empty(0) for part in lists)
+    return image, transmittance, *kept
 
 
 def rasterize_backward(
@@ -139,6 +110,9 @@ def rasterize_backward(
     values: Tensor,
     image: Tensor,
     transmittance: Tensor,
+    records: Tensor,
+    gaussians: Tensor,
+    starts: Tensor,
     grad_image: Tensor,
     grad_transmittance: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -148,35 +122,32 @@ def rasterize_backward(
     and memory for each pair of a Gaussian and a tile.
     """
     (height, width), (count, channels) = transmittance.shape, values.shape
-    lists = _lists_of(transmittance)
-    if lists is None:
+    lists = TileLists(records, gaussians, starts)
+    if not len(starts):
         lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
     pixels = (image, transmittance, grad_image, grad_transmittance)
-    inputs = (values.detach().contiguous(), channels, width, height)
-    inputs += tuple(t.detach().contiguous() for t in pixels)
+    inputs = (values.contiguous(), channels, width, height, *(t.contiguous() for t in pixels))
+    pairs = len(lists.gaussians)
     parts, defines = split_channels(channels, means2d.dtype)
     grid = (len(lists.starts) - 1, parts)
 
     def launch(*outputs: Tensor, **ordered: int) -> None:
-        arguments = (*lists, *inputs, len(lists.gaussians), *outputs)
+        arguments = (*lists, *inputs, pairs, *outputs)
         gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines, **ordered)
 
     moments, grad_values = means2d.new_zeros(count, MOMENTS), means2d.new_zeros(count, channels)
     if torch.are_deterministic_algorithms_enabled():
-        pairs = len(lists.gaussians)
         rows = means2d.new_zeros(parts, pairs, MOMENTS)
-        value_rows = means2d.new_zeros(parts, pairs, defines["CHANNELS"])
+        value_rows = means2d.new_zeros(parts, pairs, int(defines["CHANNELS"]))
         launch(rows, value_rows, ORDERED=1)
-        gaussians = lists.gaussians.long()
-        moments.index_add_(0, gaussians, rows.sum(dim=0))
-        grad_values.index_add_(0, gaussians, joined_channels(value_rows, channels))
+        index = lists.gaussians.long()
+        moments.index_add_(0, index, rows.sum(dim=0))
+        grad_values.index_add_(0, index, joined_channels(value_rows, channels))
     else:
         launch(moments, grad_values)
 
     grads = (means2d.new_empty(count, 2), means2d.new_empty(count, 3), means2d.new_empty(count))
     if count:
-        arguments = (lists.records, moments, count, *grads)
-        gpu.launch(
-            "rasterize", "finish", blocks_for(count, THREADS), THREADS, *arguments, **defines
-        )
+        blocks, arguments = blocks_for(count, THREADS), (lists.records, moments, count, *grads)
+        gpu.launch("rasterize", "finish", blocks, THREADS, *arguments, **defines)
     return *grads, grad_values

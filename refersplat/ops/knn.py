@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refer3d.native import (
-    as_array,
-    check_real,
-    check_same,
-    check_shape,
-    cpu_ops,
-    num_threads,
-    operator,
-)
-from refer3d.native.cuda import kernels
+from refer3d.native import check_real, check_same, check_shape, fill, operator
 from refersplat.ops import cuda_knn, reference
 
 
@@ -49,47 +40,33 @@ def knn(
     check_real("queries", queries)
     if not 0 <= k <= len(points):
         raise ValueError(f"k must lie between 0 and the number of points, {len(points)}, got {k}")
-    return _knn(queries, points, k)
+    return _Knn.apply(queries, points, k)
 
 
-@operator("refersplat::knn")
+class _Knn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        squared_distances, indices = _knn(queries, points, k)
+        ctx.save_for_backward(queries, points, indices)
+        ctx.mark_non_differentiable(indices)
+        return squared_distances, indices
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None]:
+        queries, points, indices = ctx.saved_tensors
+        toward_query = 2 * grad[..., None] * (queries[:, None] - points[indices])  # [M, K, 3]
+        grad_points = torch.zeros_like(points).index_add(
+            0, indices.flatten(), -toward_query.reshape(-1, 3)
+        )
+        return toward_query.sum(dim=1), grad_points, None
+
+
+@operator("refersplat::knn", cuda=cuda_knn.knn, reference=reference.knn)
 def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    if gpu := kernels("refersplat", queries):
-        return cuda_knn.knn(gpu, queries, points, k)
-    native = cpu_ops("refersplat", queries)
-    if native is None:
-        return reference.knn(queries, points, k)
-    squared_distances = queries.new_empty(len(queries), k)
-    indices = torch.empty(len(queries), k, dtype=torch.int64)
-    native.knn(
-        as_array(queries),
-        as_array(points),
-        num_threads(),
-        squared_distances.numpy(),
-        indices.numpy(),
-    )
-    return squared_distances, indices
-
-
-@_knn.register_fake
-def _(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     size = (queries.shape[0], k)
     return queries.new_empty(size), queries.new_empty(size, dtype=torch.int64)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    queries, points, _ = inputs
-    ctx.save_for_backward(queries, points, output[1])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, None]:
-    queries, points, indices = ctx.saved_tensors
-    toward_query = 2 * grad[..., None] * (queries[:, None] - points[indices])  # [M, K, 3]
-    grad_points = torch.zeros_like(points).index_add(
-        0, indices.flatten(), -toward_query.reshape(-1, 3)
-    )
-    return toward_query.sum(dim=1), grad_points, None
-
-
-_knn.register_autograd(_backward, setup_context=_keep_for_backward)
+@_knn.cpu
+def _(native: Any, queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    return fill(native.knn, (queries, points), _knn.empty(queries, points, k))

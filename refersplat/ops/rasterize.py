@@ -6,19 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from refer3d.native import (
     as_array,
     check_real,
     check_same,
     check_shape,
+    fill,
     in_precision_of,
     is_compiled,
-    load,
     num_threads,
     operator,
 )
-from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_rasterize, reference
 
 
@@ -49,7 +49,7 @@ def rasterize(
 
     Returns:
         image: [C, H, W], values weighted by visibility. No background is added.
-        transmittance: [H, W], what is left behind the last Gaussian.
+        transmittance: [H, W], the share of light that passes all Gaussians.
 
     Raises:
         ValueError: If a shape, dtype or device does not fit the others.
@@ -58,14 +58,18 @@ def rasterize(
     values = in_precision_of(values, means2d)
     check_shape("values", values, (len(means2d), None))
     check_same("values", values, "means2d", means2d)
-    op = _rasterize if is_compiled("refersplat", means2d) else reference.rasterize
-    return op(means2d, conics, depths, opacities, values, height, width)
+    if not is_compiled("refersplat", means2d):
+        return reference.rasterize(means2d, conics, depths, opacities, values, height, width)
+    # A compiled graph takes no tensors whose size depends on data: its backward pass sorts again.
+    keeps_lists = not torch.compiler.is_compiling()
+    splats = (means2d, conics, depths, opacities)
+    return _Rasterize.apply(*splats, values, height, width, keeps_lists)
 
 
 def check_splats(
     means2d: Tensor, conics: Tensor, depths: Tensor, opacities: Tensor, height: int, width: int
 ) -> None:
-    """Checks what ``rasterize`` and ``blend_matrix`` share."""
+    """Checks the arguments that ``rasterize`` and ``blend_matrix`` share."""
     check_shape("means2d", means2d, (None, 2))
     check_real("means2d", means2d)
     count = len(means2d)
@@ -80,7 +84,21 @@ def check_splats(
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
 
 
-@operator("refersplat::rasterize")
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        results = _rasterize(*inputs)
+        ctx.save_for_backward(*inputs[:5], *results)
+        return results[0], results[1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        means2d, conics, opacities, values = _rasterize_backward(*ctx.saved_tensors, *grads)
+        return means2d, conics, None, opacities, values, None, None, None
+
+
+@operator("refersplat::rasterize", cuda=cuda_rasterize.rasterize)
 def _rasterize(
     means2d: Tensor,
     conics: Tensor,
@@ -89,36 +107,39 @@ def _rasterize(
     values: Tensor,
     height: int,
     width: int,
-) -> tuple[Tensor, Tensor]:
-    if gpu := kernels("refersplat", means2d):
-        return cuda_rasterize.rasterize(
-            gpu, means2d, conics, depths, opacities, values, height, width
-        )
-    image = means2d.new_empty(values.shape[1], height, width)
-    transmittance = means2d.new_empty(height, width)
-    load("refersplat").rasterize(
-        *map(as_array, (means2d, conics, depths, opacities, values)),
-        num_threads(),
-        image.numpy(),
-        transmittance.numpy(),
+    keeps_lists: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Image, transmittance and tile lists.
+
+    The lists, whose layout is the device's own, spare the backward pass the sorting; without
+    ``keeps_lists`` they are empty.
+    """
+    sizes = [torch.library.get_ctx().new_dynamic_size() if keeps_lists else 0 for _ in range(3)]
+    return (
+        values.new_empty(values.shape[1], height, width),
+        values.new_empty(height, width),
+        values.new_empty(sizes[0]),
+        values.new_empty(sizes[1], dtype=torch.int32),
+        values.new_empty(sizes[2], dtype=torch.int64),
     )
-    return image, transmittance
 
 
-@_rasterize.register_fake
-def _(
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    opacities: Tensor,
-    values: Tensor,
-    height: int,
-    width: int,
-) -> tuple[Tensor, Tensor]:
-    return values.new_empty(values.shape[1], height, width), values.new_empty(height, width)
+@_rasterize.cpu
+def _(native: Any, *inputs: Any) -> tuple[Tensor, ...]:
+    *splats, values, height, width, keeps_lists = inputs
+    lists = _tile_lists(native, *splats, height, width)
+    outputs = (values.new_empty(values.shape[1], height, width), values.new_empty(height, width))
+    fill(native.rasterize, (*lists, values), outputs)
+    return *outputs, *(lists if keeps_lists else (part.new_empty(0) for part in lists))
 
 
-@operator("refersplat::rasterize_backward")
+def _tile_lists(native: Any, *splats: Any) -> tuple[Tensor, ...]:
+    """Candidates, entries and starts: see ``tiles.h``."""
+    arrays = (as_array(given) if isinstance(given, Tensor) else given for given in splats)
+    return tuple(map(torch.from_numpy, native.tile_lists(*arrays, num_threads())))
+
+
+@operator("refersplat::rasterize_backward", cuda=cuda_rasterize.rasterize_backward)
 def _rasterize_backward(
     means2d: Tensor,
     conics: Tensor,
@@ -127,40 +148,21 @@ def _rasterize_backward(
     values: Tensor,
     image: Tensor,
     transmittance: Tensor,
+    records: Tensor,
+    entries: Tensor,
+    starts: Tensor,
     grad_image: Tensor,
     grad_transmittance: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if gpu := kernels("refersplat", means2d):
-        splats = (means2d, conics, depths, opacities, values)
-        results = (image, transmittance, grad_image, grad_transmittance)
-        return cuda_rasterize.rasterize_backward(gpu, *splats, *results)
+    """Gradients of means2d, conics, opacities and values."""
     inputs = (means2d, conics, opacities, values)
-    grads = tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs)
-    load("refersplat").rasterize_backward(
-        *map(as_array, (means2d, conics, depths, opacities, values, image, transmittance)),
-        *map(as_array, (grad_image, grad_transmittance)),
-        num_threads(),
-        *(grad.numpy() for grad in grads),
-    )
-    return grads
+    return tuple(t.new_empty(t.shape) for t in inputs)  # pyright: ignore[reportReturnType]
 
 
-@_rasterize_backward.register_fake
-def _(
-    means2d: Tensor, conics: Tensor, depths: Tensor, opacities: Tensor, values: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return tuple(t.new_empty(t.shape) for t in (means2d, conics, opacities, values))
-
-
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:5], *output)
-
-
-def _gradients(ctx: Any, grad_image: Tensor, grad_transmittance: Tensor) -> tuple:
-    means2d, conics, opacities, values = _rasterize_backward(
-        *ctx.saved_tensors, grad_image, grad_transmittance
-    )
-    return means2d, conics, None, opacities, values, None, None
-
-
-_rasterize.register_autograd(_gradients, setup_context=_keep_for_backward)
+@_rasterize_backward.cpu
+def _(native: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    lists = inputs[7:10]
+    if not len(lists[-1]):
+        lists = _tile_lists(native, *inputs[:4], *inputs[6].shape)
+    outputs = _rasterize_backward.empty(*inputs)
+    return fill(native.rasterize_backward, (*lists, *inputs[4:7], *inputs[10:]), outputs)

@@ -6,6 +6,8 @@ pixel and every query every point, so it is for tests and small scenes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -52,17 +54,12 @@ def project(
     quats: Tensor,  # [N, 4]
     scales: Tensor,  # [N, 3]
     world_to_camera: Tensor,  # [4, 4]
-    fx: float,
-    fy: float,
-    cx: float,
-    cy: float,
+    lens: Sequence[float],
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres [N, 2], conics [N, 3], depths [N] and radii [N] of Gaussians on the image."""
-    means2d, depths, to_pixels = project_centres(
-        means, world_to_camera, fx, fy, cx, cy, width, height
-    )
+    means2d, depths, to_pixels = project_centres(means, world_to_camera, *lens, width, height)
     factor = to_pixels @ (rotation(quats) * scales[:, None, :])
     conics, radii = footprints(factor @ factor.transpose(1, 2), means2d, depths, width, height)
     return means2d, conics, depths, radii
@@ -266,6 +263,41 @@ def blend_pairs(
     tile = torch.repeat_interleave(tile_weights.diff())
     y = tile // tiles_x * TILE + (rows[row] >> 16)
     return y * width + tile % tiles_x * TILE + x, gaussians[group].long()
+
+
+def blend_product(
+    values: Tensor,  # [N, C]
+    tile_groups: Tensor,
+    tile_weights: Tensor,
+    gaussians: Tensor,
+    group_rows: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:  # [C, H, W]
+    """Image of values, blended by the tensors of a ``BlendMatrix``."""
+    pixel, gaussian = blend_pairs(tile_groups, tile_weights, gaussians, group_rows, rows, width)
+    image = values.new_zeros(height * width, values.shape[1])
+    image.index_add_(0, pixel, weights[:, None] * values[gaussian])
+    return image.T.reshape(-1, height, width).contiguous()
+
+
+def blend_transposed_product(
+    image: Tensor,  # [C, H, W]
+    tile_groups: Tensor,
+    tile_weights: Tensor,
+    gaussians: Tensor,
+    group_rows: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    count: int,
+) -> Tensor:  # [N, C]
+    """Sums of an image's pixels over each Gaussian, by the tensors of a ``BlendMatrix``."""
+    channels, _, width = image.shape
+    pixel, gaussian = blend_pairs(tile_groups, tile_weights, gaussians, group_rows, rows, width)
+    values = image.new_zeros(count, channels)
+    return values.index_add_(0, gaussian, weights[:, None] * image.flatten(1).T[pixel])
 
 
 def knn(

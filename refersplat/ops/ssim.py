@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from refer3d.native import (
     as_array,
@@ -14,12 +15,10 @@ from refer3d.native import (
     check_same,
     check_shape,
     is_compiled,
-    load,
     num_threads,
     operator,
     outside_autocast,
 )
-from refer3d.native.cuda import kernels
 from refersplat.ops import cuda_ssim
 
 WINDOW = 11
@@ -49,8 +48,7 @@ def ssim(
     if not is_compiled("refersplat", image):
         return ssim_reference(image, target.detach())
     is_learned = image.requires_grad and torch.is_grad_enabled()
-    similarity, _ = _ssim(image, target.detach(), is_learned)
-    return similarity
+    return _Ssim.apply(image, target.detach(), is_learned)
 
 
 @outside_autocast
@@ -73,30 +71,28 @@ def _blur(maps: Tensor) -> Tensor:  # [C, H, W] -> [C, H, W]
     return F.conv2d(across, window.transpose(2, 3), padding=(half, 0), groups=len(maps))[0]
 
 
-@operator("refersplat::ssim")
+class _Ssim(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor, with_gradient: bool) -> Tensor:
+        similarity, gradient = _ssim(image, target, with_gradient)
+        ctx.save_for_backward(gradient)
+        return similarity
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad * gradient, None, None
+
+
+@operator("refersplat::ssim", cuda=cuda_ssim.ssim)
 def _ssim(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    """The similarity, and its derivative by ``image`` where it is asked for, else no numbers."""
-    if gpu := kernels("refersplat", image):
-        return cuda_ssim.ssim(gpu, image, target, with_gradient)
-    gradient = image.new_empty(image.shape if with_gradient else 0)
-    arrays = (as_array(image), as_array(target))
-    similarity = load("refersplat").ssim(*arrays, num_threads(), gradient.numpy())
-    return image.new_tensor(similarity), gradient
-
-
-@_ssim.register_fake
-def _(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    """The similarity, and its derivative by ``image``, which is empty without ``with_gradient``."""
     return image.new_empty(()), image.new_empty(image.shape if with_gradient else 0)
 
 
-def _keep_for_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
-def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Tensor, None, None]:
-    (gradient,) = ctx.saved_tensors
-    return grad * gradient, None, None
-
-
-_ssim.register_autograd(_backward, setup_context=_keep_for_backward)
+@_ssim.cpu
+def _(native: Any, image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    _, gradient = _ssim.empty(image, target, with_gradient)
+    arrays = (as_array(image), as_array(target))
+    return image.new_tensor(native.ssim(*arrays, num_threads(), gradient.numpy())), gradient

@@ -92,7 +92,7 @@ def test_a_line_has_no_plane(device):
 
 def test_operator_is_registered_correctly(rng, device):
     points = torch.rand(40, 3, generator=rng).to(device)
-    torch.library.opcheck(torch.ops.detailbase.cloud_superpoints.default, (points, 0.01, 5, 8))
+    torch.library.opcheck(torch.ops.detailbase.cloud_superpoints.default, (points, 8, 0.01, 5))
 
 
 @pytest.mark.parametrize("variant", runnable_variants())

@@ -12,6 +12,10 @@ def lists(pairs):
     return pairs.inputs, pairs.outputs, pairs.starts
 
 
+def strided_lists(coarse, down):
+    return coarse, *lists(down.forward), *lists(down.backward)
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("count", [0, 1, 2, 40, 3000])
 @pytest.mark.parametrize("order", ["Morton's", "shuffled"])
@@ -20,13 +24,11 @@ def test_matches_reference(rng, make_voxels, dtype, count, order):
     if order == "shuffled":
         voxels = voxels[torch.randperm(len(voxels), generator=rng).to(voxels.device)]
     flat = submanifold_map(voxels)
-    assert all(map(torch.equal, lists(flat.forward), reference.submanifold_map(voxels, 256)))
+    assert all(map(torch.equal, lists(flat.forward), reference.submanifold_map(voxels)))
     coarse, down = strided_map(voxels)
-    expected_coarse, expected_down, expected_up = reference.strided_map(voxels, UNBOUNDED, 256)
     assert coarse.dtype == dtype
-    assert torch.equal(coarse, expected_coarse)
-    assert all(map(torch.equal, lists(down.forward), expected_down))
-    assert all(map(torch.equal, lists(down.backward), expected_up))
+    expected = reference.strided_map(voxels, UNBOUNDED)
+    assert all(map(torch.equal, strided_lists(coarse, down), expected))
     assert (down.num_inputs, down.num_outputs) == (len(voxels), len(coarse))
 
 
@@ -35,10 +37,8 @@ def test_odd_last_plane_is_left_out(make_voxels, shape):
     """As spconv does it, on whose networks our weights were trained."""
     voxels = make_voxels(900, 0, 11)
     coarse, down = strided_map(voxels, shape)
-    expected = reference.strided_map(voxels, shape, 256)
-    assert torch.equal(coarse, expected[0])
-    assert all(map(torch.equal, lists(down.forward), expected[1]))
-    assert all(map(torch.equal, lists(down.backward), expected[2]))
+    expected = reference.strided_map(voxels, shape)
+    assert all(map(torch.equal, strided_lists(coarse, down), expected))
     ends = torch.tensor(shape, device=voxels.device) // 2
     kept = ((voxels[:, 1:] >> 1) < ends).all(dim=1).nonzero()[:, 0]
     assert down.forward.inputs.long().sort().values.tolist() == kept.tolist()
@@ -118,7 +118,7 @@ def test_every_variant_gives_the_same(make_voxels, variant, threads):
     module = importlib.import_module(f"detailbase._cpu_{variant}")
     voxels = make_voxels(9000, 0, 40).cpu()
     arrays = module.submanifold_map(voxels.numpy(), 256, threads)
-    expected = reference.submanifold_map(voxels, 256)
+    expected = reference.submanifold_map(voxels)
     assert all(torch.equal(torch.from_numpy(a), b) for a, b in zip(arrays, expected, strict=True))
 
 

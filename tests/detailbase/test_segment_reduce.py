@@ -1,11 +1,11 @@
 import importlib
-import sys
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from detailbase.ops import reference, segment_reduce
+from refer3d.native import operators
 from refer3d.native.loader import runnable_variants
 
 
@@ -61,7 +61,7 @@ def test_gradients_match_finite_differences(rng, reduce):
 def test_operators_are_registered_correctly(rng, device):
     values, index = rows(rng, 9, 2, 4, device=device)
     for op in (torch.ops.detailbase.segment_sum, torch.ops.detailbase.segment_max):
-        torch.library.opcheck(op.default, (values.requires_grad_(), index, 5))
+        torch.library.opcheck(op.default, (values, index, 5))
 
 
 def test_known_answer(device):
@@ -110,9 +110,7 @@ def test_does_not_depend_on_threads(rng, monkeypatch):
     values, index = rows(rng, 50_000, 8, 900)
     expected = segment_reduce(values, index, 900)
     for threads in (1, 3, 8):
-        monkeypatch.setattr(
-            sys.modules[segment_reduce.__module__], "num_threads", lambda threads=threads: threads
-        )
+        monkeypatch.setattr(operators, "num_threads", lambda threads=threads: threads)
         assert torch.equal(segment_reduce(values, index, 900), expected)
 
 

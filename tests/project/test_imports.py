@@ -156,7 +156,7 @@ def test_native_code_knows_no_python():
         path
         for folder in (ROOT / "refersplat", ROOT / "detailbase", ROOT / "submodules")
         for path in folder.rglob("csrc/*")
-        if not path.name.endswith("bindings.cpp")
+        if not path.stem.endswith("bindings")
     ]
     assert sources
     for path in sources:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from refersplat.cameras import Camera
 from refersplat.ops import project, reference, spherical_harmonics
 
-GRADIENT_NAMES = ["means", "quats", "scales"]
+GRADIENT_NAMES = ["means", "quats", "scales", "world_to_camera"]
 
 
 def camera(width=64, height=48, cx=None, cy=None, dtype=torch.float32):
@@ -31,8 +31,8 @@ def random_gaussians(rng, count, dtype=torch.float32, device="cpu"):
 
 
 def reference_project(means, quats, scales, camera):
-    lens = (camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height)
-    return reference.project(means, quats, scales, camera.world_to_camera.to(means), *lens)
+    lens, size = (camera.fx, camera.fy, camera.cx, camera.cy), (camera.width, camera.height)
+    return reference.project(means, quats, scales, camera.world_to_camera.to(means), lens, *size)
 
 
 @pytest.mark.parametrize("count", [0, 1, 5_000])
@@ -57,15 +57,15 @@ def test_projection_matches_reference(rng, device, count, centre):
 @pytest.mark.parametrize("centre", [(None, None), (10.0, 60.0)])
 def test_projection_gradients_match_reference(rng, device, centre):
     gaussians = random_gaussians(rng, 500, torch.float64, device)
-    gaussians = [tensor.requires_grad_() for tensor in gaussians]
     view = camera(cx=centre[0], cy=centre[1], dtype=torch.float64).to(device)
+    leaves = [tensor.requires_grad_() for tensor in (*gaussians, view.world_to_camera)]
     seen = (project(*gaussians, view).depths > 0.2).double()
     weights = [
         torch.randn(500, *shape, generator=rng, dtype=torch.float64) for shape in [(2,), (3,), ()]
     ]
     weights = [w.to(device) * seen.view(-1, *[1] * (w.dim() - 1)) for w in weights]
     grads = [
-        torch.autograd.grad(op(*gaussians, view)[:3], gaussians, weights)
+        torch.autograd.grad(op(*gaussians, view)[:3], leaves, weights)
         for op in (project, reference_project)
     ]
     for name, got, want in zip(GRADIENT_NAMES, *grads, strict=True):
@@ -77,8 +77,14 @@ def test_projection_passes_gradcheck(rng):
     view = camera(dtype=torch.float64)
     means = torch.tensor([[0.2, 0.1, 3.0], [4.0, -3.0, 2.0]], dtype=torch.float64)
     _, quats, scales = random_gaussians(rng, 2, torch.float64)
-    inputs = [t.requires_grad_() for t in (means, quats, scales)]
-    assert torch.autograd.gradcheck(lambda *args: project(*args, view)[:3], inputs)
+    inputs = [t.requires_grad_() for t in (means, quats, scales, view.world_to_camera[:3].clone())]
+    bottom = view.world_to_camera[3:]
+
+    def outputs(means, quats, scales, rows):
+        posed = dataclasses.replace(view, world_to_camera=torch.cat([rows, bottom]))
+        return project(means, quats, scales, posed)[:3]
+
+    assert torch.autograd.gradcheck(outputs, inputs)
 
 
 def test_a_gaussian_on_the_axis():
@@ -161,32 +167,30 @@ def test_color_gradients_match_reference(rng, device, degree):
 def test_colors_pass_gradcheck(rng):
     means = torch.randn(3, 3, generator=rng, dtype=torch.float64, requires_grad=True)
     sh = 0.1 * torch.randn(3, 16, 3, generator=rng, dtype=torch.float64)
-    position = torch.zeros(3, dtype=torch.float64)
+    position = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda means, sh: spherical_harmonics(means, sh, position, 3), (means, sh.requires_grad_())
+        lambda *inputs: spherical_harmonics(*inputs, 3), (means, sh.requires_grad_(), position)
     )
 
 
 def test_operators_are_registered_correctly(rng, device):
     ops = torch.ops.refersplat
-    gaussians = [tensor.requires_grad_() for tensor in random_gaussians(rng, 5, device=device)]
+    gaussians = random_gaussians(rng, 5, device=device)
     view = camera().to(device)
     pose = (view.world_to_camera, [view.fx, view.fy, view.cx, view.cy], view.width, view.height)
     torch.library.opcheck(ops.project.default, (*gaussians, *pose))
     grads = [torch.randn(5, *shape, generator=rng).to(device) for shape in [(2,), (3,), ()]]
-    plain = [tensor.detach() for tensor in gaussians]
-    torch.library.opcheck(ops.project_backward.default, (*plain, *pose, *grads))
+    for has_view in (True, False):
+        arguments = (*gaussians, *pose, *grads, has_view)
+        torch.library.opcheck(ops.project_backward.default, arguments)
 
     sh = torch.randn(5, 16, 3, generator=rng).to(device)
     position = torch.zeros(3, device=device)
-    torch.library.opcheck(
-        ops.spherical_harmonics.default, (gaussians[0], sh.requires_grad_(), position, 3)
-    )
-    colors = spherical_harmonics(plain[0], sh.detach(), position, 3)
-    torch.library.opcheck(
-        ops.spherical_harmonics_backward.default,
-        (plain[0], sh.detach(), position, 3, colors, torch.ones_like(colors)),
-    )
+    arguments = (gaussians[0], sh, position, 3)
+    torch.library.opcheck(ops.spherical_harmonics.default, arguments)
+    colors = spherical_harmonics(*arguments)
+    backward = (*arguments, colors, torch.ones_like(colors))
+    torch.library.opcheck(ops.spherical_harmonics_backward.default, backward)
 
 
 def test_results_do_not_depend_on_the_number_of_threads(rng):
@@ -230,15 +234,3 @@ def test_names_what_does_not_fit(rng):
         spherical_harmonics(means, sh, torch.zeros(4), 0)
     with pytest.raises(ValueError, match="means must be float32 or float64, got bfloat16"):
         project(means.bfloat16(), quats.bfloat16(), scales.bfloat16(), camera())
-
-
-def test_says_that_cameras_are_not_learned(rng):
-    means, quats, scales = random_gaussians(rng, 3)
-    position = torch.zeros(3, requires_grad=True)
-    with pytest.raises(ValueError, match="camera_position gets no gradients; detach it"):
-        spherical_harmonics(means, torch.zeros(3, 1, 3), position, 0)
-    learned = dataclasses.replace(camera(), world_to_camera=torch.eye(4).requires_grad_())
-    with pytest.raises(ValueError, match=r"camera\.world_to_camera gets no gradients; detach it"):
-        project(means, quats, scales, learned)
-    with torch.no_grad():
-        project(means, quats, scales, learned)

@@ -288,21 +288,36 @@ def test_results_do_not_depend_on_the_number_of_threads(rng, channels):
 def test_operators_are_registered_correctly(rng, device):
     ops = torch.ops.refersplat
     splats = random_splats(rng, 9, 2, device=device)
-    leaves = [t if i == 2 else t.clone().requires_grad_() for i, t in enumerate(splats)]
-    torch.library.opcheck(ops.rasterize.default, (*leaves, HEIGHT, WIDTH))
-    image, left = rasterize(*splats, HEIGHT, WIDTH)
-    backward = (*splats, image, left, torch.ones_like(image), torch.ones_like(left))
-    torch.library.opcheck(ops.rasterize_backward.default, backward)
+    for keeps_lists in (True, False):
+        arguments = (*splats, HEIGHT, WIDTH, keeps_lists)
+        torch.library.opcheck(ops.rasterize.default, arguments)
+        results = ops.rasterize(*arguments)
+        grads = [torch.ones_like(result) for result in results[:2]]
+        torch.library.opcheck(ops.rasterize_backward.default, (*splats, *results, *grads))
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_gradients_need_no_lists(rng, emulated):
+    splats = random_splats(rng, 40, 3)
+    ops, grads = torch.ops.refersplat, random_weights(rng, 3, torch.float32)
+    with emulation() if emulated else contextlib.nullcontext():
+        kept, made = (
+            ops.rasterize_backward(*splats, *ops.rasterize(*splats, HEIGHT, WIDTH, keeps), *grads)
+            for keeps in (True, False)
+        )
+    assert all(map(torch.equal, kept, made))
 
 
 def test_compiles_into_a_graph(rng):
     splats = random_splats(rng, 20, 3)
-    compiled = torch.compile(
-        lambda *tensors: rasterize(*tensors, HEIGHT, WIDTH)[0].mean(dim=0),
-        backend="aot_eager",
-        fullgraph=True,
-    )
-    assert_close(compiled(*splats), rasterize(*splats, HEIGHT, WIDTH)[0].mean(dim=0))
+    weights = random_weights(rng, 3, torch.float32)
+    compiled = torch.compile(rasterize, backend="aot_eager", fullgraph=True)
+    for got, want in zip(
+        (*compiled(*splats, HEIGHT, WIDTH), *gradients(compiled, splats, weights)),
+        (*rasterize(*splats, HEIGHT, WIDTH), *gradients(rasterize, splats, weights)),
+        strict=True,
+    ):
+        assert torch.equal(got, want)
 
 
 def test_names_what_does_not_fit(rng):

@@ -9,8 +9,8 @@ from refer3d.native.checks import (
     in_precision_of,
     outside_autocast,
 )
-from refer3d.native.loader import backend, cpu_ops, is_compiled, load, num_threads
-from refer3d.native.operators import operator
+from refer3d.native.loader import backend, is_compiled, load, num_threads
+from refer3d.native.operators import fill, operator
 
 __all__ = [
     "as_array",
@@ -19,7 +19,7 @@ __all__ = [
     "check_real",
     "check_same",
     "check_shape",
-    "cpu_ops",
+    "fill",
     "in_precision_of",
     "is_compiled",
     "load",

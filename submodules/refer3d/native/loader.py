@@ -74,13 +74,13 @@ def load(package: str) -> ModuleType | None:
     return None
 
 
-def cpu_ops(package: str, like: Tensor) -> ModuleType | None:
-    """The compiled ops of ``package`` for tensors as ``like``, or None where its reference must do.
+def cpu_ops(package: str, device: torch.device, dtype: torch.dtype) -> ModuleType | None:
+    """The compiled ops of ``package``, or None where its reference must do.
 
-    They take tensors of the CPU; of those with a point, float32 and float64.
+    They take tensors of the CPU; of floating dtypes float32 and float64.
     """
-    is_other_real = like.is_floating_point() and like.dtype not in (torch.float32, torch.float64)
-    return None if like.device.type != "cpu" or is_other_real else load(package)
+    is_other_real = dtype.is_floating_point and dtype not in (torch.float32, torch.float64)
+    return None if device.type != "cpu" or is_other_real else load(package)
 
 
 def build_failure(package: str) -> str:
@@ -112,9 +112,9 @@ def backend(package: str, device: torch.device | str = "cpu") -> str:
     from refer3d.native.cuda import kernels  # which imports what this module is a part of
 
     device = torch.device(device)
-    if gpu := kernels(package, torch.empty(0, device=device)):
+    if gpu := kernels(package, device, torch.float32):
         return gpu.name
-    module = load(package) if device.type == "cpu" else None
+    module = cpu_ops(package, device, torch.float32)
     return "reference" if module is None else "cpu-" + module.__name__.rpartition("_")[2]
 
 
@@ -131,9 +131,7 @@ def is_compiled(package: str, like: Tensor) -> bool:
 def _is_compiled(package: str, device: torch.device, dtype: torch.dtype) -> bool:
     from refer3d.native.cuda import kernels  # which imports what this module is a part of
 
-    if kernels(package, torch.empty(0, device=device, dtype=dtype)):
-        return True
-    return cpu_ops(package, torch.empty(0, device=device, dtype=dtype)) is not None
+    return bool(kernels(package, device, dtype) or cpu_ops(package, device, dtype))
 
 
 def num_threads() -> int:

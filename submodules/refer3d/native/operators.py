@@ -1,92 +1,121 @@
-"""Operators that PyTorch knows: a graph may hold them, and gradients go through them.
+"""Operators under PyTorch's dispatcher: a kernel for each device, and a fake one for graphs.
 
-``torch.library.custom_op`` gives the same, but spends 45 µs more of Python on a call and its
-gradients, which on a GPU is more than many of our kernels take.
+``torch.library.custom_op`` does the same, but adds 45 µs of Python to a call and its gradients,
+which on a GPU is more than many of our kernels take.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from refer3d.native.checks import as_array
+from refer3d.native.cuda import emulator, kernels
+from refer3d.native.cuda.launcher import REALS
+from refer3d.native.loader import cpu_ops, num_threads
+
+Function = Callable[..., Any]
+F = TypeVar("F", bound=Function)
+
 
 class Operator:
-    """A function of tensors that changes none of them, as ``torch.ops.<name>``.
+    """``torch.ops.<package>.<name>``, called with arguments by position, a tensor first.
 
-    Its arguments are given by their places, and its results are new tensors.
+    The dispatcher picks the kernel: compiled C++ for CPU tensors, CUDA for GPU tensors, and the
+    reference for another device, another dtype, or a machine without compiled code. No kernel has
+    gradients: a differentiable op is a ``torch.autograd.Function`` that calls one operator forward
+    and another one backward.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        """Registers ``function``, whose annotations say what it takes and returns."""
-        self._name = name
-        namespace, _, self._own_name = name.partition("::")
-        self._library = _new_library(name)
-        schema = torch.library.infer_schema(function, mutates_args=())
-        self._library.define(self._own_name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    def __init__(
+        self,
+        name: str,
+        fake: Function,
+        cuda: Function | None,
+        reference: Function | None,
+        cuda_dtypes: Iterable[torch.dtype],
+        mutates: Iterable[str],
+    ) -> None:
+        """Registers the operator; see :func:`operator`."""
+        self.empty = fake
+        """Allocates the results, from the operator's arguments."""
+        self._package, _, short = name.partition("::")
+        self._cpu, self._cuda, self._reference = fake, cuda, reference
+        self._cuda_dtypes = frozenset(cuda_dtypes)
+        self._library = torch.library.Library(self._package, "FRAGMENT")
+        schema = torch.library.infer_schema(fake, mutates_args=tuple(mutates))
+        self._library.define(short + schema, tags=(torch.Tag.pt2_compliant_tag,))
         # A graph's compiler must not look into what its operators do.
-        self._library.impl(
-            self._own_name, torch.compiler.disable(function), "CompositeExplicitAutograd"
-        )
-        self._op = getattr(getattr(torch.ops, namespace), self._own_name).default
-        self.register_autograd(self._refuse)
-        self._library.impl(self._own_name, self._with_gradients, "Autograd")
+        runners = {"CPU": self._run_on_cpu, "CompositeExplicitAutograd": self._run_reference}
+        if cuda is not None:
+            runners["CUDA"] = self._run_on_cuda
+        for key, run in runners.items():
+            self._library.impl(short, torch.compiler.disable(run), key)
+        torch.library.register_fake(name, fake, lib=self._library)
+        self._op = getattr(getattr(torch.ops, self._package), short).default
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls it through PyTorch's dispatcher."""
+        """Calls the operator through PyTorch's dispatcher."""
         return self._op(*arguments)
 
-    def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Says what results look like, without computing them."""
-        return torch.library.register_fake(self._name, function, lib=self._library)
+    def cpu(self, kernel: F) -> F:
+        """Registers the CPU kernel, which takes the package's compiled module first."""
+        self._cpu = kernel
+        return kernel
 
-    def register_autograd(
-        self,
-        backward: Callable[..., Any],
-        *,
-        setup_context: Callable[[Any, tuple, Any], None] = lambda *_: None,
-    ) -> None:
-        """Makes it differentiable; twice, where ``backward`` calls no operator that is not."""
+    def _run_on_cpu(self, like: Tensor, *rest: Any) -> Any:
+        if self._cuda is not None and emulator.active(self._package) is not None:  # in tests
+            return self._run_on_cuda(like, *rest)
+        native = cpu_ops(self._package, like.device, like.dtype)
+        return self._cpu(native, like, *rest) if native else self._run_reference(like, *rest)
 
-        def forward(ctx: Any, *arguments: Any) -> Any:
-            result = self._without_gradients(*arguments)
-            setup_context(ctx, arguments, result)
-            return result
+    def _run_on_cuda(self, like: Tensor, *rest: Any) -> Any:
+        gpu = kernels(self._package, like.device, like.dtype, self._cuda_dtypes)
+        return self._cuda(gpu, like, *rest) if gpu else self._run_reference(like, *rest)
 
-        methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-        # Its name is what profiles and error messages show.
-        self._gradients = type(self._own_name, (torch.autograd.Function,), methods)
-
-    def _with_gradients(self, *arguments: Any) -> Any:
-        is_wanted = torch.is_grad_enabled() and any(
-            isinstance(given, Tensor) and given.requires_grad for given in arguments
-        )
-        call = self._gradients.apply if is_wanted else self._without_gradients
-        return call(*arguments)
-
-    def _refuse(self, *_: Any) -> Any:
-        raise RuntimeError(f"{self._name} has no gradients")
-
-    def _without_gradients(self, *arguments: Any) -> Any:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._op(*arguments)
+    def _run_reference(self, *arguments: Any) -> Any:
+        if self._reference is None:
+            raise RuntimeError(f"{self._op} has no compiled kernel on {arguments[0].device}")
+        return self._reference(*arguments)
 
 
-def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
-    """Makes a function the operator ``<namespace>::<name>``; see :class:`Operator`."""
-    return functools.partial(Operator, name)
+def operator(
+    name: str,
+    *,
+    cuda: Function | None = None,
+    reference: Function | None = None,
+    cuda_dtypes: Iterable[torch.dtype] = REALS,
+    mutates: Iterable[str] = (),
+) -> Callable[[Function], Operator]:
+    """Makes a function that allocates the results the operator ``<package>::<name>``.
+
+    Its annotations are the operator's schema, and graphs call it in the operator's place; the CPU
+    kernel is registered with :meth:`Operator.cpu`.
+
+    Args:
+        name: As ``torch.ops`` shows it.
+        cuda: Takes the ``Kernels`` of the package, then the operator's arguments. Without it GPU
+            tensors take the reference.
+        reference: The same in plain PyTorch, for all that has no compiled kernel.
+        cuda_dtypes: Floating dtypes of the first argument that ``cuda`` takes.
+        mutates: Names of the arguments that are written in place.
+    """
+
+    def register(fake: Function) -> Operator:
+        return Operator(name, fake, cuda, reference, cuda_dtypes, mutates)
+
+    return register
 
 
-_libraries: dict[str, torch.library.Library] = {}
-"""By their operators' names; what is registered lives as long as they do."""
+def fill(function: Function, inputs: Iterable[Any], outputs: Any) -> Any:
+    """Calls compiled CPU code on inputs, a number of threads, and outputs; returns the outputs.
 
-
-def _new_library(name: str) -> torch.library.Library:
-    """An operator's. Where a module is loaded again, its operators are forgotten first."""
-    if name in _libraries:
-        _libraries.pop(name)._destroy()
-    _libraries[name] = torch.library.Library(name.partition("::")[0], "FRAGMENT")
-    return _libraries[name]
+    Tensors are handed over as arrays, inputs without gaps, and lists as they are.
+    """
+    arrays = (as_array(given) if isinstance(given, Tensor) else given for given in inputs)
+    written = (outputs,) if isinstance(outputs, Tensor) else outputs
+    function(*arrays, num_threads(), *(output.numpy() for output in written))
+    return outputs

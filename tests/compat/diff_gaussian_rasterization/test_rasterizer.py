@@ -99,10 +99,12 @@ def expected(pc, viewpoint, values=None, principal=(0.0, 0.0)):
         pc.get_rotation,
         pc.get_scaling,
         viewpoint.world_view_transform.T,
-        WIDTH / (2 * math.tan(viewpoint.FoVx / 2)),
-        HEIGHT / (2 * math.tan(viewpoint.FoVy / 2)),
-        (principal[0] + 1) * WIDTH / 2,
-        (principal[1] + 1) * HEIGHT / 2,
+        [
+            WIDTH / (2 * math.tan(viewpoint.FoVx / 2)),
+            HEIGHT / (2 * math.tan(viewpoint.FoVy / 2)),
+            (principal[0] + 1) * WIDTH / 2,
+            (principal[1] + 1) * HEIGHT / 2,
+        ],
         WIDTH,
         HEIGHT,
     )

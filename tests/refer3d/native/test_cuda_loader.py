@@ -60,12 +60,12 @@ def test_the_reference_can_be_chosen(monkeypatch):
 
 
 def test_cpu_tensors_have_no_cuda_kernels_unless_emulated():
-    like = torch.empty(0)
-    assert kernels("refersplat", like) is None
+    floats = ("refersplat", torch.device("cpu"), torch.float32)
+    assert kernels(*floats) is None
     with emulation():
-        assert kernels("refersplat", like) is not None
-        assert kernels("refersplat", like.half()) is None
-    assert kernels("refersplat", like) is None
+        assert kernels(*floats) is not None
+        assert kernels(*floats[:2], torch.float16) is None
+    assert kernels(*floats) is None
 
 
 def test_a_header_is_included_once(tmp_path):
@@ -76,3 +76,13 @@ def test_a_header_is_included_once(tmp_path):
     assert text.count("int a;") == text.count("int b;") == 1
     assert "#include <cmath>" in text
     assert "pragma" not in text
+
+
+def test_the_first_use_is_labelled_experimental(monkeypatch):
+    monkeypatch.setattr(loader, "CompiledKernels", lambda package, device: package)
+    loader._warn_of_first_use.cache_clear()
+    with pytest.warns(UserWarning, match="experimental"):
+        assert loader._load("refersplat", GPU) == "refersplat"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert loader._load("detailbase", GPU) == "detailbase"

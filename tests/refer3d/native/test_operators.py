@@ -1,111 +1,96 @@
-"""Functions that PyTorch's graphs and gradients take for operators."""
+"""Functions that PyTorch's graphs and dispatcher take for operators."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensorMode
+from torch.autograd.function import once_differentiable
 
-from refer3d.native import operator
-from tests.errors import raises
-
-
-@operator("refer3d_tests::times")
-def times(one: Tensor, other: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
-    product = one.detach().numpy() * factor  # what no graph could look into
-    product = torch.from_numpy(product)
-    return product if other is None else product * other, one.sum()
+from refer3d.native import operator, operators
+from refer3d.native.cuda import emulation
 
 
-@times.register_fake
-def _(one: Tensor, other: Tensor | None, factor: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(one), one.new_empty(())
+def double_on_gpu(gpu, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    return x * factor, torch.full((), 2.0)
 
 
-def keep(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:2])
-    ctx.factor = inputs[2]
-    ctx.mark_non_differentiable(output[1])
+def double_in_torch(x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    return x * factor, torch.full((), 3.0)
 
 
-def backward(ctx, grad, _):
-    one, other = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    grad_one = grad * ctx.factor * (1 if other is None else other) if needs[0] else None
-    return grad_one, grad * ctx.factor * one if needs[1] else None, None
+@operator("refer3d_tests::times", cuda=double_on_gpu, reference=double_in_torch)
+def times(x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """The product, and a number that tells the kernel: 1 on the CPU, 2 on a GPU, 3 in PyTorch."""
+    return torch.empty_like(x), x.new_empty((), dtype=torch.float32)
 
 
-times.register_autograd(backward, setup_context=keep)
+@times.cpu
+def _(native, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(x.detach().numpy() * factor), torch.full((), native.number)
 
 
-@operator("refer3d_tests::halved")
-def halved(x: Tensor) -> Tensor:
-    return x / 2
+@operator("refer3d_tests::add_one", mutates=("x",))
+def add_one(x: Tensor) -> None:
+    return None
 
 
-@operator("refer3d_tests::squared")
-def squared(x: Tensor) -> Tensor:
-    return x * x
+@add_one.cpu
+def _(native, x: Tensor) -> None:
+    x.add_(1)
 
 
-squared.register_autograd(
-    lambda ctx, grad: 4 * grad * halved(*ctx.saved_tensors),
-    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
-)
+class Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        return times(x, factor)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return times(grad, ctx.factor)[0], None
 
 
-@pytest.mark.parametrize("needed", [(True, True), (True, False), (False, True)])
-def test_gradients_go_to_what_needs_them(rng, needed):
-    leaves = [
-        torch.randn(3, 2, generator=rng, dtype=torch.float64).requires_grad_(is_needed)
-        for is_needed in needed
-    ]
-    assert torch.autograd.gradcheck(lambda *x: times(*x, 1.5)[0], leaves)
-    with torch.no_grad():
-        assert not times(*leaves, 1.5)[0].requires_grad
-    assert not times(leaves[0].detach(), leaves[1].detach(), 1.5)[0].requires_grad
+@pytest.fixture(autouse=True)
+def compiled(monkeypatch):
+    """A package with compiled code for float32 and float64."""
+
+    def cpu_ops(package, device, dtype):
+        return SimpleNamespace(number=1.0) if dtype in (torch.float32, torch.float64) else None
+
+    monkeypatch.setattr(operators, "cpu_ops", cpu_ops)
 
 
-def test_an_operand_may_be_absent(rng):
-    x = torch.randn(3, generator=rng, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: times(x, None, 1.5)[0], x)
+def test_the_dispatcher_picks_the_kernel():
+    assert times(torch.ones(2), 1.5)[1] == 1
+    with emulation():
+        assert times(torch.ones(2), 1.5)[1] == 2
+        assert times(torch.ones(2).half(), 1.5)[1] == 3
+    assert times(torch.ones(2).half(), 1.5)[1] == 3
+    assert torch.equal(times(torch.ones(2), 1.5)[0], torch.full((2,), 1.5))
 
 
-def test_the_backward_pass_of_an_operator_without_gradients_is_an_error():
-    x = torch.ones(2, requires_grad=True)
-    half = halved(x)
-    assert torch.equal(half, torch.full((2,), 0.5))
-    with raises(RuntimeError, "refer3d_tests::halved", "gradients"):
-        half.sum().backward()
-    # Also where gradients of gradients would be missed otherwise.
-    (grad,) = torch.autograd.grad(squared(x).sum(), x, create_graph=True)
-    assert torch.equal(grad, 2 * x)
-    with raises(RuntimeError, "refer3d_tests::halved", "gradients"):
+def test_what_has_no_kernel_is_named():
+    with pytest.raises(RuntimeError, match=r"refer3d_tests\.add_one.* cpu"):
+        add_one(torch.ones(2).half())
+
+
+def test_gradients_are_those_of_the_function(rng):
+    x = torch.randn(3, 2, generator=rng, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: Times.apply(x, 1.5), x)
+    (grad,) = torch.autograd.grad(Times.apply(x, 1.5).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
 
 
-def test_a_module_of_operators_may_be_loaded_again(rng):
-    before = operator("refer3d_tests::loaded")(add_one)
-    after = operator("refer3d_tests::loaded")(add_one)
-    x = torch.randn(3, generator=rng)
-    assert torch.equal(after(x), x + 1)
-    assert before is not after
-
-
-def add_one(x: Tensor) -> Tensor:
-    return x + 1
-
-
-def test_gradients_are_named_after_their_operator():
-    assert "times" in times(torch.ones(1, requires_grad=True), None, 1.0)[0].grad_fn.name()
-
-
 def test_pytorch_takes_it_for_an_operator(rng):
-    x, y = torch.randn(2, 3, 2, generator=rng).unbind()
-    torch.library.opcheck(
-        torch.ops.refer3d_tests.times.default, (x.requires_grad_(), y.requires_grad_(), 2.0)
-    )
+    x = torch.randn(2, 3, generator=rng)
+    torch.library.opcheck(torch.ops.refer3d_tests.times.default, (x, 2.0))
+    torch.library.opcheck(torch.ops.refer3d_tests.add_one.default, (x,))
     with FakeTensorMode():
-        fake, _ = times(torch.empty(4, 5), None, 1.0)
+        fake, _ = times(torch.empty(4, 5), 1.0)
     assert fake.shape == (4, 5)
 
 
@@ -114,11 +99,14 @@ def test_a_graph_holds_it_whole(rng):
     graphs = []
 
     def remember(graph, _):
-        graphs.append([str(node.target) for node in graph.graph.nodes])
+        graphs.append(graph.print_readable(print_output=False))
         return graph.forward
 
     compiled = torch.compile(
-        lambda t: times(t * 2, t, 3.0)[0] + 1, backend=remember, fullgraph=True
+        lambda t: Times.apply(t * 2, 3.0) + 1, backend=remember, fullgraph=True
     )
-    assert torch.equal(compiled(x), 6 * x.detach() * x + 1)
-    assert "refer3d_tests.times.default" in graphs[0]
+    assert torch.equal(compiled(x), 6 * x.detach() + 1)
+    assert "refer3d_tests.times.default" in "".join(graphs)
+    compiled = torch.compile(lambda t: Times.apply(t * 2, 3.0), backend="aot_eager")
+    (grad,) = torch.autograd.grad(compiled(x).sum(), x)
+    assert torch.equal(grad, torch.full((3,), 6.0))

@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 import warnings
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -145,19 +146,27 @@ def address(argument: Argument, device: torch.device) -> int | float:
     return argument
 
 
-def kernels(package: str, like: Tensor) -> Kernels | None:
-    """What launches the kernels of ``package`` for ``like``, or None where its reference must do.
+def kernels(
+    package: str, device: torch.device, dtype: torch.dtype, dtypes: Collection[torch.dtype] = REALS
+) -> Kernels | None:
+    """Launcher of the kernels of ``package``, or None where its reference must do.
 
     None for a GPU is warned about, once for each package and GPU, with the reason.
+
+    Args:
+        package: With a folder ``csrc`` of kernels.
+        device: A GPU; in tests that emulate one, the CPU.
+        dtype: Of the tensors.
+        dtypes: The floating dtypes that the kernels take.
 
     Raises:
         ImportError: A GPU's kernels are not to be had, and ``REFER3D_STRICT=1``.
     """
-    if like.is_floating_point() and like.dtype not in REALS:
+    if dtype.is_floating_point and dtype not in dtypes:
         return None
-    if like.device.type == "cuda":
-        return _load(package, like.device)
-    return emulator.active(package) if like.device.type == "cpu" else None
+    if device.type == "cuda":
+        return _load(package, device)
+    return emulator.active(package) if device.type == "cpu" else None
 
 
 @functools.cache
@@ -165,7 +174,9 @@ def _load(package: str, device: torch.device) -> Kernels | None:
     if os.environ.get("REFER3D_BACKEND") == "reference":
         return None
     try:
-        return CompiledKernels(package, device)
+        loaded = CompiledKernels(package, device)
+        _warn_of_first_use()
+        return loaded
     except Exception as error:  # a package, a driver, an architecture, a compilation
         message = (
             f"{package} has no CUDA kernels on {device}: {type(error).__name__}: {error}. "
@@ -175,6 +186,12 @@ def _load(package: str, device: torch.device) -> Kernels | None:
             raise ImportError(message) from error
     warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=4)
     return None
+
+
+@functools.cache
+def _warn_of_first_use() -> None:
+    message = "the CUDA kernels are experimental: compiled and emulated, not yet run on a card"
+    warnings.warn(f"{message}. Compare them with scripts/check_gpu.sh.", stacklevel=5)
 
 
 def blocks_for(count: int, threads: int) -> int:

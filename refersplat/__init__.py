@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["TrainedScene"]
+__all__ = ["TrainedScene", "rasterization"]
 
 
 def __getattr__(name: str) -> object:
-    """Imports :class:`TrainedScene` when it is asked for: it brings the whole model along."""
+    """Imports a public name at its first use: :class:`TrainedScene` needs the whole model."""
     if name == "TrainedScene":
         from refersplat.inference.trained_scene import TrainedScene
 
         return TrainedScene
+    if name == "rasterization":
+        from refersplat.ops.rasterization import rasterization
+
+        return rasterization
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detailbase.inference.referrer import Referrer
+
 __all__ = ["Referrer"]
 
 
 def __getattr__(name: str) -> object:
-    """Imports :class:`Referrer` when it is asked for: it brings the whole network along."""
+    """Imports :class:`Referrer` at its first use, because it imports the whole network."""
     if name == "Referrer":
         from detailbase.inference.referrer import Referrer
 

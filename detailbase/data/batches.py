@@ -108,14 +108,6 @@ class Batch:
         return replace(self, **{name: to_device(value, device) for name, value in tensors.items()})
 
 
-@dataclass(frozen=True)
-class Item:
-    """A scan with some of its descriptions."""
-
-    scene_id: str
-    references: tuple[Reference, ...]
-
-
 class Batches(Dataset[Batch]):
     """The batches of one epoch, in order.
 
@@ -149,34 +141,34 @@ class Batches(Dataset[Batch]):
         self.options, self.seed, self.epoch, self.first = options, seed, epoch, first
         self.paths = find_clouds(folder, {reference.scene_id for reference in references})
         rng = None if epoch is None else np.random.default_rng((seed, epoch, 0))
-        items = group(references, options.max_sentences, rng)
-        self.items = [[item] for item in items]
+        groups = group(references, options.max_sentences, rng)
+        self.batches = [[one] for one in groups]
         if rng is not None:
-            sizes = [self.paths[item.scene_id].stat().st_size for item in items]
+            sizes = [self.paths[one[0].scene_id].stat().st_size for one in groups]
             batches = deal(sizes, options.scenes_per_batch, rng)
-            self.items = [[items[index] for index in batch] for batch in batches]
+            self.batches = [[groups[index] for index in batch] for batch in batches]
 
     def __len__(self) -> int:
         """Returns the number of batches that are left."""
-        return max(0, len(self.items) - self.first)
+        return max(0, len(self.batches) - self.first)
 
     def __getitem__(self, index: int) -> Batch:
         """Loads, augments and voxelises the scans of a batch."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         index += self.first
-        clouds = [load_cloud(self.paths[item.scene_id]) for item in self.items[index]]
-        references = [item.references for item in self.items[index]]
+        groups, rng = self.batches[index], None
+        paths = [self.paths[one[0].scene_id] for one in groups]
+        clouds = [load_cloud(path) for path in paths]
         if self.epoch is not None:
             rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
-            return make_batch(clouds, references, self.options, rng)
-        for item, cloud in zip(self.items[index], clouds, strict=True):
-            if len(cloud) > self.options.max_points:
+        for path, cloud in zip(paths, clouds, strict=True):
+            if rng is None and len(cloud) > self.options.max_points:
                 raise InputError(
-                    f"{self.paths[item.scene_id]}: has {len(cloud)} points, more than "
-                    f"--data.max_points {self.options.max_points}; all are scored, so raise it"
+                    f"{path}: has {len(cloud)} points, more than --data.max_points "
+                    f"{self.options.max_points}; all are scored, so raise it"
                 )
-        return make_batch(clouds, references, self.options)
+        return make_batch(clouds, groups, self.options, rng)
 
     def loader(self) -> Iterator[Batch]:
         """Reads ahead in ``options.workers`` processes.
@@ -209,18 +201,17 @@ class _Guarded(Dataset[Batch | InputError]):
 
 def group(
     references: Sequence[Reference], size: int, rng: np.random.Generator | None = None
-) -> list[Item]:
+) -> list[list[Reference]]:
     """Groups descriptions by scan, at most ``size`` in a group; shuffles them if given an rng."""
     by_scene: dict[str, list[Reference]] = {}
     for reference in references:
         by_scene.setdefault(reference.scene_id, []).append(reference)
-    items = []
-    for scene_id, own in sorted(by_scene.items()):
+    groups = []
+    for _, own in sorted(by_scene.items()):
         if rng is not None:
             own = [own[index] for index in rng.permutation(len(own))]
-        for start in range(0, len(own), size):
-            items.append(Item(scene_id, tuple(own[start : start + size])))
-    return items
+        groups += [own[start : start + size] for start in range(0, len(own), size)]
+    return groups
 
 
 def deal(sizes: Sequence[int], count: int, rng: np.random.Generator) -> list[list[int]]:

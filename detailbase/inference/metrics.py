@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from detailbase.descriptions.references import Reference
+
 LONG = 50
 """Most words of a sentence that is not long."""
 COMPLEX = 4
@@ -62,24 +64,13 @@ hold its mean over the phrases."""
 
 
 class PhraseScores(NamedTuple):
-    """The scores of a phrase, and what they are grouped by."""
+    """The value of each metric for a phrase."""
 
-    scene_id: str
-    object_id: str
-    ann_id: str
+    reference: Reference
     key: str
     sentence: int
     """Number of the description among those that are scored."""
     scores: Mapping[str, float]
-    """Value of each metric."""
-    num_words: int
-    num_phrases: int
-    kinds: tuple[str, ...] = ()
-
-
-def score_masks(masks: Masks) -> dict[str, float]:
-    """Computes every metric."""
-    return {name: metric(masks) for name, metric in METRICS.items()}
 
 
 def summarize(rows: Sequence[PhraseScores]) -> dict[str, float]:
@@ -104,11 +95,11 @@ def log_names(scores: Mapping[str, float]) -> dict[str, float]:
 def by_kind(rows: Sequence[PhraseScores]) -> dict[str, dict[str, float]]:
     """Summarises long sentences, complex ones, and the dataset's own kinds."""
     groups = {
-        "long": [row for row in rows if row.num_words > LONG],
-        "complex": [row for row in rows if row.num_phrases >= COMPLEX],
+        "long": [row for row in rows if len(row.reference.words) > LONG],
+        "complex": [row for row in rows if len(row.reference.phrases) >= COMPLEX],
     }
-    for kind in sorted({kind for row in rows for kind in row.kinds}):
-        groups[kind] = [row for row in rows if kind in row.kinds]
+    for kind in sorted({kind for row in rows for kind in row.reference.kinds}):
+        groups[kind] = [row for row in rows if kind in row.reference.kinds]
     return {name: summarize(group) for name, group in groups.items() if group}
 
 
@@ -116,7 +107,7 @@ def by_scene(rows: Sequence[PhraseScores]) -> dict[str, dict[str, float]]:
     """Summarises each scan."""
     scenes: dict[str, list[PhraseScores]] = defaultdict(list)
     for row in rows:
-        scenes[row.scene_id].append(row)
+        scenes[row.reference.scene_id].append(row)
     return {scene_id: summarize(group) for scene_id, group in sorted(scenes.items())}
 
 
@@ -128,13 +119,12 @@ def ious_by_name(rows: Sequence[PhraseScores]) -> dict[str, float]:
     Where several objects of a scan share an annotation's number, their phrases would overwrite each
     other: the name is then ``<scene>_<object>_<ann>_<key>``.
     """
-    count = Counter((row.scene_id, row.ann_id, row.key) for row in rows)
-    ious = {}
-    for row in rows:
-        is_shared = count[row.scene_id, row.ann_id, row.key] > 1
-        middle = (row.object_id,) if is_shared and row.object_id else ()
-        name = (row.scene_id, *middle, row.ann_id.zfill(3), row.key.zfill(3))
-        ious["_".join(name)] = row.scores["mIoU"]
+    names = [(r.reference.scene_id, r.reference.ann_id.zfill(3), r.key.zfill(3)) for r in rows]
+    count, ious = Counter(names), {}
+    for name, row in zip(names, rows, strict=True):
+        is_shared = count[name] > 1 and row.reference.object_id
+        middle = (row.reference.object_id,) if is_shared else ()
+        ious["_".join((name[0], *middle, *name[1:]))] = row.scores["mIoU"]
     return ious
 
 

@@ -15,7 +15,7 @@ from detailbase.data.batches import Batches
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences
 from detailbase.inference.answering import THRESHOLD, answer
-from detailbase.inference.metrics import METRICS, Masks, PhraseScores, score_masks
+from detailbase.inference.metrics import METRICS, Masks, PhraseScores
 from detailbase.scans.clouds import NONE
 from refer3d.runs.errors import InputError
 
@@ -42,9 +42,9 @@ def score(
     for loaded in Batches(references, scans, options).loader():
         batch = loaded.to(device)
         for index, (probability, _) in enumerate(answer(network, batch, sentences)):
-            sentence = batch.sentence_of_phrase[index]
-            reference, phrase = batch.references[sentence], batch.phrases[index]
-            truth, scene = batch.point_targets[index], batch.scene_of_sentence[sentence]
+            sentence, phrase = batch.sentence_of_phrase[index], batch.phrases[index]
+            reference, scene = batch.references[sentence], batch.scene_of_sentence[sentence]
+            truth = batch.point_targets[index]
             if phrase.object_ids and not truth.any():
                 absent += 1
                 if (batch.scan_instances[scene] == NONE).all():
@@ -55,17 +55,9 @@ def score(
                     )
                 scores = dict.fromkeys(METRICS, 0.0)
             else:
-                prediction = probability >= THRESHOLD
-                scores = score_masks(Masks(prediction, truth, batch.scan_superpoints[scene]))
-            yield PhraseScores(
-                *(reference.scene_id, reference.object_id, reference.ann_id),
-                key=phrase.key,
-                sentence=first + sentence,
-                scores=scores,
-                num_words=len(reference.words),
-                num_phrases=len(reference.phrases),
-                kinds=reference.kinds,
-            )
+                masks = Masks(probability >= THRESHOLD, truth, batch.scan_superpoints[scene])
+                scores = {name: metric(masks) for name, metric in METRICS.items()}
+            yield PhraseScores(reference, phrase.key, first + sentence, scores)
         first += len(batch.references)
     if absent:
         log.warning(

@@ -12,7 +12,7 @@ from torch import Tensor
 from detailbase.config import LEARNED, Config
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
-from detailbase.model.weights import put_weights, read_checkpoint, weights_in
+from detailbase.model.weights import load_weights, read_checkpoint, read_weights
 from refer3d.runs.config import from_mapping, load_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED
@@ -39,7 +39,7 @@ class Checkpoint:
             InputError: The file is absent or holds no weights, or its options are wrong.
         """
         content = read_checkpoint(path)
-        weights = weights_in(content, path)
+        weights = read_weights(path, content)
         config, encoder = content.get("config"), content.get("encoder")
         return cls(
             *(path, weights),
@@ -74,7 +74,7 @@ class Checkpoint:
             InputError: They do not fit, or were trained with another text encoder or other options.
         """
         network = build(config.network, encoder.dim)
-        put_weights(network, self.weights, self.path)
+        load_weights(network, self.weights, self.path)
         if self.trained_with is not None:
             for name in differences(config, self.trained_with):
                 if name in LEARNED and name != "text.encoder":

@@ -9,6 +9,8 @@ from detailbase.model.norm import BatchNorm
 from detailbase.ops import segment_reduce
 
 NUM_DESCRIPTORS = 13
+POSITION = slice(3, 6)
+"""Columns of the mean position."""
 
 
 class DescriptorEncoder(nn.Sequential):
@@ -41,8 +43,3 @@ def describe(sums: Tensor) -> Tensor:  # [S, 13] -> [S, 13]
     mean, square = (sums[:, :-1] / size).chunk(2, dim=1)
     deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
     return torch.cat([mean, deviation, size.log() / 10], dim=1)
-
-
-def mean_positions(descriptors: Tensor) -> Tensor:  # [S, 13] -> [S, 3]
-    """Selects the mean positions among descriptors."""
-    return descriptors[:, 3:6]

@@ -10,12 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from detailbase.model.descriptors import (
-    NUM_DESCRIPTORS,
-    DescriptorEncoder,
-    describe,
-    mean_positions,
-)
+from detailbase.model.descriptors import NUM_DESCRIPTORS, POSITION, DescriptorEncoder, describe
 
 HIDDEN = 64
 OCTAVES = 4
@@ -87,7 +82,7 @@ class ObjectGrouping(nn.Module):
         starts: Sequence[int],
     ) -> tuple[Tensor, Tensor, list[PairLogits]]:  # [S, C], [S, 37]
         """Computes mean features and descriptors of each superpoint's object, and pair logits."""
-        positions = moved[:, :3] + mean_positions(describe(sums))
+        positions = moved[:, :3] + describe(sums)[:, POSITION]
         moved = torch.cat([positions, moved[:, 3:]], dim=1) * self.scale
         pairs, means, totals = [], [], []
         for start, end in itertools.pairwise(starts):
@@ -109,7 +104,7 @@ class ObjectGrouping(nn.Module):
                     PairLogits(rows, self.nearness - squared_distances(scene[rows], scene))
                 )
         descriptors = describe(torch.cat(totals))
-        waves = fourier_features(mean_positions(descriptors))
+        waves = fourier_features(descriptors[:, POSITION])
         return torch.cat(means), torch.cat([descriptors, waves], dim=1), pairs
 
     def _pool(

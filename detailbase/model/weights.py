@@ -74,29 +74,23 @@ def _rename(name: str, names: dict[str, str], unet_names: dict[str, str]) -> str
     return module + names.get(begin, "") + rest
 
 
-def load_weights(network: DetailBase, path: Path | str, strict: bool = True) -> None:
-    """Loads a checkpoint of the whole network.
-
-    The weights may lie plain or under a wrapper, with or without "module." before their names, and
-    in the order of spconv 1 or 2. Those of the text encoder and of the loss are ignored.
+def load_weights(
+    network: DetailBase, weights: dict[str, Tensor], path: Path, strict: bool = True
+) -> None:
+    """Loads the weights of a whole network, in the order of spconv 1 or 2.
 
     Args:
         network: Takes the weights; it stays unchanged where an error is raised.
-        path: A published checkpoint, or one of ours.
+        weights: Those of a published checkpoint, or of ours; see :func:`read_weights`. Those of the
+            text encoder and of the loss are ignored.
+        path: File of the weights, for errors.
         strict: Whether every key must fit. If not, a warning lists those that do not.
 
     Raises:
-        InputError: The file cannot be read, or its keys do not fit.
+        InputError: The keys do not fit.
     """
-    put_weights(network, read_weights(path), Path(path), strict)
-
-
-def put_weights(
-    network: DetailBase, weights: dict[str, Tensor], path: Path, strict: bool = True
-) -> None:
-    """Does the same as :func:`load_weights` with weights that were read from ``path``."""
-    state = {name: value for name, value in weights.items() if not name.startswith(IGNORED)}
-    _load(network, state, path, file_names(network.state_dict()), strict)
+    weights = {name: value for name, value in weights.items() if not name.startswith(IGNORED)}
+    _load(network, weights, path, file_names(network.state_dict()), strict)
 
 
 def load_backbone(network: DetailBase, path: Path | str) -> None:
@@ -107,27 +101,18 @@ def load_backbone(network: DetailBase, path: Path | str) -> None:
     Raises:
         InputError: The file cannot be read, or its backbone does not fit.
     """
-    state = read_weights(path)
+    state, path = read_weights(path), Path(path)
     own = {name: value for name, value in network.state_dict().items() if name.startswith(BACKBONE)}
     expected = file_names(own)
     begins = tuple({f"{name.partition('.')[0]}." for name in expected})
     weights = {name: value for name, value in state.items() if name.startswith(begins)}
     if not weights:
         raise InputError(
-            f"{path}: has no backbone: no key begins with {', '.join(sorted(begins))}; the first "
-            f"is {min(state)!r}; take SPFormer's sp_unet_backbone.pth"
+            f"{path}: expected keys that begin with {', '.join(sorted(begins))}, got "
+            f"{min(state)!r}; take SPFormer's sp_unet_backbone.pth"
         )
-    _load(network, weights, Path(path), expected, strict=True)
+    _load(network, weights, path, expected, strict=True)
     log.info("%s: took %d of %d weights, the backbone's", path, len(weights), len(state))
-
-
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """Reads the weights of a checkpoint, by name without "module."; runs no code of the file.
-
-    Raises:
-        InputError: The file is absent, holds no weights, or a weight is not finite.
-    """
-    return weights_in(read_checkpoint(path), Path(path))
 
 
 def read_checkpoint(path: Path | str) -> Any:
@@ -143,20 +128,33 @@ def read_checkpoint(path: Path | str) -> Any:
     return read_tensors(path, advice + "state dict alone", kind=" as a checkpoint")
 
 
-def weights_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """Extracts the weights from the content of ``path``, under the names that files have.
+def read_weights(path: Path | str, content: Any = None) -> dict[str, Tensor]:
+    """Reads the weights of a checkpoint, under the names that files have, without "module.".
+
+    Args:
+        path: The file.
+        content: Result of :func:`read_checkpoint`, if the file has been read.
 
     Raises:
-        InputError: There are none, or one is not finite.
+        InputError: The file is absent, holds no weights, or a weight is not finite.
     """
-    weights = {}
-    for name, value in _unwrap(content, path).items():
+    state = read_checkpoint(path) if content is None else content
+    for wrapper in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise InputError(
+            f"{path}: expected weights by name, got {type(state).__name__}; get it again"
+        )
+    if not state:
+        raise InputError(f"{path}: holds no weights; get it again")
+    for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise InputError(f"{path}: {name}: expected a tensor, got {type(value).__name__}")
+            got = type(value).__name__
+            raise InputError(f"{path}: {name}: expected a tensor, got {got}; get it again")
         if not torch.isfinite(value).all():
             raise InputError(f"{path}: {name}: has values that are not finite; take another file")
-        weights[name.removeprefix(MODULE)] = value
-    return file_names(from_bytes(weights))
+    return file_names(from_bytes({n.removeprefix(MODULE): v for n, v in state.items()}))
 
 
 def to_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -181,17 +179,6 @@ def from_bytes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _unwrap(state: Any, path: Path) -> dict[str, Any]:
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise InputError(f"{path}: expected weights by name, got {type(state).__name__}")
-    if not state:
-        raise InputError(f"{path}: has no weights in it")
-    return state
-
-
 def _load(
     network: DetailBase,
     state: dict[str, Tensor],
@@ -208,37 +195,25 @@ def _load(
     unknown = list(state.keys() - expected.keys())
     common = state.keys() & expected.keys()
     other_shape = [name for name in common if state[name].shape != expected[name].shape]
-    problems = _list("missing", missing) + _list("unknown", unknown)
+    problems = [
+        f"{len(names)} {kind}: {', '.join(sorted(names)[:SHOWN])}{', …' * (len(names) > SHOWN)}"
+        for kind, names in (("missing", missing), ("unknown", unknown))
+        if names
+    ]
     for name in sorted(other_shape)[:SHOWN]:
-        problems.append(
-            f"{name} has shape {list(state[name].shape)}, not {list(expected[name].shape)}"
-        )
+        shapes = [list(tensors[name].shape) for tensors in (expected, state)]
+        problems.append(f"{name}: expected shape {shapes[0]}, got {shapes[1]}")
     if len(other_shape) > SHOWN:
         problems.append(f"{len(other_shape) - SHOWN} more have another shape")
     fitting = {name: state[name] for name in common - set(other_shape)}
     if problems and (strict or not fitting):
-        raise InputError(
-            f"{path}: does not fit the network: {'; '.join(problems)}; {_advice(state)}"
-        )
+        size, advice = state.get("decoder.lang_proj.weight"), "use the config of its run"
+        if size is not None and size.shape == (256, 768):  # the published sizes
+            advice = "give --config configs/detailbase/published.yaml"
+        raise InputError(f"{path}: does not fit the network: {'; '.join(problems)}; {advice}")
     if problems:
         log.warning("%s: loaded %d weights; %s", path, len(fitting), "; ".join(problems))
     network.load_state_dict(network_names(fitting), strict=False)
-
-
-def _advice(state: dict[str, Tensor]) -> str:
-    """Names the config whose network fits."""
-    published = "decoder.lang_proj.weight"
-    if published in state and state[published].shape == (256, 768):
-        return "it has the published sizes: give --config configs/detailbase/published.yaml"
-    return "use the config of the run that made it"
-
-
-def _list(kind: str, names: list[str]) -> list[str]:
-    """Describes some keys in one line; returns no line for no key."""
-    if not names:
-        return []
-    shown = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-    return [f"{len(names)} {'key is' if len(names) == 1 else 'keys are'} {kind} ({shown})"]
 
 
 def _in_spconv2_order(state: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:

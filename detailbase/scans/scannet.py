@@ -18,12 +18,13 @@ from detailbase.ops import cloud_superpoints, mesh_superpoints
 from detailbase.scans.clouds import NONE, Cloud, check_extent
 from detailbase.scans.meshes import Mesh, read_mesh, read_ply, vertices_of
 from refer3d.runs.errors import InputError
-from refer3d.runs.records import read_json, short
+from refer3d.runs.records import as_kind, read_json, short, take
 
 MESH = "_vh_clean_2.ply"
 LABELS = "_vh_clean_2.labels.ply"
 SEGMENTS = "_vh_clean_2.0.010000.segs.json"
 OBJECTS = ".aggregation.json"
+AGAIN = "copy the file again"
 CLASSES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 24, 28, 33, 34, 36, 39)
 """NYU40 ids of ScanNet's 20 classes."""
 
@@ -107,13 +108,7 @@ def read_semantic(path: Path, count: int) -> np.ndarray:
 
 def read_segments(path: Path, count: int) -> np.ndarray:
     """Reads the segment of each vertex [N], in any numbering."""
-    segments = _read_list(path, "segIndices")
-    if not _are_numbers(segments):
-        row = next(row for row, value in enumerate(segments) if not _are_numbers([value]))
-        raise InputError(
-            f"{path}: segIndices[{row}] must be a whole number, got {short(segments[row])}; copy "
-            "the file again"
-        )
+    segments = _integers(read_json(path, dict), "segIndices", f"{path}")
     if len(segments) != count:
         raise InputError(
             f"{path}: segIndices has {len(segments)} entries, but the mesh has {count} vertices; "
@@ -130,25 +125,15 @@ def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
     """
     names, rows = np.unique(segments, return_inverse=True)
     owners = np.full(len(names), NONE, dtype=np.int64)
-    for index, group in reversed(list(enumerate(_read_list(path, "segGroups")))):
+    groups = take(read_json(path, dict), "segGroups", list, f"{path}", AGAIN)
+    for index, group in reversed(list(enumerate(groups))):
         where = f"{path}: segGroups[{index}]"
-        if not isinstance(group, dict):
-            raise InputError(
-                f"{where} must be an object with id and segments, got {short(group)}; copy the "
-                "file again"
-            )
-        identity = group.get("id", group.get("objectId"))
+        identity = as_kind(group, dict, where, AGAIN).get("id", group.get("objectId"))
         if type(identity) is not int or not 0 <= identity < 2**31:
             raise InputError(
-                f"{where}: id must be a whole number from 0 to 2^31, got {short(identity)}; copy "
-                "the file again"
+                f"{where}: id: expected an integer from 0 to 2^31, got {short(identity)}; {AGAIN}"
             )
-        members = group.get("segments")
-        if not isinstance(members, list) or not _are_numbers(members):
-            raise InputError(
-                f"{where}: segments must be a list of whole numbers, got {short(members)}; copy "
-                "the file again"
-            )
+        members = _integers(group, "segments", where)
         if absent := sorted(set(members).difference(names.tolist())):
             raise InputError(
                 f"{where}: segment {absent[0]} is not in the scan's segs.json; the two files do "
@@ -158,16 +143,12 @@ def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
     return owners[rows]
 
 
-def _read_list(path: Path, name: str) -> list[Any]:
-    content = read_json(path)
-    value = content.get(name) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not isinstance(value, list):
-        raise InputError(
-            f"{path}: expected an object with the list {name}, got {short(value)}; copy it again"
-        )
-    return value
-
-
-def _are_numbers(values: list[Any]) -> bool:
-    """Tells whether all values are integers of 64 bits."""
-    return all(type(value) is int and -(2**63) <= value < 2**63 for value in values)
+def _integers(record: dict[str, Any], key: str, where: str) -> list[int]:
+    """Returns a field that is a list of integers of 64 bits."""
+    values = take(record, key, list, where, AGAIN)
+    for index, value in enumerate(values):
+        if type(value) is not int or not -(2**63) <= value < 2**63:
+            raise InputError(
+                f"{where}: {key}[{index}]: expected an integer, got {short(value)}; {AGAIN}"
+            )
+    return values

@@ -68,12 +68,11 @@ def mask_loss(
             weighs the few inside like the many outside, up to ``LARGEST_WEIGHT``.
     """
     sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
-    masks = [  # [R, S] each
-        predictions.masks[sentence][:, query]
+    masks = [  # [S, R] each
+        predictions.masks[sentence][:, query].T
         for sentence, query in zip(sentences, queries, strict=True)
     ]
-    logits = pad_sequence([mask.T for mask in masks], batch_first=True)  # [P, S, R]
-    logits = _float32(logits)
+    logits = _float32(pad_sequence(masks, batch_first=True))  # [P, S, R]
     target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
     sizes = to_device(torch.tensor([len(one) for one in targets]), logits.device)[:, None]
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
@@ -81,7 +80,11 @@ def mask_loss(
     scores = _float32(predictions.scores[:, of_sentence, of_query].T)  # [P, R]
 
     cross_entropy, dice = (x.mean(dim=0) for x in mask_terms(logits, target, is_real, pos_weight))
-    score = score_loss(scores, mask_iou((logits >= 0) & is_real, target > 0))
+    masks, inside = (logits >= 0) & is_real, target > 0
+    ious = (masks & inside).sum(dim=1) / (masks | inside).sum(dim=1).clamp(min=1)  # [P, R]
+    is_good = ious > LEAST_IOU
+    error = (scores - ious).square().masked_fill(~is_good, 0)
+    score = error.sum(dim=0) / is_good.sum(dim=0).clamp(min=1)
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     return Losses(total, cross_entropy, dice, score)
 
@@ -133,35 +136,11 @@ def mask_terms(
         logits, target.expand_as(logits), 1 + pos_weight * more * target, reduction="none"
     )
     cross_entropy = (error * is_real).sum(dim=1) / sizes
-    return cross_entropy, dice_loss(logits.sigmoid() * is_real, target)
-
-
-def dice_loss(
-    probabilities: Tensor,  # [P, S, R]
-    target: Tensor,  # [P, S, 1]
-) -> Tensor:  # [P, R]
-    """Computes one minus the Dice coefficient, with 1 added to numerator and denominator."""
+    probabilities = logits.sigmoid() * is_real
     overlap = 2 * (probabilities * target).sum(dim=1)
-    return 1 - (overlap + 1) / (probabilities.sum(dim=1) + target.sum(dim=1) + 1)
-
-
-def score_loss(
-    scores: Tensor,  # [P, R]
-    ious: Tensor,  # [P, R]
-) -> Tensor:  # [R]
-    """Computes the mean squared error of the scores of good masks."""
-    is_good = ious > LEAST_IOU
-    error = (scores - ious).square().masked_fill(~is_good, 0)
-    return error.sum(dim=0) / is_good.sum(dim=0).clamp(min=1)
-
-
-def mask_iou(
-    masks: Tensor,  # [P, S, R] bool
-    target: Tensor,  # [P, S, 1] bool
-) -> Tensor:  # [P, R]
-    """Computes intersection over union, 0 where both are empty."""
-    intersection, union = (masks & target).sum(dim=1), (masks | target).sum(dim=1)
-    return intersection / union.clamp(min=1)
+    # 1 is added to numerator and denominator of the Dice coefficient, as published.
+    dice = 1 - (overlap + 1) / (probabilities.sum(dim=1) + target.sum(dim=1) + 1)
+    return cross_entropy, dice
 
 
 def _float32(values: Tensor) -> Tensor:

@@ -6,23 +6,27 @@ import math
 import pytest
 import torch
 
+from detailbase.descriptions.references import Phrase, Reference
 from detailbase.inference.metrics import (
+    METRICS,
     Masks,
     PhraseScores,
     by_kind,
     by_scene,
     ious_by_name,
     oracle_iou,
-    score_masks,
     summarize,
 )
 
 
 def row(sentence=0, value=0.5, **changes):
-    fields = {"scene_id": "scene0000_00", "object_id": "1", "ann_id": "0", "key": "2"}
-    scores = score_masks(fractional_masks(value)) | changes.pop("scores", {})
-    fields |= {"scores": scores, "num_words": 10, "num_phrases": 2}
-    return PhraseScores(**{**fields, "sentence": sentence, **changes})
+    masks = fractional_masks(value)
+    scores = {name: metric(masks) for name, metric in METRICS.items()} | changes.pop("scores", {})
+    key, num_words = changes.pop("key", "2"), changes.pop("num_words", 10)
+    phrases = (Phrase("2", (0,)),) * changes.pop("num_phrases", 2)
+    fields = {"scene_id": "scene0000_00", "ann_id": "0", "object_id": "1", **changes}
+    reference = Reference(words=("a",) * num_words, phrases=phrases, **fields)
+    return PhraseScores(reference, key, sentence, scores)
 
 
 def fractional_masks(value):

@@ -11,7 +11,7 @@ from detailbase.config import NetworkConfig
 from detailbase.model.backbone import SparseUNet
 from detailbase.model.build import build
 from detailbase.model.decoder import Decoder
-from detailbase.model.descriptors import describe, mean_positions, moments
+from detailbase.model.descriptors import POSITION, describe, moments
 from detailbase.model.grouping import ObjectGrouping, fourier_features
 from detailbase.model.network import DetailBase
 from detailbase.training.losses import mask_loss, pair_loss
@@ -166,7 +166,7 @@ def test_descriptors_are_those_of_the_points(rng):
     assert_close(descriptors[1, :6], own.mean(dim=0))
     assert_close(descriptors[1, 6:12], own.std(dim=0, correction=0))
     assert_close(descriptors[1, 12], torch.tensor(17.0).log() / 10)
-    assert_close(mean_positions(descriptors)[1], own[:, 3:].mean(dim=0))
+    assert_close(descriptors[1, POSITION], own[:, 3:].mean(dim=0))
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_what_lies_together_is_one_object(unmoved):
     assert_close(seen[0, 4:8], seen[1, 4:8])
     assert_close(seen[2, 4:8], features[2])
     whole = describe(share * (sums[:1] + sums[1:2]))
-    inputs = torch.cat([whole, fourier_features(mean_positions(whole))], dim=1)
+    inputs = torch.cat([whole, fourier_features(whole[:, POSITION])], dim=1)
     assert_close(seen[0, 8:], unmoved.descriptors(inputs)[0])
 
 

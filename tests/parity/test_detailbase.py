@@ -24,7 +24,7 @@ from transformers import MPNetConfig, MPNetModel
 from detailbase.config import Config
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
-from detailbase.model.weights import put_weights
+from detailbase.model.weights import load_weights
 from detailbase.ops import segment_reduce
 from detailbase.training.losses import mask_loss
 from pointgroup_ops import voxelization, voxelization_idx
@@ -85,7 +85,7 @@ class Case:
 
     def network(self) -> DetailBase:
         network = build(PUBLISHED, text_dim=768).eval()
-        put_weights(network, filling.filled_state(self.path.with_suffix(".json")), self.path)
+        load_weights(network, filling.filled_state(self.path.with_suffix(".json")), self.path)
         return network
 
 

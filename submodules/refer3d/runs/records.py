@@ -60,7 +60,13 @@ def as_kind(value: Any, kind: type, where: str, remedy: str = "correct the file"
     return value
 
 
-def take(record: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+def take(
+    record: Mapping[str, Any],
+    key: str,
+    kind: type,
+    where: str,
+    remedy: str = "",
+) -> Any:
     """Returns the field ``key`` of a JSON object.
 
     Raises:
@@ -68,8 +74,8 @@ def take(record: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     """
     if key not in record:
         keys = ", ".join(map(repr, record)) or "nothing"
-        raise InputError(f"{where}: expected the key {key!r}, got {keys}; add it")
-    return as_kind(record[key], kind, f"{where}: {key}")
+        raise InputError(f"{where}: expected the key {key!r}, got {keys}; {remedy or 'add it'}")
+    return as_kind(record[key], kind, f"{where}: {key}", remedy or "correct the file")
 
 
 def short(value: Any) -> str:

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig, TrainConfig
 from detailbase.data.batches import Batches
 from detailbase.descriptions.datasets import read_split
+from detailbase.descriptions.references import Phrase, Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.metrics import METRICS, PhraseScores
 from detailbase.scans.clouds import prepared_folder
@@ -23,6 +24,7 @@ from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
 
 CPU = torch.device("cpu")
+REFERENCE = Reference("scene", "0", ("a", "chair"), (Phrase("1", (0,)),))
 NETWORK = NetworkConfig(channels=(8, 16), width=32, heads=4, hidden=32, layers=2)
 CONFIGS = Path(__file__).parents[3] / "configs" / "detailbase"
 
@@ -104,7 +106,7 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
         value = (0.3, 0.5, 0.4)[len(asked) - 1]
         kept.append([tensor.clone() for tensor in network.state_dict().values()])
         scores = dict.fromkeys(METRICS, 1.0) | {"mIoU": value, "acc@0.5": 0.0}
-        yield PhraseScores("scene", "0", "0", "1", 0, scores, 5, 1)
+        yield PhraseScores(REFERENCE, "1", 0, scores)
 
     kept = []
     monkeypatch.setattr(Training, "start", start_seen)

@@ -126,16 +126,6 @@ class SmallScan:
         self.objects.write_text(json.dumps({"segGroups": [GROUPS[0], {**GROUPS[1], **fields}]}))
 
 
-def assert_names(error: Exception, path: Path, *parts: str) -> None:
-    """An error's message is one line that begins with a path and names the parts in order."""
-    rest = str(error)
-    assert rest.startswith(str(path))
-    assert "\n" not in rest
-    for part in parts:
-        assert part in rest, f"{part!r} is not named, or not in order, in: {error}"
-        rest = rest.partition(part)[2]
-
-
 def cut(path: Path, size: int) -> None:
     """Keeps a file's first bytes; all but the last ones where negative."""
     path.write_bytes(path.read_bytes()[:size])

@@ -7,8 +7,9 @@ import torch
 from detailbase.scans.clouds import NONE, Cloud, load_cloud, save_cloud
 from detailbase.scans.scannet import read_scan
 from refer3d.runs.errors import InputError
+from tests.detailbase.errors import assert_names
 
-from .conftest import assert_names, colors, cut, replace, surface, write_ply
+from .conftest import colors, cut, replace, surface, write_ply
 
 NUMBERS = np.arange(24, dtype="u2")
 
@@ -89,7 +90,7 @@ SCANS = {
     "segments no text": (lambda s: s.segments.write_bytes(b"\xff\xfe"), SEGMENTS, "copy"),
     "segments a list": (
         lambda s: s.segments.write_text("[1, 2]"),
-        *(SEGMENTS, "segIndices", "[1, 2]", "copy"),
+        *(SEGMENTS, "object", "[1, 2]", "copy"),
     ),
     "no segIndices": (lambda s: s.segments.write_text("{}"), SEGMENTS, "segIndices", "copy"),
     "fractional segment": (
@@ -123,7 +124,7 @@ SCANS = {
     ),
     "segments nested": (
         lambda s: s.write_group(segments=[[20]]),
-        *(OBJECTS, "segGroups[1]", "segments", "[[20]]", "copy"),
+        *(OBJECTS, "segGroups[1]", "segments[0]", "[20]", "copy"),
     ),
 }
 

@@ -184,11 +184,11 @@ def test_no_small_scan_is_dealt_alone_or_with_small_ones_only():
 
 def test_groups_are_of_one_scan_and_not_too_large(references):
     items = group(references, 2, np.random.default_rng(0))
-    assert [(item.scene_id, len(item.references)) for item in items] == [
+    assert [(item[0].scene_id, len(item)) for item in items] == [
         *(("scene0000_00", 2), ("scene0000_00", 1)),
         *(("scene0001_00", 2), ("scene0001_00", 1)),
     ]
-    assert all(r.scene_id == item.scene_id for item in items for r in item.references)
+    assert all(r.scene_id == item[0].scene_id for item in items for r in item)
 
 
 def test_workers_read_ahead(prepared, references, monkeypatch):

@@ -7,8 +7,7 @@ import pytest
 from detailbase.descriptions.datasets import DATASETS, read_references
 from detailbase.descriptions.references import Phrase, Reference, split_words
 from refer3d.runs.errors import InputError
-
-from .conftest import assert_names
+from tests.detailbase.errors import assert_names
 
 NAMES = {"scene_id": "scene0000_00", "ann_id": "3", "object_id": "7"}
 WORDS = ["two", "chairs", "at", "the", "desk", "."]

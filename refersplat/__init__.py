@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from refersplat.inference.trained_scene import TrainedScene
+    from refersplat.ops.rasterization import rasterization
+
 __all__ = ["TrainedScene", "rasterization"]
 
 

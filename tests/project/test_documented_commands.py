@@ -85,10 +85,11 @@ def test_a_wrong_option_is_seen(capsys):
 def test_the_page_of_ops_runs():
     page = (ROOT / "docs" / "ops.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names: dict = {}
     for block in blocks:
         exec(compile(block, "docs/ops.md", "exec"), names)
     assert names["colors"].shape == (*names["point_features"].shape[:1], 3)
+    assert names["images"].shape == (2, 240, 320, 4)
     assert names["scores"].shape == (16, 240, 320)
     assert names["restored"].requires_grad

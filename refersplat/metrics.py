@@ -66,13 +66,3 @@ def iou_curve(
     )
     union = everything + truth.sum() - inside
     return torch.where(union == 0, 1.0, inside / union.clamp(min=1))
-
-
-def summarize(ious: Sequence[float]) -> dict[str, float]:
-    """Mean IoU, and the share of cases that reach 0.25 and 0.5; NaN where there are none."""
-    values = torch.tensor(list(ious), dtype=torch.float64)
-    return {
-        "mIoU": float(values.mean()),
-        "acc@0.25": float((values >= 0.25).double().mean()),
-        "acc@0.5": float((values >= 0.5).double().mean()),
-    }

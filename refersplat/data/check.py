@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from refer3d.runs.errors import run
 from refersplat.config import DataConfig
@@ -83,16 +82,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--images", default="images", help="folder of the images in the scene")
     parser.add_argument("--masks", default="gt_mask", help="folder of the masks in the scene")
     parser.add_argument("--test_views", nargs="*", default=(), help="names or frame numbers")
-    args = parser.parse_args(argv)
-    config = DataConfig(
-        scene=str(Path(args.scene)),
-        images=args.images,
-        masks=args.masks,
-        resolution=args.resolution,
-        eval=True,
-        test_views=tuple(args.test_views),
-    )
-    sys.stdout.write(f"{describe(load_scene(config))}\n")
+    options = vars(parser.parse_args(argv))
+    options["test_views"] = tuple(options["test_views"])
+    sys.stdout.write(f"{describe(load_scene(DataConfig(**options, eval=True)))}\n")
 
 
 if __name__ == "__main__":

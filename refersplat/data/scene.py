@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.options import validate
 from refersplat.cameras import Camera
 from refersplat.config import DataConfig
 from refersplat.data.capture import Capture, PointCloud, Shot
@@ -58,7 +59,7 @@ def load_scene(config: DataConfig) -> Scene:
             f"{config.scene or '-s'}: no such folder, expected a scene with images/ and sparse/0/ "
             "or transforms.json; see data/README.md"
         )
-    _check_options(config)
+    validate(config, "--data.")
     capture = _read_capture(path, ImageFolder(path / config.images))
     shots, warnings = capture.shots, capture.warnings
     files = [shot.name for shot in shots]
@@ -97,18 +98,6 @@ def load_scene(config: DataConfig) -> Scene:
         warnings=list(dict.fromkeys(warnings)),
         split=split,
     )
-
-
-def _check_options(config: DataConfig) -> None:
-    if config.resolution != -1 and config.resolution < 1:
-        raise InputError(
-            f"-r (--data.resolution): expected -1, a divisor of 1 to {_LARGEST_DIVISOR} or a width "
-            f"in pixels, got {config.resolution}; leave it out to keep the images' size"
-        )
-    if not config.image_cache_gb >= 0:
-        raise InputError(
-            f"--data.image_cache_gb: expected 0 or more, got {config.image_cache_gb}; 2 is usual"
-        )
 
 
 def _read_capture(scene: Path, images: ImageFolder) -> Capture:

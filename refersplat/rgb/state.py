@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,48 +103,27 @@ def save_inria_checkpoint(
     """
     adam, statistics = state.adam, state.statistics
 
-    def fields(gaussians: Gaussians) -> dict[str, Tensor]:
-        return {
-            "xyz": gaussians.means,
-            "f_dc": gaussians.sh_dc.contiguous(),
-            "f_rest": gaussians.sh_rest.contiguous(),
-            "opacity": gaussians.logit_opacities[:, None],
-            "scaling": gaussians.log_scales,
-            "rotation": gaussians.quats,
-        }
-
-    values = {name: nn.Parameter(t.detach()) for name, t in fields(adam.gaussians).items()}
-    first, second = fields(adam.first), fields(adam.second)
-    rate = {
-        "xyz": rates["means"][0],
-        "f_dc": rates["sh"][0],
-        "f_rest": rates["sh"][-1],
-        "opacity": rates["logit_opacities"][0],
-        "scaling": rates["log_scales"][0],
-        "rotation": rates["quats"][0],
+    columns: dict[str, tuple[Callable[[Gaussians], Tensor], float]] = {
+        "xyz": (lambda g: g.means, rates["means"][0]),
+        "f_dc": (lambda g: g.sh_dc.contiguous(), rates["sh"][0]),
+        "f_rest": (lambda g: g.sh_rest.contiguous(), rates["sh"][-1]),
+        "opacity": (lambda g: g.logit_opacities[:, None], rates["logit_opacities"][0]),
+        "scaling": (lambda g: g.log_scales, rates["log_scales"][0]),
+        "rotation": (lambda g: g.quats, rates["quats"][0]),
     }
-    common = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0, "amsgrad": False}
-    common |= dict.fromkeys(("maximize", "capturable", "differentiable"), False)
-    common |= dict.fromkeys(("foreach", "fused"), None)
-    steps = torch.tensor(float(adam.steps))
-    optimizer = {
-        "state": {
-            index: {"step": steps.clone(), "exp_avg": first[name], "exp_avg_sq": second[name]}
-            for index, name in enumerate(values)
-        },
-        "param_groups": [
-            {"lr": rate[name], "name": name, **common, "params": [index]}
-            for index, name in enumerate(values)
-        ],
-    }
+    values = {name: nn.Parameter(of(adam.gaussians).detach()) for name, (of, _) in columns.items()}
+    options = {"betas": BETAS, "eps": EPSILON, "weight_decay": 0, "amsgrad": False}
+    options |= dict.fromkeys(("maximize", "capturable", "differentiable"), False)
+    options |= dict.fromkeys(("foreach", "fused"), None)
+    optimizer: dict[str, Any] = {"state": {}, "param_groups": []}
+    for index, (name, (of, rate)) in enumerate(columns.items()):
+        moments = {"exp_avg": of(adam.first), "exp_avg_sq": of(adam.second)}
+        optimizer["state"][index] = {"step": torch.tensor(float(adam.steps)), **moments}
+        group = {"lr": rate, "name": name, **options, "params": [index]}
+        optimizer["param_groups"].append(group)
     scene = (
         sh_degree,
-        values["xyz"],
-        values["f_dc"],
-        values["f_rest"],
-        values["scaling"],
-        values["rotation"],
-        values["opacity"],
+        *(values[name] for name in ("xyz", "f_dc", "f_rest", "scaling", "rotation", "opacity")),
         statistics.max_radii,
         statistics.gradient[:, None],
         statistics.views[:, None],

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
-from refersplat.ops import BlendMatrix, blend_matrix, project, rasterize, spherical_harmonics
+from refersplat.ops import (
+    BlendMatrix,
+    Projected,
+    blend_matrix,
+    project,
+    rasterize,
+    spherical_harmonics,
+)
 from refersplat.splats.gaussians import Gaussians
 
 
@@ -85,15 +92,16 @@ def frozen_blend(
 
     With ``selected`` the other Gaussians are absent; the matrix has one column per selected one.
     """
-    if selected is not None:
-        gaussians = gaussians.select(selected)
+    chosen = gaussians if selected is None else gaussians.select(selected)
+    return project_and_blend(chosen, camera)[1]
+
+
+def project_and_blend(gaussians: Gaussians, camera: Camera) -> tuple[Projected, BlendMatrix]:
+    """The Gaussians on the image, and their blend weights."""
     camera = camera.to(gaussians.means.device)
     projected = project(gaussians.means, gaussians.quats, gaussians.scales, camera)
-    return blend_matrix(
-        projected.means2d,
-        projected.conics,
-        projected.depths,
-        gaussians.opacities,
-        camera.height,
-        camera.width,
+    blend = blend_matrix(
+        *(projected.means2d, projected.conics, projected.depths, gaussians.opacities),
+        *(camera.height, camera.width),
     )
+    return projected, blend

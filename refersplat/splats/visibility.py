@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
-from refersplat.ops import blend_matrix, project
 from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import project_and_blend
 
 SURFACE = 0.15
 """Least visible share of a Gaussian on a surface. Chosen on the training masks of a table scene, in
@@ -36,17 +36,8 @@ def visible_share(gaussians: Gaussians, cameras: Iterable[Camera]) -> Tensor:  #
     for camera in cameras:
         scale = min(1.0, LARGEST_WIDTH / camera.width)
         size = (max(1, round(side * scale)) for side in (camera.width, camera.height))
-        camera = camera.resized(*size).to(gaussians.means.device)
-        projected = project(gaussians.means, gaussians.quats, gaussians.scales, camera)
-        blend = blend_matrix(
-            projected.means2d,
-            projected.conics,
-            projected.depths,
-            gaussians.opacities,
-            camera.height,
-            camera.width,
-        )
-        weights = blend.collect(blend.transmittance.new_ones(1, camera.height, camera.width))[:, 0]
+        projected, blend = project_and_blend(gaussians, camera.resized(*size))
+        weights = blend.collect(torch.ones_like(blend.transmittance)[None])[:, 0]
         xx, xy, yy = projected.conics.unbind(dim=1)
         unoccluded = 2 * math.pi * gaussians.opacities / (xx * yy - xy**2).clamp(min=1e-9).sqrt()
         share = torch.where(projected.radii > 0, weights / unoccluded.clamp(min=1e-6), 0)

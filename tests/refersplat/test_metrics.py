@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refersplat.metrics import METRICS, THRESHOLDS, iou, iou_curve, mean_scores, score, summarize
+from refersplat.metrics import METRICS, THRESHOLDS, iou, iou_curve, mean_scores, score
 
 
 def masks(*rows):
@@ -76,11 +76,3 @@ def test_a_metric_is_one_function_in_the_table(monkeypatch):
 
     monkeypatch.setitem(METRICS, "precision", precision)
     assert mean_scores([score(masks("##.."), masks("#..."))])["precision"] == 0.5
-
-
-def test_summary_by_hand():
-    assert summarize([1.0, 0.5, 0.25, 0.0]) == {"mIoU": 0.4375, "acc@0.25": 0.75, "acc@0.5": 0.5}
-
-
-def test_summary_of_nothing_is_no_number():
-    assert all(math.isnan(value) for value in summarize([]).values())

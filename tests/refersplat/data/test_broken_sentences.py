@@ -131,7 +131,7 @@ CASES = [
         case(
             f"-r {value}",
             lambda s: None,
-            (r"-r .*expected -1", f"got {value}"),
+            ("--data.resolution: .*-1", f"got {value}"),
             {"resolution": value},
         )
         for value in (0, -2)
@@ -143,7 +143,7 @@ CASES = [
         {"resolution": 8},
     ),
     case(
-        "cache", lambda s: None, ("image_cache_gb: expected 0 or more",), {"image_cache_gb": -1.0}
+        "cache", lambda s: None, ("--data.image_cache_gb: .*0", "got -1"), {"image_cache_gb": -1.0}
     ),
     case(
         "unknown test view",

@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from refer3d.runs.config import choose_model, parse
+from refersplat.ops import knn
 from train import MODEL_OF, MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -93,3 +95,19 @@ def test_the_page_of_ops_runs():
     assert names["images"].shape == (2, 240, 320, 4)
     assert names["scores"].shape == (16, 240, 320)
     assert names["restored"].requires_grad
+
+
+def test_the_op_on_another_device_is_registered():
+    page = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    block = re.search(r"## An op on another device.*?```python\n(.*?)```", page, flags=re.DOTALL)
+    assert block
+    assert not torch._C._dispatch_has_kernel_for_dispatch_key("refersplat::knn", "MPS")
+    names: dict = {}
+    exec(compile(block[1], "docs/extending.md", "exec"), names)
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("refersplat::knn", "MPS")
+    points = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    for result, expected in zip(
+        names["knn_mps"](points, points, 3), knn(points, points, 3), strict=True
+    ):
+        torch.testing.assert_close(result, expected, atol=1e-6, rtol=1e-5)
+    names.clear()  # the library takes its kernel back

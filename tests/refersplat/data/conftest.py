@@ -227,11 +227,13 @@ def small_scene(make_scene: Callable[..., SmallScene]) -> SmallScene:
 
 @pytest.fixture
 def refusal() -> Callable[..., str]:
-    """Loads a scene that must be refused; returns what is said about it."""
+    """Loads a scene that must be refused; returns the message, of one line."""
 
     def load(small: SmallScene, **options: object) -> str:
         with pytest.raises(InputError) as caught:
             load_scene(DataConfig(scene=str(small.path), **options))
-        return str(caught.value)
+        message = str(caught.value)
+        assert "\n" not in message
+        return message
 
     return load

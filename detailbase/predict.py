@@ -79,7 +79,7 @@ def write(out: Path, scan: Scan, sentence: str, answers: Sequence[PhraseMask]) -
     for index, (phrase, word, score, mask) in enumerate(answers):
         words = re.sub(r"[^a-z0-9]+", "_", phrase.lower()).strip("_")[:LONGEST_NAME] or "phrase"
         name = f"{index:02d}_{words}.ply"
-        write_cloud(out / name, scan.vertices, tint(scan.colors, [mask], [index]), mask)
+        write_cloud(out / name, scan.vertices, tint(scan.colors, [mask], index), mask)
         points = scan.rows[mask].tolist()
         entries.append(
             {
@@ -128,16 +128,11 @@ def write_cloud(
     Positions have 32 bits where those represent them exactly.
     """
     is_exact = (vertices.astype(np.float32) == vertices).all()
-    names = [
-        *((axis, "f4" if is_exact else "f8") for axis in "xyz"),
-        *((c, "u1") for c in ("red", "green", "blue")),
-    ]
-    rows = np.empty(len(vertices), dtype=[*names, ("selected", "u1")])
-    for index, axis in enumerate("xyz"):
-        rows[axis] = vertices[:, index]
-    for index, color in enumerate(("red", "green", "blue")):
-        rows[color] = colors[:, index]
-    rows["selected"] = mask
+    names = [(axis, "f4" if is_exact else "f8") for axis in "xyz"]
+    names += [(name, "u1") for name in ("red", "green", "blue", "selected")]
+    rows = np.empty(len(vertices), dtype=names)
+    for (name, _), column in zip(names, [*vertices.T, *colors.T, mask], strict=True):
+        rows[name] = column
     with atomic_write(path) as file:
         PlyData([PlyElement.describe(rows, "vertex")]).write(file)
 

@@ -46,11 +46,7 @@ def train(config: Config) -> Path:
     start_program("detailbase", config.deterministic, config.precision)
     device = choose_device(config.device)
     scans = prepared_folder(config.data)
-    learned = [
-        reference
-        for name in config.data.train_on
-        for reference in read_split(config.data, name, "train", "--data.train_on")
-    ]
+    learned = [r for name in config.data.train_on for r in read_split(config.data, name, "train")]
     validated = read_split(config.data, config.data.dataset, "val")
     Batches([*learned, *validated], scans, config.data)  # raises where a scan is absent
     encoder = word_encoder(config.text, device)

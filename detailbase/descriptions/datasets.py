@@ -137,7 +137,7 @@ DATASETS = {
 """Datasets by the name that ``--data.dataset`` and ``--data.train_on`` give."""
 
 
-def find_dataset(name: str, option: str = "--data.dataset") -> Dataset:
+def find_dataset(name: str) -> Dataset:
     """Looks a dataset up.
 
     Raises:
@@ -145,7 +145,8 @@ def find_dataset(name: str, option: str = "--data.dataset") -> Dataset:
     """
     if name not in DATASETS:
         raise InputError(
-            f"{option}: expected one of {', '.join(DATASETS)}, got {name!r}; name one of them"
+            f"--data.dataset, --data.train_on: expected one of {', '.join(DATASETS)}, got "
+            f"{name!r}; name one of them"
         )
     return DATASETS[name]
 
@@ -175,16 +176,14 @@ def read_references(path: Path, dataset: Dataset) -> list[Reference]:
     return references
 
 
-def read_split(
-    options: DataConfig, name: str, split: str, option: str = "--data.dataset"
-) -> list[Reference]:
+def read_split(options: DataConfig, name: str, split: str) -> list[Reference]:
     """Reads a dataset's descriptions of the scans that ``--data.scenes`` chooses.
 
     Raises:
         InputError: The dataset is unknown, or its file is absent or wrong, or describes none of
             those scans.
     """
-    dataset = find_dataset(name, option)
+    dataset = find_dataset(name)
     path = Path(options.root) / dataset.file.format(split=split)
     if not path.is_file():
         raise InputError(f"{path}: no such file; {dataset.source}; or name another --data.root")

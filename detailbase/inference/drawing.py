@@ -30,13 +30,13 @@ STRENGTH = 0.75
 def tint(
     colors: np.ndarray,  # [N, 3] uint8
     masks: Sequence[np.ndarray],  # [N] bool each
-    chosen: Sequence[int],
+    first: int = 0,
 ) -> np.ndarray:  # [N, 3] uint8
-    """Tints the points of masks; ``chosen`` gives each mask's place in ``COLORS``."""
+    """Tints the points of masks, small masks last; ``first`` is the first mask's color index."""
     result = colors.astype(np.float32)
-    for mask, index in zip(masks, chosen, strict=True):
-        color = np.array(COLORS[index % len(COLORS)], dtype=np.float32)
-        result[mask] = (1 - STRENGTH) * result[mask] + STRENGTH * color
+    for index in sorted(range(len(masks)), key=lambda index: -int(masks[index].sum())):
+        color = np.array(COLORS[(first + index) % len(COLORS)], dtype=np.float32)
+        result[masks[index]] = (1 - STRENGTH) * result[masks[index]] + STRENGTH * color
     return result.astype(np.uint8)
 
 
@@ -85,14 +85,6 @@ def draw_cloud(
     return image.reshape(height, width, 3)
 
 
-def smallest_last(
-    masks: Sequence[np.ndarray],
-) -> tuple[list[np.ndarray], list[int]]:
-    """Orders masks so that small ones are painted last; returns them and their indices."""
-    order = sorted(range(len(masks)), key=lambda index: -int(masks[index].sum()))
-    return [masks[index] for index in order], order
-
-
 def draw_masks(
     xyz: np.ndarray,  # [N, 3]
     colors: np.ndarray,  # [N, 3] uint8
@@ -106,10 +98,7 @@ def draw_masks(
     """
     kept = ~occluders(xyz) | np.any([np.zeros(len(xyz), dtype=bool), *masks], axis=0)
     xyz, colors, masks = xyz[kept], colors[kept], [mask[kept] for mask in masks]
-    pair = [
-        draw_cloud(xyz, colors),
-        draw_cloud(xyz, tint(colors, *smallest_last(masks))),
-    ]
+    pair = [draw_cloud(xyz, colors), draw_cloud(xyz, tint(colors, masks))]
     image = np.concatenate(pair, axis=1)
     lines = [(sentence, (30, 30, 30))]
     lines += [(phrase, COLORS[index % len(COLORS)]) for index, phrase in enumerate(phrases)]

@@ -138,20 +138,17 @@ def locate_phrases(words: Sequence[str], phrases: Sequence[str]) -> list[tuple[i
     Raises:
         InputError: A phrase is not in the sentence, or not so often.
     """
-    located: list[tuple[int, str]] = []
+    words, located, taken = list(words), [], set()
     for phrase in phrases:
         part = split_words(phrase)
-        starts = [
-            start
-            for start in range(len(words) - len(part) + 1)
-            if part and list(words[start : start + len(part)]) == part
-        ]
-        repeats = sum(split_words(other) == part for _, other in located)
-        if len(starts) <= repeats:
-            often = f"only {repeats} times" if repeats else "not"
+        spans = [(a, a + len(part)) for a in range(len(words) if part else 0)]
+        free = (span for span in spans if words[slice(*span)] == part and span not in taken)
+        span = next(free, None)
+        if span is None:
             raise InputError(
-                f"--phrases: {phrase!r} is {often} in the sentence {' '.join(words)!r}; "
-                "give it as it stands there"
+                f"--phrases: {phrase!r} is not, or not so often, in the sentence "
+                f"{' '.join(words)!r}; give it as it stands there"
             )
-        located.append((starts[repeats] + len(part) - 1, phrase))
+        taken.add(span)
+        located.append((span[1] - 1, phrase))
     return located

@@ -37,16 +37,6 @@ class Attention(nn.Module):
         mask: Tensor,  # [B, M, S] or [B, 1, S] bool
     ) -> Tensor:  # [B, M, D]
         """Attends where the mask is on, adds the queries, and normalises, if it is to."""
-        queries = queries + self.attend(queries, keys, mask)
-        return self.norm(queries) if self.is_normed else queries
-
-    def attend(
-        self,
-        queries: Tensor,  # [B, M, D]
-        keys: Tensor,  # [B, S, D], or [1, S, D] for all
-        mask: Tensor,  # [B, M, S] or [B, 1, S] bool
-    ) -> Tensor:  # [B, M, D]
-        """Attends where the mask is on; adds neither residual nor norm."""
         attn, width = self.attn, queries.shape[-1]
         weight, bias = attn.in_proj_weight, attn.in_proj_bias
         query = F.linear(queries, weight[:width], bias[:width])
@@ -58,7 +48,8 @@ class Attention(nn.Module):
         )
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None])
-        return attn.out_proj(attended.transpose(1, 2).flatten(2))
+        queries = queries + attn.out_proj(attended.transpose(1, 2).flatten(2))
+        return self.norm(queries) if self.is_normed else queries
 
 
 class FeedForward(nn.Module):
@@ -84,12 +75,12 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        text_dim: int = 768,
-        channels: int = 32,
-        width: int = 256,
-        heads: int = 8,
-        hidden: int = 1024,
-        layers: int = 6,
+        text_dim: int,
+        channels: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        layers: int,
         cross_attn_norm: bool = False,
     ) -> None:
         """Makes the layers.

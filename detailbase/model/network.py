@@ -66,28 +66,6 @@ class DetailBase(nn.Module):
         self.classifier = classifier
         self.decoder = decoder
 
-    def embed_superpoints(
-        self,
-        features: Tensor,  # [M, 6]
-        voxels: Tensor,  # [M, 4]
-        point_to_voxel: Tensor,  # [N]
-        superpoints: Tensor,  # [N]
-        starts: Sequence[int],
-    ) -> tuple[Tensor, tuple[PairLogits, ...] | None]:  # [S, C']
-        """Computes the decoder's input, and the pair logits of the grouping where there is one.
-
-        A superpoint's features are the mean of the backbone's over its points, then the embedded
-        descriptors, then the features of its object.
-        """
-        points = self.backbone(features, voxels).index_select(0, point_to_voxel)
-        embedded = segment_reduce(points, superpoints, starts[-1], "mean")
-        if self.descriptors is None and self.grouping is None:
-            return embedded, None
-        sums = moments(features.index_select(0, point_to_voxel), superpoints, starts[-1])
-        if self.descriptors is not None:
-            embedded = torch.cat([embedded, self.descriptors(describe(sums))], dim=1)
-        return (embedded, None) if self.grouping is None else self.grouping(embedded, sums, starts)
-
     def forward(
         self,
         features: Tensor,  # [M, 6]
@@ -101,6 +79,9 @@ class DetailBase(nn.Module):
     ) -> Predictions:
         """Predicts masks for sentences about scenes.
 
+        A superpoint's features are the mean of the backbone's over its points, then its embedded
+        descriptors, then the features of its object, as far as there are such parts.
+
         Args:
             features: Each voxel's colour and place, the means of its points.
             voxels: Distinct (scene, x, y, z).
@@ -113,9 +94,14 @@ class DetailBase(nn.Module):
         """
         starts = [int(start) for start in superpoint_starts]
         scene_of_sentence = [int(scene) for scene in scene_of_sentence]
-        embedded, pairs = self.embed_superpoints(
-            features, voxels, point_to_voxel, superpoints, starts
-        )
+        points = self.backbone(features, voxels).index_select(0, point_to_voxel)
+        embedded, pairs = segment_reduce(points, superpoints, starts[-1], "mean"), None
+        if self.descriptors is not None or self.grouping is not None:
+            sums = moments(features.index_select(0, point_to_voxel), superpoints, starts[-1])
+            if self.descriptors is not None:
+                embedded = torch.cat([embedded, self.descriptors(describe(sums))], dim=1)
+            if self.grouping is not None:
+                embedded, pairs = self.grouping(embedded, sums, starts)
         masks: dict[int, Tensor] = {}
         scores: dict[int, Tensor] = {}
         for scene, (start, end) in enumerate(itertools.pairwise(starts)):

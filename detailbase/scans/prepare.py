@@ -37,15 +37,6 @@ class Scan(NamedTuple):
     out: Path
 
 
-class Outcome(NamedTuple):
-    """Result of a scan."""
-
-    missing: str = ""
-    """Description of its absent files."""
-    error: str = ""
-    """Message of its error."""
-
-
 class Summary(NamedTuple):
     """Results of all scans, by name."""
 
@@ -127,13 +118,14 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
         with Progress("scans", len(todo)) as progress:
             jobs = {pool.submit(prepare_scan, scan): scan.folder.name for scan in todo}
             for job in as_completed(jobs):
-                name, outcome = jobs[job], job.result()
-                if outcome.error:
-                    summary.broken[name] = outcome.error
-                else:
-                    summary.prepared.append(name)
-                if outcome.missing:
-                    summary.missing[name] = outcome.missing
+                try:
+                    if missing := job.result():
+                        summary.missing[jobs[job]] = missing
+                    summary.prepared.append(jobs[job])
+                except InputError as error:
+                    summary.broken[jobs[job]] = str(error)
+                except OSError as error:
+                    summary.broken[jobs[job]] = f"{error.filename}: {error.strerror or error}"
                 progress.advance()
     except BrokenExecutor as error:
         raise InputError(
@@ -145,20 +137,17 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
     return summary
 
 
-def prepare_scan(scan: Scan) -> Outcome:
-    """Prepares a scan; returns errors instead of raising them."""
-    try:
-        if not scan.folder.is_dir():
-            raise InputError(
-                f"{scan.folder}: no such folder; copy the scan, or take it off the list"
-            )
-        cloud, missing = read_scan(scan.folder)
-        save_cloud(cloud, scan.out)
-    except InputError as error:
-        return Outcome(error=str(error))
-    except OSError as error:
-        return Outcome(error=f"{error.filename or scan.folder}: {error.strerror or error}")
-    return Outcome(missing=describe_missing(scan, missing) if missing else "")
+def prepare_scan(scan: Scan) -> str:
+    """Prepares a scan; returns a description of its absent files.
+
+    Raises:
+        InputError: The scan is absent or broken.
+    """
+    if not scan.folder.is_dir():
+        raise InputError(f"{scan.folder}: no such folder; copy the scan, or take it off the list")
+    cloud, missing = read_scan(scan.folder)
+    save_cloud(cloud, scan.out)
+    return describe_missing(scan, missing) if missing else ""
 
 
 def describe_missing(scan: Scan, missing: Sequence[str]) -> str:

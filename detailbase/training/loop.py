@@ -97,11 +97,7 @@ def step(training: Training, options: TrainConfig) -> None:
 
 def numbers(losses: Losses, training: Training) -> dict[str, float]:
     """Returns the reported numbers of a step; the terms are the last round's."""
-    return {
-        "loss": float(losses.total.detach()),
-        "bce": float(losses.cross_entropy[-1].detach()),
-        "dice": float(losses.dice[-1].detach()),
-        "score": float(losses.score[-1].detach()),
-        "lr": training.optimizer.param_groups[0]["lr"],
-        "mIoU": training.mIoU,
-    }
+    terms = {"bce": losses.cross_entropy, "dice": losses.dice, "score": losses.score}
+    numbers = {"loss": losses.total} | {name: term[-1] for name, term in terms.items()}
+    state = {"lr": training.optimizer.param_groups[0]["lr"], "mIoU": training.mIoU}
+    return {name: float(value.detach()) for name, value in numbers.items()} | state

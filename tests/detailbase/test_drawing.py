@@ -1,4 +1,4 @@
-"""Pictures of scans: what is nearer hides what is farther, and what is asked for is seen."""
+"""Pictures of scans: near points hide far ones, and masks are visible."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import numpy as np
 
 from detailbase.inference.drawing import (
     AWAY,
+    COLORS,
     RIGHT,
     draw_cloud,
     draw_masks,
     occluders,
-    smallest_last,
+    tint,
 )
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -40,9 +41,10 @@ def test_a_wall_hides_what_stands_behind_it():
 
 def test_small_masks_are_painted_over_large_ones():
     masks = [np.arange(10) < 2, np.arange(10) < 8, np.zeros(10, dtype=bool)]
-    ordered, whose = smallest_last(masks)
-    assert whose == [1, 0, 2]
-    assert [int(mask.sum()) for mask in ordered] == [8, 2, 0]
+    tinted = tint(np.zeros((10, 3), dtype=np.uint8), masks, first=1)
+    assert np.argmax(tinted[0]) == np.argmax(COLORS[1])
+    assert np.argmax(tinted[5]) == np.argmax(COLORS[2])
+    assert not tinted[8:].any()
 
 
 def test_near_walls_and_ceilings_of_rooms_are_left_out():

@@ -126,10 +126,10 @@ def test_what_the_language_model_does_not_read_is_said(
 def test_locate_phrases_are_found_in_the_sentence():
     words = ["the", "big", "brown", "chair", "and", "the", "chair"]
     assert locate_phrases(words, ["brown chair"]) == [(3, "brown chair")]
-    with pytest.raises(InputError, match=r"--phrases: 'red chair' is not in the sentence"):
+    with pytest.raises(InputError, match=r"--phrases: 'red chair'.*; give it"):
         locate_phrases(words, ["red chair"])
     assert locate_phrases(words, ["chair", "chair"]) == [(3, "chair"), (6, "chair")]
-    with pytest.raises(InputError, match=r"--phrases: 'chair' is only 2 times in the sentence"):
+    with pytest.raises(InputError, match=r"--phrases: 'chair' .*; give it"):
         locate_phrases(words, ["chair"] * 3)
 
 
@@ -145,7 +145,7 @@ def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
 
 MISTAKES = {
     "no phrase": (["it is there"], "sentence: expected a noun phrase, got 'it is there'; give"),
-    "foreign phrase": (["a chair", "--phrases", "a sofa"], "'a sofa' is not in the sentence"),
+    "foreign phrase": (["a chair", "--phrases", "a sofa"], "--phrases: 'a sofa'"),
     "no points": (["a chair", "--max_points", "0"], "--max_points: expected at least 1, got 0"),
     "no checkpoint": (["a chair", "--checkpoint", "none.pth"], "none.pth: no such file; name the"),
     "wrong unit": (["a chair", "--unit", "mm"], "reaches over 0.00"),

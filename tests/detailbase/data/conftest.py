@@ -166,7 +166,7 @@ def prepared(make_dataset: Callable[..., Path]) -> Path:
 
     root = make_dataset("prepared")
     for one in find_scans(root):
-        assert not prepare_scan(one).error
+        prepare_scan(one)
     return root
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
+from refersplat.splats.gaussians import Gaussians
 
 HEIGHT, WIDTH = 37, 51  # no multiples of a tile
 
@@ -29,6 +30,19 @@ def gaussians(rng, count, device="cpu", dtype=torch.float32) -> tuple[Tensor, ..
     opacities = torch.rand(count, generator=rng, dtype=torch.float64)
     parts = (means, normal(count, 4), scales, opacities, normal(count, 16, 3))
     return tuple(part.to(device, dtype) for part in parts)
+
+
+def random_gaussians(rng, count) -> Gaussians:
+    """Parameters drawn from normal distributions."""
+    shapes = {"means": (3,), "log_scales": (3,), "quats": (4,), "logit_opacities": ()}
+    tensors = {name: torch.randn(count, *shape, generator=rng) for name, shape in shapes.items()}
+    return Gaussians(**tensors, sh=torch.randn(count, 16, 3, generator=rng))
+
+
+def assert_equal(got: Gaussians, want: Gaussians) -> None:
+    """Asserts that all tensors have the same bits."""
+    for name, tensor in want.tensors().items():
+        assert torch.equal(getattr(got, name), tensor), name
 
 
 def splats(

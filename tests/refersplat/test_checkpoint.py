@@ -19,18 +19,12 @@ from refersplat.splats.checkpoints import (
     load_refersplat_field,
     save_viewer_files,
 )
-from refersplat.splats.gaussians import Gaussians, save_ply
+from refersplat.splats.gaussians import save_ply
+from tests.errors import raises
+from tests.refersplat.splats import assert_equal, random_gaussians
 
 COUNT = 6
 EXTENT = 2.5
-
-
-def random_gaussians(rng, count=COUNT):
-    shapes = {"means": (3,), "log_scales": (3,), "quats": (4,), "logit_opacities": ()}
-    return Gaussians(
-        **{name: torch.randn(count, *shape, generator=rng) for name, shape in shapes.items()},
-        sh=torch.randn(count, 16, 3, generator=rng),
-    )
 
 
 def inria_parts(gaussians, coefficients=16):
@@ -59,14 +53,9 @@ def refersplat_parts(gaussians, rng):
     return (*parts[:7], feature, *parts[7:], *networks)
 
 
-def assert_equal(got, want):
-    for name, tensor in want.tensors().items():
-        assert torch.equal(getattr(got, name), tensor), name
-
-
 @pytest.mark.parametrize("legacy", [False, True])
 def test_reads_inria_checkpoints(rng, tmp_path, legacy):
-    gaussians = random_gaussians(rng)
+    gaussians = random_gaussians(rng, COUNT)
     path = tmp_path / "chkpnt30000.pth"
     content = (inria_parts(gaussians), 30_000)
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
@@ -78,21 +67,23 @@ def test_reads_inria_checkpoints(rng, tmp_path, legacy):
 
 def test_reads_numpy_numbers_of_any_version(rng, tmp_path):
     path = tmp_path / "chkpnt30000.pth"
-    torch.save((inria_parts(random_gaussians(rng)), 1), path)
+    torch.save((inria_parts(random_gaussians(rng, COUNT)), 1), path)
     content = path.read_bytes()
     other = {b"numpy._core.multiarray": b"numpy.core.multiarray"}
     other |= {new: old for old, new in other.items()}
     name = next(name for name in other if name in content)
     assert b"scalar" in content
     # A legacy file is one pickle, in which a name can be exchanged without changing offsets.
-    torch.save((inria_parts(random_gaussians(rng)), 1), path, _use_new_zipfile_serialization=False)
+    torch.save(
+        (inria_parts(random_gaussians(rng, COUNT)), 1), path, _use_new_zipfile_serialization=False
+    )
     path.write_bytes(path.read_bytes().replace(name, other[name]))
     assert load_gaussians(path).count == COUNT
 
 
 @pytest.mark.parametrize("coefficients", [1, 4, 9])
 def test_reads_lower_sh_degrees(rng, tmp_path, coefficients):
-    gaussians = random_gaussians(rng)
+    gaussians = random_gaussians(rng, COUNT)
     torch.save((inria_parts(gaussians, coefficients), 7_000), tmp_path / "low.pth")
     sh = load_gaussians(tmp_path / "low.pth").sh
     assert_close(sh[:, :coefficients], gaussians.sh[:, :coefficients])
@@ -100,7 +91,7 @@ def test_reads_lower_sh_degrees(rng, tmp_path, coefficients):
 
 
 def test_reads_refersplat_checkpoints(rng, tmp_path):
-    gaussians = random_gaussians(rng)
+    gaussians = random_gaussians(rng, COUNT)
     parts = refersplat_parts(gaussians, rng)
     torch.save((parts, 45_000), tmp_path / "chkpnt45000.pth")
     assert_equal(load_gaussians(tmp_path / "chkpnt45000.pth"), gaussians)
@@ -113,14 +104,14 @@ def test_reads_refersplat_checkpoints(rng, tmp_path):
 
 
 def test_reads_point_clouds_too(rng, tmp_path):
-    gaussians = random_gaussians(rng)
+    gaussians = random_gaussians(rng, COUNT)
     save_ply(gaussians, tmp_path / "point_cloud.ply")
     assert_equal(load_gaussians(tmp_path / "point_cloud.ply"), gaussians)
     assert load_refersplat_field(tmp_path / "point_cloud.ply") is None
 
 
 def test_inria_restores_what_is_written(rng, tmp_path):
-    adam = Adam.start(random_gaussians(rng))
+    adam = Adam.start(random_gaussians(rng, COUNT))
     rates = learning_rates(RgbConfig(), EXTENT, 10)
     for tensor in adam.gaussians.tensors().values():
         tensor.grad = torch.randn(tensor.shape, generator=rng)
@@ -184,118 +175,77 @@ class RunsCode:
         return os.system, ("touch ran",)
 
 
-def save_changed(path, rng, index, value):
-    parts = list(inria_parts(random_gaussians(rng)))
-    parts[index] = value
-    torch.save((tuple(parts), 7), path)
+def saved(content):
+    return lambda path, rng: torch.save(content, path)
 
 
-def break_empty(path, rng):
-    path.write_bytes(b"")
+def changed(index, value):
+    def breaks(path, rng):
+        parts = list(inria_parts(random_gaussians(rng, COUNT)))
+        parts[index] = value
+        torch.save((tuple(parts), 7), path)
+
+    return breaks
 
 
-def break_text(path, rng):
-    path.write_text("not a checkpoint at all\n")
-
-
-def break_truncated(path, rng):
+def truncated(path, rng):
     torch.save((inria_parts(random_gaussians(rng, 5_000)), 7), path)
     path.write_bytes(path.read_bytes()[:100_000])
 
 
-def break_code(path, rng):
-    torch.save((RunsCode(), 7), path)
+def shortened(path, rng):
+    torch.save((inria_parts(random_gaussians(rng, COUNT))[:10], 7), path)
 
 
-def break_plain_pickle(path, rng):
-    path.write_bytes(pickle.dumps(RunsCode(), protocol=2))
+GIVE = "give a chkpnt*.pth"
+PICKLED = pickle.dumps(RunsCode(), protocol=2)
+BROKEN = {
+    "absent": (lambda path, rng: None, GIVE),
+    "empty": (lambda path, rng: path.write_bytes(b""), "copy it again", GIVE),
+    "text": (lambda path, rng: path.write_text("not a checkpoint\n"), "copy it again", GIVE),
+    "truncated": (truncated, "copy it again", GIVE),
+    "code": (saved((RunsCode(), 7)), "could run code", GIVE),
+    "plain pickle": (lambda path, rng: path.write_bytes(PICKLED), "could run code", GIVE),
+    "state dict": (saved(nn.Linear(2, 2).state_dict()), "12 or 17", "OrderedDict of 2", GIVE),
+    "length": (shortened, "12 or 17", "tuple of 10", GIVE),
+    "kind": (changed(1, "xyz"), "xyz", "a tensor", "got a str", GIVE),
+    "NaN": (changed(1, torch.full((COUNT, 3), torch.nan)), "means of 6 of 6", "remove them"),
+    "rows": (changed(4, torch.zeros(COUNT - 1, 3)), "log_scales", "[6, 3], got [5, 3]", "export"),
+    "columns": (changed(5, torch.ones(COUNT, 3)), "quats", "[6, 4], got [6, 3]", "export"),
+    "SH shape": (changed(3, torch.zeros(COUNT, 45)), "features_rest", "got [6, 45]", "export"),
+    "SH count": (
+        changed(3, torch.zeros(COUNT, 6, 3)),
+        "features_rest",
+        "4, 9 or 16",
+        "got 7",
+        GIVE,
+    ),
+    "format": (saved({"format": 99, "gaussians": {}}), "format 99", "1", "train the scene again"),
+    "names": (saved({"format": 1, "gaussians": {"xyz": torch.zeros(1, 3)}}), "'xyz'", GIVE),
+}
 
 
-def break_state_dict(path, rng):
-    torch.save(nn.Linear(2, 2).state_dict(), path)
-
-
-def break_length(path, rng):
-    torch.save((inria_parts(random_gaussians(rng))[:10], 7), path)
-
-
-def break_type(path, rng):
-    save_changed(path, rng, 1, "xyz")
-
-
-def break_nan(path, rng):
-    save_changed(path, rng, 1, torch.full((COUNT, 3), torch.nan))
-
-
-def break_rows(path, rng):
-    save_changed(path, rng, 4, torch.zeros(COUNT - 1, 3))
-
-
-def break_columns(path, rng):
-    save_changed(path, rng, 5, torch.ones(COUNT, 3))
-
-
-def break_sh_shape(path, rng):
-    save_changed(path, rng, 3, torch.zeros(COUNT, 45))
-
-
-def break_sh_count(path, rng):
-    save_changed(path, rng, 3, torch.zeros(COUNT, 6, 3))
-
-
-def break_format(path, rng):
-    torch.save({"format": 99, "gaussians": {}}, path)
-
-
-def break_names(path, rng):
-    torch.save({"format": 1, "gaussians": {"xyz": torch.zeros(1, 3)}}, path)
-
-
-@pytest.mark.parametrize(
-    ("break_file", "message"),
-    [
-        (lambda path, rng: None, "no such file; give a chkpnt"),
-        (break_empty, ".*copy it again, or give a chkpnt"),
-        (break_text, ".*copy it again, or give a chkpnt"),
-        (break_truncated, ".*copy it again, or give a chkpnt"),
-        (break_code, ".*could run code; give a chkpnt"),
-        (break_plain_pickle, ".*could run code; give a chkpnt"),
-        (break_state_dict, ".*got a OrderedDict of 2; give a chkpnt"),
-        (break_length, ".*got a tuple of 10; give a chkpnt"),
-        (break_type, "xyz .* got a str; give a chkpnt"),
-        (break_nan, "means of 6 of 6 .*; remove them"),
-        (break_rows, r"log_scales .*\[6, 3\], got \[5, 3\]; export the scene again"),
-        (break_columns, r"quats .*\[6, 4\], got \[6, 3\]; export the scene again"),
-        (break_sh_shape, r"features_rest .*\[6, K, 3\], got \[6, 45\]; export"),
-        (break_sh_count, "features_dc and features_rest: .*16 .* got 7; give a chkpnt"),
-        (break_format, ".*format 99, .* 1; train the scene again"),
-        (break_names, ".*'xyz'.*; give a chkpnt"),
-    ],
-)
-def test_broken_checkpoint_says_what_is_wrong(rng, tmp_path, monkeypatch, break_file, message):
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_checkpoint_is_refused(rng, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "broken.pth"
-    break_file(path, rng)
-    with pytest.raises(InputError, match=rf"broken\.pth: {message}"):
-        load_gaussians(path)
+    breaks, *words = BROKEN[name]
+    breaks(tmp_path / "broken.pth", rng)
+    with raises(InputError, "broken.pth", *words):
+        load_gaussians(tmp_path / "broken.pth")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
-    ("index", "value", "message"),
+    ("index", "value", "words"),
     [
-        (
-            7,
-            torch.zeros(2, 16),
-            r"referring feature .*\[6, C\], got a tensor .*as ReferSplat wrote it",
-        ),
-        (14, torch.zeros(2), "mlp2 .*got a tensor of shape .*as ReferSplat wrote it"),
-        (16, {"weight": 1.0}, "cross_attention .*got a dict of 1; .*as ReferSplat wrote it"),
+        (7, torch.zeros(2, 16), ("feature", "[6, C]", "[2, 16]")),
+        (14, torch.zeros(2), ("mlp2", "state dict", "[2]")),
+        (16, {"weight": 1.0}, ("cross_attention", "state dict", "dict of 1")),
     ],
 )
-def test_broken_referring_part_says_what_is_wrong(rng, tmp_path, index, value, message):
-    parts = list(refersplat_parts(random_gaussians(rng), rng))
+def test_broken_referring_part_is_refused(rng, tmp_path, index, value, words):
+    parts = list(refersplat_parts(random_gaussians(rng, COUNT), rng))
     parts[index] = value
     torch.save((tuple(parts), 1), tmp_path / "broken.pth")
-    with pytest.raises(InputError, match=message):
+    with raises(InputError, "broken.pth", *words, "as ReferSplat wrote it"):
         load_refersplat_field(tmp_path / "broken.pth")

@@ -14,6 +14,7 @@ from refersplat.rgb.optimizer import learning_rates
 from refersplat.rgb.state import RgbState
 from refersplat.rgb.train import evaluate_rgb, sh_degree, step, train, view_order
 from refersplat.splats.checkpoints import load_gaussians
+from tests.refersplat.splats import assert_equal
 
 QUICK = RgbConfig(
     iterations=120,
@@ -29,11 +30,6 @@ QUICK = RgbConfig(
 def config(photo_scene, tmp_path):
     data = DataConfig(scene=str(photo_scene), eval=True)
     return Config(model_path=str(tmp_path / "out"), data=data, rgb=QUICK)
-
-
-def assert_equal(got, want):
-    for name, tensor in want.tensors().items():
-        assert torch.equal(getattr(got, name), tensor), name
 
 
 def test_training_comes_near_the_photos_and_leaves_its_files(config, tmp_path):

@@ -15,10 +15,8 @@ from detailbase.config import Config
 from detailbase.descriptions.datasets import find_dataset, read_split
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
-from detailbase.inference.answering import THRESHOLD
-from detailbase.inference.metrics import by_kind, by_scene, ious_by_name, summarize
-from detailbase.inference.scoring import score
-from detailbase.inference.tables import table
+from detailbase.inference.answering import THRESHOLD, score
+from detailbase.inference.metrics import METRICS, by_kind, by_scene, ious_by_name, summarize
 from detailbase.model.checkpoint import Checkpoint
 from detailbase.scans.clouds import prepared_folder
 from refer3d.native import backend
@@ -33,6 +31,7 @@ from refer3d.runs.results import peak_memory_mib, provenance, save_results
 log = logging.getLogger(__name__)
 
 DEFAULT = ("detailrefer", "test")
+REMARK = "published, on real ScanNet; not comparable with other data"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -119,6 +118,24 @@ def shuffled(reference: Reference, seed: int) -> Reference:
     name = f"{seed} {reference.scene_id} {reference.object_id} {reference.ann_id}"
     random.Random(name).shuffle(words)
     return dataclasses.replace(reference, words=tuple(words))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Formats the scores, and behind them those of the papers."""
+    rows = [("all", results["metrics"]), *results["kinds"].items()]
+    published = find_dataset(results["dataset"]).published.get(results["split"], ())
+    title = f"{results['dataset']} {results['split']}"
+    if results["shuffled_words"]:
+        title += ", shuffled words"
+    width = max(len(name) for name in [title, *(name for name, _ in (*rows, *published))])
+    columns = (*METRICS, "smIoU")
+    head = " ".join(f"{name:>8}" for name in columns)
+    lines = [f"{title:<{width}}  {head}  phrases"]
+    for name, scores in rows:
+        cells = " ".join(f"{scores[column]:8.3f}" for column in columns)
+        lines.append(f"{name:<{width}}  {cells}  {scores['phrases']:7d}")
+    lines += [f"{name:<{width}}  {miou:8.3f}  {REMARK}" for name, miou in published]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

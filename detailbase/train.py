@@ -15,8 +15,8 @@ from detailbase.config import Config
 from detailbase.data.batches import Batches
 from detailbase.descriptions.datasets import read_split
 from detailbase.descriptions.sentences import Sentences, word_encoder
+from detailbase.inference.answering import score
 from detailbase.inference.metrics import by_kind, log_names, summarize
-from detailbase.inference.scoring import score
 from detailbase.scans.clouds import prepared_folder
 from detailbase.training.loop import run_epoch
 from detailbase.training.state import Training, save_best

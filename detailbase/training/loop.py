@@ -88,7 +88,7 @@ def add_gradients(
 def step(training: Training, options: TrainConfig) -> None:
     """Updates the weights and their running mean."""
     if options.clip:
-        nn.utils.clip_grad_norm_(training.parameters(), options.clip)
+        nn.utils.clip_grad_norm_(training.network.parameters(), options.clip)
     training.optimizer.step()
     if training.average is not None:
         training.average.update_parameters(training.network)

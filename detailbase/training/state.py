@@ -92,10 +92,6 @@ class Training:
         """The network that is validated and saved: the running mean, if there is one."""
         return self.network if self.average is None else self.average.module
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Returns the trained parameters."""
-        return list(self.network.parameters())
-
     def save(self, path: Path) -> None:
         """Writes the state so that :meth:`load` continues to the same bits."""
         state: dict[str, Any] = {

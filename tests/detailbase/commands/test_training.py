@@ -89,7 +89,7 @@ def test_the_backbone_may_learn_more_slowly():
     for name, parameter in training.network.named_parameters():
         part = name.partition(".")[0]
         assert id(parameter) in (slow if part == "backbone" else fast)
-    assert len(slow) + len(fast) == len(training.parameters())
+    assert len(slow) + len(fast) == len(list(training.network.parameters()))
 
 
 def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monkeypatch, caplog):
@@ -135,7 +135,7 @@ def test_batches_that_share_a_step_add_their_gradients(lesson):
     add_gradients(alone, *lesson, TrainConfig())
     for _ in range(2):
         add_gradients(shared, *lesson, TrainConfig(accumulate=2))
-    for one, other in zip(alone.parameters(), shared.parameters(), strict=True):
+    for one, other in zip(alone.network.parameters(), shared.network.parameters(), strict=True):
         # Two halves of one float32 gradient; measured worst 1.5e-8.
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-5, atol=1e-7)
 
@@ -143,17 +143,17 @@ def test_batches_that_share_a_step_add_their_gradients(lesson):
 def test_long_gradients_are_cut_before_the_step(lesson):
     training = start()
     add_gradients(training, *lesson, TrainConfig())
-    norm = torch.nn.utils.get_total_norm([p.grad for p in training.parameters()])
+    norm = torch.nn.utils.get_total_norm([p.grad for p in training.network.parameters()])
     seen = []
     training.optimizer.register_step_pre_hook(
         lambda optimizer, *_: seen.append(
-            torch.nn.utils.get_total_norm([p.grad for p in training.parameters()])
+            torch.nn.utils.get_total_norm([p.grad for p in training.network.parameters()])
         )
     )
     assert norm > 0.1
     step(training, TrainConfig(clip=0.1))
     assert seen[0] == pytest.approx(0.1, rel=1e-3)
-    assert all(p.grad is None for p in training.parameters())
+    assert all(p.grad is None for p in training.network.parameters())
 
 
 def test_half_precision_learns_alike(lesson):

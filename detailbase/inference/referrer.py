@@ -44,10 +44,11 @@ class PhraseMask(NamedTuple):
 class Referrer:
     """Segments phrases in scans.
 
-    >>> referrer = Referrer.load("best.pth")
-    >>> scan = referrer.read("scan.ply")
-    >>> for answer in referrer.mark(scan, "the brown chair next to the two windows"):
-    ...     print(answer.phrase, answer.score, scan.vertices[answer.mask])
+    Examples:
+        >>> referrer = Referrer.load("best.pth")
+        >>> scan = referrer.read("scan.ply")
+        >>> for answer in referrer.mark(scan, "the brown chair next to the two windows"):
+        ...     print(answer.phrase, answer.score, scan.vertices[answer.mask])
     """
 
     def __init__(self, network: DetailBase, encoder: TextEncoder, config: Config) -> None:

@@ -40,9 +40,10 @@ class Responses(NamedTuple):
 class TrainedScene:
     """Gaussians with a trained referring field.
 
-    >>> scene = TrainedScene.load("output/tabletop")
-    >>> camera = scene.cameras["frame_00008"]
-    >>> scene.mask("the tall yellow bottle", camera)  # [H, W] bool
+    Examples:
+        >>> scene = TrainedScene.load("output/tabletop")
+        >>> camera = scene.cameras["frame_00008"]
+        >>> scene.mask("the tall yellow bottle", camera)  # [H, W] bool
     """
 
     gaussians: Gaussians

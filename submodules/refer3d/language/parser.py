@@ -64,11 +64,12 @@ STARTS = words_of.word_set(
 def parse(sentence: str) -> Description:
     """Parses one sentence in English; of other languages the whole text is the description.
 
-    >>> print(parse("Where is the smaller of the two red boxes next to the mug?"))
-    anything
-      among 'red boxes', 2, red
-        near 'mug'
-      rank 1 by -volume
+    Examples:
+        >>> print(parse("Where is the smaller of the two red boxes next to the mug?"))
+        anything
+          among 'red boxes', 2, red
+            near 'mug'
+          rank 1 by -volume
 
     Raises:
         ImportError: The package with spaCy's model is absent.

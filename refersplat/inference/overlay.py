@@ -109,17 +109,19 @@ def add_caption(
 
 def wrap(text: str, width: int, typeface: Font) -> list[str]:
     """Breaks text into lines of at most ``width`` pixels, inside a word where it is longer."""
-    lines: list[str] = []
-    line = ""
+    lines = [""]
     for word in text.split():
-        for piece in _pieces(word, width, typeface):
-            longer = f"{line} {piece}" if line else piece
-            if line and typeface.getlength(longer) > width:
-                lines.append(line)
-                line = piece
-            else:
-                line = longer
-    return [*lines, line] if line or not lines else lines
+        line = f"{lines[-1]} {word}".lstrip()
+        if typeface.getlength(line) <= width:
+            lines[-1] = line
+            continue
+        if lines[-1]:
+            lines.append("")
+        for character in word:
+            if lines[-1] and typeface.getlength(lines[-1] + character) > width:
+                lines.append("")
+            lines[-1] += character
+    return lines
 
 
 def stack(pictures: Sequence[Image.Image], gap: int = MARGIN) -> Image.Image:
@@ -143,15 +145,6 @@ def font(size: int) -> Font:
         if path.is_file():
             return ImageFont.truetype(str(path), size)
     return ImageFont.load_default(size)
-
-
-def _pieces(word: str, width: int, typeface: Font) -> list[str]:
-    pieces = [""]
-    for character in word:
-        if pieces[-1] and typeface.getlength(pieces[-1] + character) > width:
-            pieces.append("")
-        pieces[-1] += character
-    return pieces
 
 
 def _smooth(mask: Tensor, size: tuple[int, int]) -> np.ndarray:  # [h, w] float32 of 0 and 1

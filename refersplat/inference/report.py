@@ -33,34 +33,26 @@ PANEL = 400
 def draw_report(path: Path, samples: Sequence[Sample], trained: TrainedScene) -> None:
     """Writes the page; each row shows the photo, the true mask and the predicted one."""
     ranked = sorted((s for s in samples if not s.is_empty), key=lambda sample: sample.iou)
-    worst, best = _distinct(ranked), _distinct(ranked[::-1])
-    rows: list[Image.Image] = []
-    for title, chosen in (("Best", best), ("Worst", worst)):
-        if chosen:
-            rows.append(_title(f"{title} samples"))
-            rows += [_row(sample, trained) for sample in chosen]
-    if not rows:
+    rows = []
+    for title, order in (("Best", ranked[::-1]), ("Worst", ranked)):
+        rows += [_title(f"{title} samples"), *(_row(s, trained) for s in _distinct(order))]
+    if not ranked:
         rows = [_title("No object is visible in any test view")]
-    page = stack(rows)
     with atomic_write(path) as file:
-        page.save(file, format="PNG")
+        stack(rows).save(file, format="PNG")
 
 
 def _distinct(ranked: Sequence[Sample]) -> list[Sample]:
     """The first samples, of different objects as far as possible."""
     first = {sample.category: sample for sample in reversed(ranked)}
-    different = [sample for sample in ranked if first[sample.category] is sample]
-    others = [sample for sample in ranked if first[sample.category] is not sample]
-    return [*different, *others][:ROWS]
+    return sorted(ranked, key=lambda sample: first[sample.category] is not sample)[:ROWS]
 
 
 @torch.inference_mode()
 def _row(sample: Sample, trained: TrainedScene) -> Image.Image:
-    view = sample.view
-    mask = trained.mask(sample.sentence, view.camera)
-    image = view.image()
+    image, mask = sample.view.image(), trained.mask(sample.sentence, sample.view.camera)
     panels = [
-        (to_pixels(image), f"photo {view.name}"),
+        (to_pixels(image), f"photo {sample.view.name}"),
         (draw_overlay(image, sample.target.mask()), "truth"),
         (draw_overlay(image, mask), f"prediction, IoU {sample.iou:.2f}"),
     ]

@@ -151,10 +151,10 @@ def run_in_child(folder: Path, code: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(
-    ("stages", "step"), [(1, 3), (1, 12), (2, 3)], ids=["held out", "all train", "second stage"]
+    ("stages", "step"), [(1, 3), (1, 35), (2, 3)], ids=["held out", "all train", "second stage"]
 )
 def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
-    options = {"iterations": 20, "checkpoint_every": 1, "stages": stages}
+    options = {"iterations": 60, "checkpoint_every": 1, "stages": stages}
     learn(config(tmp_path / "whole", **options), scene(), gaussians())
 
     folder = tmp_path / "killed"

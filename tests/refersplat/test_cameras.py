@@ -56,8 +56,8 @@ def looking(position: tuple[float, float, float], at: tuple[float, float, float]
 def test_the_point_that_all_cameras_look_at_is_found():
     places = [(3.0, 0.0, 0.0), (0.0, 1.0, -3.0), (-2.0, -1.0, 2.0)]
     cameras = [looking(place, (0.5, -0.2, 1.0)) for place in places]
-    found = look_at_point(cameras, reach=10)
-    assert_close(found, torch.tensor([0.5, -0.2, 1.0]), rtol=0, atol=1e-4)
+    point = look_at_point(cameras, reach=10)
+    assert_close(point, torch.tensor([0.5, -0.2, 1.0]), rtol=0, atol=1e-4)
     assert look_at_point(cameras, reach=2) is None
     outwards = [looking(place, tuple(2 * x for x in place)) for place in places]
     assert look_at_point(outwards, reach=10) is None

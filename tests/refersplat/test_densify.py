@@ -90,11 +90,11 @@ def test_the_strongest_come_first_where_room_is_short():
     assert full.gaussians.count == 5
 
 
-@pytest.mark.parametrize(("asked", "limit"), [(-1, 200), (0, math.inf), (7, 7)])
-def test_limit_follows_the_photos_where_none_is_given(asked, limit):
+@pytest.mark.parametrize(("option", "limit"), [(-1, 200), (0, math.inf), (7, 7)])
+def test_limit_follows_the_photos_where_none_is_given(option, limit):
     camera = Camera(torch.eye(4), 10.0, 10.0, 10.0, 5.0, width=20, height=10)
     small = Camera(torch.eye(4), 10.0, 10.0, 2.0, 2.0, width=4, height=4)
-    assert gaussian_limit(RgbConfig(max_gaussians=asked), [camera, small]) == limit
+    assert gaussian_limit(RgbConfig(max_gaussians=option), [camera, small]) == limit
 
 
 def test_split_keeps_the_mean_and_follows_the_shape():

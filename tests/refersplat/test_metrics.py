@@ -1,4 +1,4 @@
-"""Metrics: answers known by hand, and what must hold for any masks."""
+"""Metrics by hand, and their properties for any masks."""
 
 import math
 

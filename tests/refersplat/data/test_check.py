@@ -1,4 +1,4 @@
-"""The command that says what a scene holds."""
+"""The command that describes a scene."""
 
 from __future__ import annotations
 

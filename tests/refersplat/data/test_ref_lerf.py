@@ -187,10 +187,10 @@ def test_all_views_train_without_eval(small_scene):
     assert any("no effect without --eval" in text for text in scene.warnings)
 
 
-@pytest.mark.parametrize("asked", ["frame_00003", "frame_00003.png", "3", "00003", 3])
-def test_option_names_test_views(small_scene, asked):
+@pytest.mark.parametrize("name", ["frame_00003", "frame_00003.png", "3", "00003", 3])
+def test_option_names_test_views(small_scene, name):
     (small_scene.path / "meta.json").write_text('{"test_views": [2]}')
-    scene = load(small_scene, eval=True, test_views=(asked,))
+    scene = load(small_scene, eval=True, test_views=(name,))
     assert names_of(scene.test) == ["frame_00003"]
     assert names_of(scene.train) == ["frame_00001", "frame_00002", "frame_00004"]
 

@@ -64,24 +64,24 @@ def test_image_is_the_file(small_scene):
     assert view.image().max() > 0
 
 
-def test_nothing_is_decoded_before_it_is_asked_for(small_scene, monkeypatch):
-    asked = []
-    monkeypatch.setattr("refersplat.data.views.decode", lambda p: asked.append(p) or decode(p))
+def test_nothing_is_decoded_before_it_is_needed(small_scene, monkeypatch):
+    decoded = []
+    monkeypatch.setattr("refersplat.data.views.decode", lambda p: decoded.append(p) or decode(p))
     scene = load(small_scene)
-    assert asked == []
+    assert decoded == []
     scene.views[0].image()
     scene.views[0].image()
-    assert asked == [scene.views[0].path]
+    assert decoded == [scene.views[0].path]
 
 
 @pytest.mark.parametrize(("fits", "num_decoded"), [(4, 4), (3, 8), (0, 8)])
 def test_cache_keeps_to_its_budget(small_scene, monkeypatch, fits, num_decoded):
-    asked = []
-    monkeypatch.setattr("refersplat.data.views.decode", lambda p: asked.append(p) or decode(p))
+    decoded = []
+    monkeypatch.setattr("refersplat.data.views.decode", lambda p: decoded.append(p) or decode(p))
     scene = load(small_scene, image_cache_gb=(fits * 3600 + 1) / 2**30)
     for view in scene.views * 2:
         view.image()
-    assert len(asked) == num_decoded
+    assert len(decoded) == num_decoded
     assert scene.views[0]._cache.used == fits * 3600
 
 

@@ -34,34 +34,20 @@ class ImageFolder:
         self.folder = folder
 
     @cached_property
-    def files(self) -> list[str]:
-        """Paths of all images below the folder, with forward slashes, sorted."""
-        return sorted(
-            path.relative_to(self.folder).as_posix()
-            for path in self.folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES
-        )
-
-    @cached_property
-    def _by_stem(self) -> dict[str, list[str]]:
-        stems: dict[str, list[str]] = {}
-        for file in self.files:
-            stems.setdefault(PurePosixPath(file).with_suffix("").as_posix(), []).append(file)
-        return stems
-
-    @cached_property
-    def _existing(self) -> frozenset[str]:
-        if not self.folder.is_dir():
+    def _files(self) -> dict[str, list[str]]:
+        """Images below the folder, with forward slashes, by their path without suffix."""
+        files: dict[str, list[str]] = {}
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix.lower() in SUFFIXES:
+                name = path.relative_to(self.folder)
+                files.setdefault(name.with_suffix("").as_posix(), []).append(name.as_posix())
+        if not files:
+            got = "it holds none" if self.folder.is_dir() else "no such folder"
             raise InputError(
-                f"{self.folder}: no such folder, expected the scene's images; copy them there or "
-                "name their folder with --data.images"
+                f"{self.folder}: expected the scene's images ({', '.join(SUFFIXES)}), {got}; copy "
+                "them there or name their folder with --data.images"
             )
-        if not self.files:
-            raise InputError(
-                f"{self.folder}: holds no images ({', '.join(SUFFIXES)}); copy them there or name "
-                "their folder with --data.images"
-            )
-        return frozenset(self.files)
+        return files
 
     def find(self, name: str, where: str) -> Path:
         """The file of an image, or else the only one of the same name with another suffix.
@@ -69,18 +55,17 @@ class ImageFolder:
         Raises:
             InputError: There is none, or there are several.
         """
-        name = PurePosixPath(name.replace("\\", "/")).as_posix()
-        if name in self._existing:
-            return self.folder / name
-        path = PurePosixPath(name)
+        path = PurePosixPath(name.replace("\\", "/"))
         stem = path.with_suffix("") if path.suffix.lower() in SUFFIXES else path
-        matches = self._by_stem.get(stem.as_posix(), [])
+        matches = self._files.get(stem.as_posix(), [])
+        if path.as_posix() in matches:
+            return self.folder / path
         if len(matches) == 1:
             return self.folder / matches[0]
-        got = f"got {' and '.join(matches) or f'none of {len(self.files)} files'}"
+        got = " and ".join(matches) or f"none of {sum(map(len, self._files.values()))} files"
         raise InputError(
-            f"{where}: expected the image {self.folder / name}, {got}; copy the missing images, or "
-            "name their folder with --data.images"
+            f"{where}: expected the image {self.folder / path}, got {got}; copy the missing ones, "
+            "or name their folder with --data.images"
         )
 
 

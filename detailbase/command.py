@@ -11,7 +11,7 @@ from pathlib import Path
 from detailbase.config import LEARNED, Config
 from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
-from refer3d.runs.folder import RESOLVED, RunFolder
+from refer3d.runs.folder import RESOLVED, RunFolder, refuse_file
 from refer3d.runs.options import override
 
 MODEL = "detailbase"
@@ -41,10 +41,7 @@ def read_options(argv: Sequence[str], program: str) -> Config:
         return _named(config, words)
 
     config = read(words)
-    if config.work_dir and Path(config.work_dir).exists() and not Path(config.work_dir).is_dir():
-        raise InputError(
-            f"--work_dir: expected a folder, got the file {config.work_dir}; name another"
-        )
+    refuse_file("--work_dir", config.work_dir)
     if program == "eval":
         return _as_learned(config, words)
     if config.resume:

@@ -1,6 +1,6 @@
 """Segments the phrases of a sentence in a scan of your own.
 
-python -m detailbase.predict scan.ply "the brown chair next to the two windows" -o out/
+detailbase predict scan.ply "the brown chair next to the two windows" -o out/
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from detailbase.scans.scan import UNITS, UPS, Scan
 from refer3d.native.start import start_program
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.files import atomic_write
+from refer3d.runs.folder import refuse_file
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ LONGEST_NAME = 60
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(
-        prog="python -m detailbase.predict",
+        prog="detailbase predict",
         description="Segment the phrases of a sentence in a scan.",
     )
     parser.add_argument("scan", type=Path, help="a PLY file, with or without faces")
@@ -57,8 +58,7 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     if args.max_points < 1:
         raise InputError(f"--max_points: expected at least 1, got {args.max_points}; change it")
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"-o: expected a folder, got the file {args.out}; name another")
+    refuse_file("-o", args.out)
     start_program("detailbase", precision=args.precision)
     referrer = Referrer.load(args.checkpoint, args.config, args.device)
     scan = referrer.read(args.scan, args.unit, args.up, args.max_points)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
-from refer3d.runs.folder import RunFolder
+from refer3d.runs.folder import RunFolder, refuse_file
 from refer3d.runs.options import override
 from refersplat.config import Config
 
@@ -44,14 +44,12 @@ def read_options(argv: Sequence[str], program: str) -> Config:
         raise InputError("-m: expected the folder of the run, got nothing; add -m output/NAME")
     if not config.data.scene:
         raise InputError("-s: expected the folder of a scene, got nothing; add -s data/SCENE")
-    run = run_of(config)
-    if run.path.exists() and not run.path.is_dir():
-        raise InputError(f"-m: expected a folder, got the file {run.path}; name another")
+    refuse_file("-m", config.model_path)
     start = config.rgb.start_checkpoint
     cloud = newest_cloud(Path(start).expanduser()) if start else None
     values = {"data.scene": config.data.scene, "rgb.start_checkpoint": str(cloud or start)}
     config = override(config, {name: _absolute(path) for name, path in values.items()})
-    if program != "train" and run.exists():
+    if program != "train" and (run := run_of(config)).exists():
         run.refuse_changes(config, program, "train into another folder")
     return config
 

@@ -21,8 +21,8 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     weights = to_bytes(read_weights(args.checkpoint))
     whole = read_tensors(args.checkpoint, "name a best.pth")
-    said = whole if "model" in whole else {}
-    save_state(args.out, {**said, "model": weights})
+    content = whole if "model" in whole else {}
+    save_state(args.out, {**content, "model": weights})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Describes a scene without training: python -m refersplat.data.check SCENE [-r 2]."""
+"""Describes a scene without training: refersplat check SCENE [-r 2]."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _coverage(view: View) -> list[float]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m refersplat.data.check", description=__doc__)
+    parser = argparse.ArgumentParser(prog="refersplat check", description=__doc__)
     parser.add_argument("scene", help="folder of the scene")
     parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in train.py")
     parser.add_argument("--images", default="images", help="folder of the images in the scene")

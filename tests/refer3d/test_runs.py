@@ -20,7 +20,7 @@ from refer3d.runs.config import choose_model, from_mapping, load_yaml, parse, sa
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
-from refer3d.runs.folder import RunFolder
+from refer3d.runs.folder import RunFolder, refuse_file
 from refer3d.runs.options import Bounds, Changeable, differences, options, override, to_mapping
 from refer3d.runs.programs import Program, run_program
 from refer3d.runs.progress import Progress
@@ -221,7 +221,8 @@ def test_a_folder_belongs_to_one_run(tmp_path):
         run.refuse_second_run("-m")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="-m: expected a folder, got the file"):
-        RunFolder(tmp_path / "file", Schema).refuse_second_run("-m")
+        refuse_file("-m", tmp_path / "file")
+    refuse_file("-m", tmp_path)
 
 
 def test_options_change_in_the_programs_that_they_name(tmp_path):
@@ -236,7 +237,7 @@ def test_options_change_in_the_programs_that_they_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--train.head_rl", "1"], "--train.head_lr"),
         (["--stepps", "1"], "--steps"),
@@ -247,11 +248,11 @@ def test_options_change_in_the_programs_that_they_name(tmp_path):
         (["extra"], "Unrecognized options: extra"),
     ],
 )
-def test_a_wrong_option_ends_the_program_with_a_proposal(argv, said, capsys):
+def test_a_wrong_option_ends_the_program_with_a_proposal(argv, message, capsys):
     with pytest.raises(SystemExit) as caught:
         parse(Schema, argv, program="train.py", description="")
     assert caught.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_help_shows_meanings_and_aliases(capsys):
@@ -381,11 +382,11 @@ def test_a_stage_that_is_stopped_adds_up(tmp_path):
 
 
 def test_provenance_says_what_made_a_result():
-    told = provenance("cpu-base")
-    assert told["backend"] == "cpu-base"
-    assert told["versions"]["torch"] == torch.__version__
-    assert told["threads"] == torch.get_num_threads()
-    assert told["git_commit"] == git_commit()
+    record = provenance("cpu-base")
+    assert record["backend"] == "cpu-base"
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["threads"] == torch.get_num_threads()
+    assert record["git_commit"] == git_commit()
     assert 10 < peak_memory_mib() < 1e6
 
 
@@ -398,7 +399,7 @@ def test_progress_keeps_its_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ("raise InputError('a.yaml: wrong')", 2, "error: a.yaml: wrong\n"),
         ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory\n"),
@@ -410,7 +411,7 @@ def test_progress_keeps_its_numbers(tmp_path):
         ("pass", 0, ""),
     ],
 )
-def test_programs_end_without_a_traceback(body, status, said, tmp_path):
+def test_programs_end_without_a_traceback(body, status, message, tmp_path):
     program = (
         "import resource; from refer3d.runs.errors import InputError, run\n"
         "from refer3d.runs.results import save_results\n"
@@ -423,7 +424,7 @@ def test_programs_end_without_a_traceback(body, status, said, tmp_path):
         text=True,
         cwd=tmp_path,
     )
-    assert (done.returncode, done.stderr) == (status, said)
+    assert (done.returncode, done.stderr) == (status, message)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -457,19 +458,18 @@ def test_a_bug_keeps_its_traceback():
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_what_is_sent_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch):
-    """Nor is what comes back read before it is there."""
-    said = []
+def test_uploads_are_pinned_and_asynchronous_and_downloads_are_not(monkeypatch):
+    calls = []
 
     def stand_in(kind):
         tensor = SimpleNamespace(device=torch.device(kind))
-        tensor.pin_memory = lambda: said.append("pinned") or tensor
-        tensor.to = lambda device, non_blocking: said.append((str(device), non_blocking)) or tensor
+        tensor.pin_memory = lambda: calls.append("pinned") or tensor
+        tensor.to = lambda device, non_blocking: calls.append((str(device), non_blocking)) or tensor
         return tensor
 
     for start, end in (("cpu", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:0", "cpu"), ("cpu", "cpu")):
         to_device(stand_in(start), end)
-    assert said == ["pinned", ("cuda:0", True), ("cuda:0", True), ("cpu", False), ("cpu", False)]
+    assert calls == ["pinned", ("cuda:0", True), ("cuda:0", True), ("cpu", False), ("cpu", False)]
 
 
 PROGRAMS = {

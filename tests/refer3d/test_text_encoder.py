@@ -138,10 +138,10 @@ def test_selection_is_padded_to_its_longest():
 class Counting(HashTextEncoder):
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[str] = []
+        self.calls: list[str] = []
 
     def __call__(self, sentences) -> TextFeatures:
-        self.asked += sentences
+        self.calls += sentences
         return super().__call__(sentences)
 
 
@@ -150,7 +150,7 @@ def test_cache_asks_once_for_each_sentence(tmp_path):
     encoder = CachedTextEncoder(counting, tmp_path)
     first = encoder([LONG, SHORT, LONG])
     again = CachedTextEncoder(counting, tmp_path)([SHORT, LONG])
-    assert counting.asked == [LONG, SHORT]
+    assert counting.calls == [LONG, SHORT]
     assert_close(again.words, first.words[[1, 0]])
     assert_close(again.embeddings, first.embeddings[[1, 0]])
     assert torch.equal(again.mask, first.mask[[1, 0]])
@@ -276,11 +276,11 @@ def test_identity_of_a_hub_model_follows_its_weights(tmp_path):
 
 def test_words_behind_others_are_split_with_the_space_before_them(minilm):
     encoder = make_encoder("auto")
-    asked = []
-    encoder.tokenizer = lambda text, **_: asked.append(text) or {"input_ids": [7]}
+    calls = []
+    encoder.tokenizer = lambda text, **_: calls.append(text) or {"input_ids": [7]}
     encoder.max_pieces = 9
     encoder._pieces(["the", "brown", "chair"])
-    assert asked == ["the", " brown", " chair"]
+    assert calls == ["the", " brown", " chair"]
 
 
 def test_half_a_character_is_an_error(encoder):

@@ -87,3 +87,13 @@ def test_state_goes_through_a_file_without_code(answerer):
     queries = [*SENTENCES, "The mug of tea.", "A dog barking at the postman."]
     for got, expected in zip(again.respond(queries), answerer.respond(queries), strict=True):
         assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_options_in_files_of_earlier_versions_are_read(answerer):
+    switches = dict.fromkeys(("nearest", "relation", "size", "field", "weigh"), True)
+    switches |= dict.fromkeys(("ridge", "color", "apart"), False)
+    state = answerer.language.state_dict()
+    state["options"] = {"groups": True, "refine_steps": 7, **switches, "reject": 1.5}
+    assert Language.from_state(state).matcher.options == MatchConfig(
+        refine_steps=7, without=("ridge", "color", "decomposition"), reject=1.5
+    )

@@ -269,14 +269,14 @@ def _from_mapping(
 def _build(schema: type[Schema], values: Any, where: str, names: Sequence[str]) -> Schema:
     if not isinstance(values, dict):
         raise InputError(f"{where}: expected 'key: value' below it, got {values!r}")
-    known = fields(schema)
+    here = fields(schema)
     result = {}
     for name, value in values.items():
-        if name not in known:
-            raise InputError(f"{where}: unknown key {name!r}; {_nearest(str(name), known, names)}")
-        section, place = known[name].section, f"{where}: {name}"
+        if name not in here:
+            raise InputError(f"{where}: unknown key {name!r}; {_nearest(str(name), here, names)}")
+        section, place = here[name].section, f"{where}: {name}"
         if section is None:
-            result[name] = _convert(known[name].kind, value, place)
+            result[name] = _convert(here[name].kind, value, place)
         else:
             result[name] = _build(section, {} if value is None else value, place, names)
     return schema(**result)

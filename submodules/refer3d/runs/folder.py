@@ -17,6 +17,16 @@ RESOLVED = "config.yaml"
 TIMINGS = "timings.json"
 
 
+def refuse_file(option: str, path: Path | str) -> None:
+    """Refuses a file where ``option`` should name a folder.
+
+    Raises:
+        InputError: The path is a file.
+    """
+    if Path(path).exists() and not Path(path).is_dir():
+        raise InputError(f"{option}: expected a folder, got the file {path}; name another")
+
+
 class RunFolder(Generic[Schema]):
     """A folder that belongs to one run, and the options that the run was trained with."""
 
@@ -75,8 +85,6 @@ class RunFolder(Generic[Schema]):
                 f"{option}: {self.path} already holds a run and --resume was not given; resume it, "
                 "name another folder, or delete it"
             )
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{option}: expected a folder, got the file {self.path}; name another")
 
     def claim(self, config: Schema, model: str = "") -> None:
         """Makes the folder the run's own by writing its options there."""

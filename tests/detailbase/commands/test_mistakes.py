@@ -1,4 +1,4 @@
-"""What a user may get wrong is said in one line, and nothing is written."""
+"""Mistakes of the user give one line of error, and no file."""
 
 import json
 import shutil

@@ -22,30 +22,30 @@ def predict(*masks: list[float], score: float = 0.0) -> Predictions:
 
 
 def whole(logits: torch.Tensor) -> PairLogits:
-    """All superpoints of a scene are asked about."""
+    """Pair logits of all superpoints of a scene."""
     return PairLogits(torch.arange(len(logits)), logits)
 
 
-def test_undecided_masks_cost_what_is_known():
+def test_the_loss_of_undecided_masks():
     losses = mask_loss(predict([0.0] * 4), [0], [0], [torch.tensor([1, 0, 0, 0])])
     assert_close(losses.cross_entropy, torch.tensor([math.log(2)]))
     assert_close(losses.dice, torch.tensor([1 - (2 * 0.5 + 1) / (4 * 0.5 + 1 + 1)]))
-    assert_close(losses.score, torch.tensor([0.0]))  # an IoU of 1/4 teaches no score
+    assert_close(losses.score, torch.tensor([0.0]))  # an IoU of 1/4 trains no score
 
 
-def test_right_masks_teach_the_score_alone():
+def test_right_masks_train_the_score_alone():
     target = torch.tensor([1, 0, 1])
     losses = mask_loss(predict([SURE, -SURE, SURE], score=0.2), [0], [0], [target])
     assert_close(losses.score, torch.tensor([0.64]))
     assert_close(losses.total, torch.tensor(0.32))
 
 
-@pytest.mark.parametrize(("hits", "is_taught"), [(1, False), (2, True)])
-def test_half_right_masks_teach_no_score(hits, is_taught):
+@pytest.mark.parametrize(("hits", "is_trained"), [(1, False), (2, True)])
+def test_half_right_masks_train_no_score(hits, is_trained):
     # IoU 1/2, which is not above a half, and 2/3.
     target = torch.tensor([1] * hits + [0])
     losses = mask_loss(predict([SURE] * (hits + 1)), [0], [0], [target])
-    assert bool(losses.score > 0) == is_taught
+    assert bool(losses.score > 0) == is_trained
 
 
 def test_phrases_count_alike_whatever_their_scenes_size():
@@ -92,22 +92,22 @@ def test_gradient_is_finite_for_sure_and_wrong_masks():
     assert torch.isfinite(mask.grad).all()
 
 
-def test_classes_that_nobody_knows_cost_nothing():
+def test_superpoints_without_a_class_are_ignored():
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
     want = torch.nn.functional.cross_entropy(logits[:2], torch.tensor([0, 0]))
     assert_close(class_loss(logits, torch.tensor([0, 0, -100])), want)
     assert class_loss(logits, torch.full((3,), -100)) == 0
 
 
-def test_each_superpoint_asks_for_its_object_as_a_phrase_does():
+def test_each_row_of_the_pairs_counts_like_a_phrase():
     torch.manual_seed(0)
     logits, objects = torch.randn(4, 4), torch.tensor([7, 7, 2, 7])
     rows = [objects == owner for owner in objects]
-    asked = mask_loss(predict(*logits.tolist()), range(4), [0] * 4, rows, pos_weight=0.5)
-    want = asked.cross_entropy + asked.dice
+    as_masks = mask_loss(predict(*logits.tolist()), range(4), [0] * 4, rows, pos_weight=0.5)
+    want = as_masks.cross_entropy + as_masks.dice
     assert_close(pair_loss([whole(logits)], objects, pos_weight=0.5), want[0])
 
-    # One of no object neither asks nor answers, and scenes count alike, whatever their size.
+    # A superpoint of no object is ignored, and scenes count alike, whatever their size.
     wider = torch.randn(5, 5)
     wider[:4, :4] = logits
     with_stranger = pair_loss([whole(wider)], torch.tensor([7, 7, 2, 7, -1]), pos_weight=0.5)
@@ -121,7 +121,7 @@ def test_each_superpoint_asks_for_its_object_as_a_phrase_does():
     )
     assert pair_loss([whole(other)], torch.tensor([-1, -1])) == 0
 
-    # Some may be asked about alone: these two are all that the others answer.
+    # A subset of the rows may be supervised.
     some = PairLogits(torch.tensor([1, 3]), logits[[1, 3]])
     twice = PairLogits(torch.arange(4), logits[[1, 1, 3, 3]])
     assert_close(

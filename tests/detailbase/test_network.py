@@ -51,7 +51,7 @@ def make_batch(*scenes: tuple[Tensor, ...]) -> dict[str, Tensor | list[int]]:
     }
 
 
-def ask(sentences: list[list[str]]) -> dict[str, Tensor]:
+def encode(sentences: list[list[str]]) -> dict[str, Tensor]:
     text = HashTextEncoder(16, is_framed=True)(sentences)
     return {"words": text.words, "mask": text.mask}
 
@@ -80,9 +80,9 @@ def scenes(rng):
 
 
 @torch.no_grad()
-def test_every_word_answers_about_its_scene_after_every_round(scenes):
+def test_every_word_has_a_mask_of_its_scene_after_every_round(scenes):
     predictions = make_network().eval()(
-        **make_batch(*scenes), **ask(SENTENCES), scene_of_sentence=SCENES
+        **make_batch(*scenes), **encode(SENTENCES), scene_of_sentence=SCENES
     )
     assert [tuple(masks.shape) for masks in predictions.masks] == [
         (3, 7, 20),
@@ -97,10 +97,10 @@ def test_every_word_answers_about_its_scene_after_every_round(scenes):
 def test_neighbours_in_a_batch_change_nothing(scenes, extras):
     # A longer sentence pads the words; a bigger scene and another sentence stand beside.
     network = make_network(**extras).eval()
-    together = network(**make_batch(*scenes), **ask(SENTENCES), scene_of_sentence=SCENES)
+    together = network(**make_batch(*scenes), **encode(SENTENCES), scene_of_sentence=SCENES)
     for index, scene in enumerate(SCENES):
         sentence = SENTENCES[index]
-        alone = network(**make_batch(scenes[scene]), **ask([sentence]), scene_of_sentence=[0])
+        alone = network(**make_batch(scenes[scene]), **encode([sentence]), scene_of_sentence=[0])
         words = len(sentence) + 2
         # float32 sums of other blocks; measured 5e-7 of values up to 1.
         assert_close(together.masks[index][:, :words], alone.masks[0], rtol=0, atol=3e-6)
@@ -113,35 +113,37 @@ def test_renumbered_superpoints_renumber_the_masks(scenes, extras):
     network = make_network(**extras).eval()
     features, voxels, points, superpoints = scenes[0]
     order = torch.randperm(20)
-    first = network(**make_batch(scenes[0]), **ask(SENTENCES[:1]), scene_of_sentence=[0])
+    first = network(**make_batch(scenes[0]), **encode(SENTENCES[:1]), scene_of_sentence=[0])
     renumbered = make_batch((features, voxels, points, order[superpoints]))
-    second = network(**renumbered, **ask(SENTENCES[:1]), scene_of_sentence=[0])
+    second = network(**renumbered, **encode(SENTENCES[:1]), scene_of_sentence=[0])
     assert_close(second.masks[0][..., order], first.masks[0], rtol=0, atol=3e-6)
     assert_close(second.scores, first.scores, rtol=0, atol=3e-6)
 
 
 def test_scene_without_sentences_is_left_out(scenes):
-    predictions = make_network()(**make_batch(*scenes), **ask(SENTENCES[:1]), scene_of_sentence=[1])
+    predictions = make_network()(
+        **make_batch(*scenes), **encode(SENTENCES[:1]), scene_of_sentence=[1]
+    )
     assert predictions.masks[0].shape == (3, 4, 35)
 
 
 @BOTH
 @pytest.mark.parametrize("size", [1, 2])
-def test_scans_of_a_voxel_or_two_can_be_learned_from(rng, extras, size):
+def test_training_on_scans_of_a_voxel_or_two(rng, extras, size):
     network = make_network(**extras)
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     scene = make_scene(rng, size, 1)
-    predictions = network(**make_batch(scene), **ask(SENTENCES[:1]), scene_of_sentence=[0])
+    predictions = network(**make_batch(scene), **encode(SENTENCES[:1]), scene_of_sentence=[0])
     mask_loss(predictions, [0], [2], [torch.ones(1)]).total.backward()
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
-    if size == 1:  # nothing is to be learned of what has no spread
+    if size == 1:  # one row has no variance
         for name, buffer in network.named_buffers():
             assert torch.equal(buffer, before[name])
 
 
-def test_two_samples_are_learned_by_heart(scenes):
+def test_the_network_overfits_two_samples(scenes):
     network = make_network(width=64)
-    batch, text = make_batch(*scenes), ask(SENTENCES[:2])
+    batch, text = make_batch(*scenes), encode(SENTENCES[:2])
     queries, sentences = [2, 0, 2, 5], [0, 0, 1, 1]
     sizes = [20, 20, 35, 35]
     generator = torch.Generator().manual_seed(1)
@@ -155,7 +157,7 @@ def test_two_samples_are_learned_by_heart(scenes):
         optimizer.step()
     for sentence, query, target in zip(sentences, queries, targets, strict=True):
         assert torch.equal(predictions.masks[sentence][-1, query] > 0, target > 0)
-        # The score is taught by masks that are good; all are now.
+        # Good masks train the score; all are good now.
         assert abs(predictions.scores[-1, sentence, query].item() - 1) < 0.2
 
 
@@ -180,7 +182,7 @@ def unmoved() -> ObjectGrouping:
 
 
 @torch.no_grad()
-def test_what_lies_together_is_one_object(unmoved):
+def test_near_superpoints_form_one_object(unmoved):
     # The first and the second at one place, the third far from both; 1, 3 and 2 points.
     points = torch.zeros(6, 6)
     points[4:, 3] = 30.0
@@ -204,7 +206,7 @@ def test_what_lies_together_is_one_object(unmoved):
     assert_close(seen[0, 8:], unmoved.descriptors(inputs)[0])
 
 
-def test_objects_do_not_depend_on_how_many_are_compared_at_once(rng, monkeypatch):
+def test_objects_do_not_depend_on_the_chunk_size(rng, monkeypatch):
     objects = ObjectGrouping(4, 2)
     features = torch.randn(50, 4, generator=rng, requires_grad=True)
     sums = moments(torch.randn(200, 6, generator=rng), torch.arange(200) % 50, 50)
@@ -235,7 +237,7 @@ def test_mixed_precision_keeps_the_digits_of_places(unmoved, rng):
     assert (rounded[:, 8:] - exact[:, 8:]).abs().max() < 0.05
 
 
-def test_only_objects_teach_what_belongs_together(rng):
+def test_only_the_pair_loss_trains_the_grouping(rng):
     objects = ObjectGrouping(4, 2)
     sums = moments(torch.randn(30, 6, generator=rng), torch.arange(30) % 5, 5)
     seen, pairs = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
@@ -251,13 +253,13 @@ def make_decoder(**options) -> Decoder:
 
 @torch.no_grad()
 @pytest.mark.parametrize("case", ["one", "none"])
-def test_words_look_where_they_said_yes_and_everywhere_if_nowhere(case, monkeypatch):
+def test_words_attend_within_their_last_mask_and_everywhere_if_it_is_empty(case, monkeypatch):
     decoder = make_decoder().eval()
     superpoints, words = torch.randn(5, 8), torch.randn(1, 1, 16)
     other = superpoints.clone()
     other[1:] += 1
     first = torch.full((1, 1, 5), -1.0)
-    first[..., 0] = 0.0 if case == "one" else -1.0  # a sigmoid of 0.5 is a yes
+    first[..., 0] = 0.0 if case == "one" else -1.0  # a sigmoid of 0.5 is inside
     answers = []
     own = Decoder._predict
     for features in (superpoints, other):
@@ -270,7 +272,7 @@ def test_words_look_where_they_said_yes_and_everywhere_if_nowhere(case, monkeypa
 
 
 @torch.no_grad()
-def test_norm_behind_the_search_counts_only_where_asked():
+def test_the_norm_behind_the_cross_attention_is_optional():
     superpoints, words = torch.randn(5, 8), torch.randn(1, 3, 16)
     mask = torch.ones(1, 3, dtype=torch.bool)
     for is_on in (False, True):

@@ -21,6 +21,6 @@ from detailbase.descriptions.phrases import find_phrases
 )
 def test_finds_what_names_things(sentence, expected):
     words = sentence.split()
-    found = find_phrases(words)
-    assert [text for _, text in found] == expected
-    assert [words[head] for head, _ in found] == [text.split()[-1] for text in expected]
+    phrases = find_phrases(words)
+    assert [text for _, text in phrases] == expected
+    assert [words[head] for head, _ in phrases] == [text.split()[-1] for text in expected]

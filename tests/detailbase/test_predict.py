@@ -68,7 +68,7 @@ def test_writes_clouds_masks_and_a_picture(checkpoint, scan, tmp_path):
     assert cv2.imread(str(out / "picture.png")).shape[2] == 3
 
 
-def test_a_checkpoint_says_itself_how_its_network_is_built(checkpoint, scan):
+def test_a_checkpoint_holds_the_options_of_its_network(checkpoint, scan):
     checkpoint.with_name("config.yaml").unlink()
     referrer = Referrer.load(checkpoint)
     read = referrer.read(scan)
@@ -102,7 +102,7 @@ def test_thinned_scans_name_the_files_own_points(checkpoint, scan, tmp_path, cap
     assert np.array_equal(cloud["x"][cloud["selected"] == 1], chosen)
 
 
-def test_another_answer_takes_the_place_of_the_former(checkpoint, scan, tmp_path):
+def test_a_new_answer_replaces_the_earlier_one(checkpoint, scan, tmp_path):
     out = tmp_path / "out"
     long = "a chair that is " + "very " * 40 + "brown"
     for sentence, *phrases in (("a chair and a lamp",), ("a brown table",), (long, long)):
@@ -113,7 +113,7 @@ def test_another_answer_takes_the_place_of_the_former(checkpoint, scan, tmp_path
         assert {path.name for path in out.glob("*.ply")} == named
 
 
-def test_what_the_language_model_does_not_read_is_said(
+def test_words_behind_the_encoders_last_are_warned_of(
     checkpoint, scan, tmp_path, caplog, monkeypatch
 ):
     monkeypatch.setattr(Sentences, "reaches", lambda self, words, query: query < 5)
@@ -133,7 +133,7 @@ def test_locate_phrases_are_found_in_the_sentence():
         locate_phrases(words, ["chair"] * 3)
 
 
-def test_nothing_found_is_said(checkpoint, scan, tmp_path, caplog, monkeypatch):
+def test_an_empty_mask_is_logged(checkpoint, scan, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
     monkeypatch.setattr("detailbase.inference.referrer.THRESHOLD", 2.0)
     argv = [str(scan), "a chair", "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]

@@ -276,14 +276,14 @@ def test_bytes_are_nearly_the_weights(tmp_path):
     small = to_bytes(weights)
     assert small["a.weight"].dtype == torch.int8
     torch.save(small, tmp_path / "small.pth")
-    found = read_weights(tmp_path / "small.pth")
-    assert found.keys() == weights.keys()
-    assert torch.equal(found["a.bias"], weights["a.bias"])
+    restored = read_weights(tmp_path / "small.pth")
+    assert restored.keys() == weights.keys()
+    assert torch.equal(restored["a.bias"], weights["a.bias"])
     step = weights["a.weight"].abs().flatten(1).amax(dim=1).view(5, 1, 1) / 127
-    assert ((found["a.weight"] - weights["a.weight"]).abs() <= 0.5001 * step).all()
+    assert ((restored["a.weight"] - weights["a.weight"]).abs() <= 0.5001 * step).all()
 
 
-def test_a_shrunk_checkpoint_says_the_same_of_itself(trained, tmp_path):
+def test_a_shrunk_checkpoint_keeps_its_options(trained, tmp_path):
     state = {"format": 1, "model": trained, "config": {"seed": 3}, "encoder": "hash"}
     torch.save(state, tmp_path / "best.pth")
     command = [sys.executable, str(ROOT / "scripts" / "shrink_checkpoint.py")]

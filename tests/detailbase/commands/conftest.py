@@ -21,7 +21,7 @@ COLORS = {
 }
 SPLITS = {"train": 4, "val": 1, "test": 1}
 POINTS = 60
-"""Of each half of a box; the halves are superpoints."""
+"""Points of each half of a box; the halves are superpoints."""
 SMALL = (
     *("--text.encoder", "hash", "--device", "cpu", "--data.workers", "0"),
     *("--network.channels", "8", "16", "--network.width", "32", "--network.heads", "4"),
@@ -124,7 +124,7 @@ def trained(rooms: Path, config_path: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def says(monkeypatch, capsys):
-    """Runs a program that must fail; returns what it says."""
+    """Runs a program that must fail; returns its message."""
     from refer3d.runs.errors import run
 
     monkeypatch.syspath_prepend(str(ROOT))

@@ -1,4 +1,4 @@
-"""train.py and eval.py from the files to the table."""
+"""train.py and eval.py, from the files to the table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_folder(trained, tmp_path) -> Path:
     return shutil.copytree(trained, tmp_path / "run")
 
 
-def test_a_run_leaves_what_one_needs(trained):
+def test_a_run_writes_its_files(trained):
     assert {path.name.split(".")[0] for path in trained.iterdir()} == {
         *("best", "config", "events", "last", "timings", "train"),
     }
@@ -48,7 +48,7 @@ def test_a_run_leaves_what_one_needs(trained):
     assert "epoch 30, val, all: mIOU" in (trained / "train.log").read_text()
 
 
-def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
+def test_results_hold_scores_and_provenance(run_folder, rooms, capsys):
     eval_main(["--config", str(run_folder / "config.yaml"), "--work_dir", str(run_folder)])
     printed = capsys.readouterr().out
     results = json.loads((run_folder / "results.json").read_text())
@@ -72,7 +72,7 @@ def test_results_say_what_they_rest_on(run_folder, rooms, capsys):
     assert "scene0005_00_1_000_001" in ious
 
 
-def test_objects_without_points_are_told_and_scans_without_objects_refused(
+def test_objects_without_points_are_missed_and_scans_without_objects_refused(
     run_folder, rooms, tmp_path, caplog
 ):
     root = shutil.copytree(rooms, tmp_path / "rooms")
@@ -94,15 +94,15 @@ def test_objects_without_points_are_told_and_scans_without_objects_refused(
         evaluate(config)
 
 
-def test_shuffled_words_are_scored_beside(run_folder):
+def test_shuffled_words_have_scores_of_their_own(run_folder):
     config = load_yaml(run_folder / "config.yaml", Config)
-    told = evaluate(dataclasses.replace(config, work_dir=str(run_folder)))["metrics"]["mIoU"]
+    in_order = evaluate(dataclasses.replace(config, work_dir=str(run_folder)))["metrics"]["mIoU"]
     before = (run_folder / "results.json").read_bytes()
     argv = ["--config", str(run_folder / "config.yaml"), "--work_dir", str(run_folder)]
     eval_main([*argv, "--shuffled_words"])
     shuffled = json.loads((run_folder / "results_shuffled_words.json").read_text())
     assert shuffled["shuffled_words"]
-    assert shuffled["metrics"]["mIoU"] < told - 0.2
+    assert shuffled["metrics"]["mIoU"] < in_order - 0.2
     assert (run_folder / "results.json").read_bytes() == before
 
 
@@ -110,7 +110,6 @@ def test_the_newest_run_is_taken(trained, config_path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("20260101_000000", "20260102_000000"):
         shutil.copytree(trained, tmp_path / "exps" / "boxes" / name)
-    # Its options are the run's own, so nothing needs to be said again.
     train_main(["--config", str(config_path), "--resume"])
     newest = tmp_path / "exps" / "boxes" / "20260102_000000"
     assert load_yaml(newest / "config.yaml", Config).work_dir == str(newest.relative_to(tmp_path))
@@ -140,20 +139,20 @@ def test_other_scores_have_files_of_their_own():
 def test_a_checkpoint_is_scored_by_the_network_and_text_of_its_run(
     run_folder, rooms, config_path, capsys
 ):
-    """Another config tells the data; what the weights depend on, the run says."""
+    """The config given names the data; the options that weights depend on are the run's."""
     argv = ["--config", str(config_path), "--checkpoint", str(run_folder / "best.pth")]
     eval_main([*argv, "--data.root", str(rooms)])
-    told = json.loads((run_folder / "results.json").read_text())["config"]
+    used = json.loads((run_folder / "results.json").read_text())["config"]
     own = to_mapping(load_yaml(run_folder / "config.yaml", Config))
-    assert told["network"] == own["network"]
-    assert told["text"] == own["text"]
+    assert used["network"] == own["network"]
+    assert used["text"] == own["text"]
     before = capsys.readouterr().out
     eval_main(argv)  # the run knows where its data are
     assert capsys.readouterr().out == before
 
 
-def test_scanrefer_tells_objects_that_are_alone_from_others(tmp_path):
-    """Among those that are described, and all that has no class of ScanRefer's is of one class."""
+def test_scanrefer_has_unique_and_multiple_objects(tmp_path):
+    """Only described objects count; those without a class of ScanRefer are one class."""
     classes = {1: 4, 2: 4, 3: 4, 4: 19, 5: 0, 6: 7, 7: 7, 8: NONE}
     instances = torch.tensor([*classes]).repeat_interleave(5)
     count = len(instances)
@@ -169,6 +168,6 @@ def test_scanrefer_tells_objects_that_are_alone_from_others(tmp_path):
         for number, index in enumerate(described)
     ]
     kinds = [kind for one in unique_or_multiple(references, tmp_path) for kind in one.kinds]
-    # 6 is described twice, and 7, of its class, never; 9, of which nothing is known, is another.
+    # 6 is described twice, and 7, of its class, never; 9 has no points, so its class is unnamed.
     expected = ["multiple"] * 4 + ["unique", "unique", "multiple"]
     assert kinds == expected

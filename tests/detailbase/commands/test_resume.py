@@ -48,7 +48,7 @@ def steps_behind(state_file):
 
 
 @pytest.mark.parametrize(("accumulate", "begun"), [(1, 0), (2, 1)], ids=["at once", "in between"])
-def test_a_killed_run_goes_on_to_the_same_bits(rooms, config_path, tmp_path, accumulate, begun):
+def test_a_killed_run_resumes_to_the_same_bits(rooms, config_path, tmp_path, accumulate, begun):
     more = ("--train.accumulate", str(accumulate))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(config_path, rooms, whole, *more), check=True, capture_output=True)
@@ -68,6 +68,6 @@ def test_a_killed_run_goes_on_to_the_same_bits(rooms, config_path, tmp_path, acc
     subprocess.run(
         command(config_path, rooms, killed, *more, "--resume"), check=True, capture_output=True
     )
-    expected, found = weights(whole), weights(killed)
-    assert expected.keys() == found.keys()
-    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    expected, resumed = weights(whole), weights(killed)
+    assert expected.keys() == resumed.keys()
+    assert [name for name in expected if not torch.equal(expected[name], resumed[name])] == []

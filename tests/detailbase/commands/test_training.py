@@ -1,4 +1,4 @@
-"""What a step does, by its options."""
+"""A training step and its options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def start(**options) -> Training:
 
 
 @pytest.fixture
-def lesson(rooms):
+def batch_and_text(rooms):
     """A batch, and its text."""
     options = DataConfig(root=str(rooms), workers=0)
     references = read_split(options, "detailrefer", "train")
@@ -60,8 +60,8 @@ def test_the_published_rates():
     assert rates[-1][0] == pytest.approx(1e-4 / 8)
 
 
-def test_the_mean_of_the_weights_is_what_answers(lesson):
-    batch, sentences = lesson
+def test_the_mean_of_the_weights_is_evaluated(batch_and_text):
+    batch, sentences = batch_and_text
     training = start(lr=1e-2, ema_decay=0.2)
     want = None
     for keep in (0, 2 / 11, 0.2, 0.2):  # of the first steps, less
@@ -92,9 +92,9 @@ def test_the_backbone_may_learn_more_slowly():
     assert len(slow) + len(fast) == len(list(training.network.parameters()))
 
 
-def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monkeypatch, caplog):
+def test_the_best_epoch_of_the_mean_is_saved(rooms, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    trainings, asked = [], []
+    trainings, networks = [], []
     begin = Training.start
 
     def start_seen(*arguments):
@@ -102,8 +102,8 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
         return trainings[-1]
 
     def score_seen(network, *_):
-        asked.append(network)
-        value = (0.3, 0.5, 0.4)[len(asked) - 1]
+        networks.append(network)
+        value = (0.3, 0.5, 0.4)[len(networks) - 1]
         kept.append([tensor.clone() for tensor in network.state_dict().values()])
         scores = dict.fromkeys(METRICS, 1.0) | {"mIoU": value, "acc@0.5": 0.0}
         yield PhraseScores(REFERENCE, "1", 0, scores)
@@ -119,30 +119,30 @@ def test_the_best_epoch_is_kept_of_the_mean_of_the_weights(rooms, tmp_path, monk
                     train=options)  # fmt: skip
     train(config)
     (training,) = trainings
-    assert all(network is training.average.module for network in asked)
+    assert all(network is training.average.module for network in networks)
     assert all(group["lr"] == 1e-2 / 4 for group in training.optimizer.param_groups)
     assert all(group["weight_decay"] == 0.125 for group in training.optimizer.param_groups)
     best = torch.load(tmp_path / "run" / "best.pth", weights_only=True)
     assert (best["epoch"], best["mIoU"]) == (2, 0.5)
     for got, want in zip(best["model"].values(), kept[1], strict=True):
         assert torch.equal(got, want)
-    said = (tmp_path / "run" / "train.log").read_text()
-    assert "epoch 2, val, all: mIOU 0.5000  Acc_50 0.0000  Acc_25 1.0000  smIOU 0.5000" in said
+    text = (tmp_path / "run" / "train.log").read_text()
+    assert "epoch 2, val, all: mIOU 0.5000  Acc_50 0.0000  Acc_25 1.0000  smIOU 0.5000" in text
 
 
-def test_batches_that_share_a_step_add_their_gradients(lesson):
+def test_batches_that_share_a_step_add_their_gradients(batch_and_text):
     alone, shared = start(), start()
-    add_gradients(alone, *lesson, TrainConfig())
+    add_gradients(alone, *batch_and_text, TrainConfig())
     for _ in range(2):
-        add_gradients(shared, *lesson, TrainConfig(accumulate=2))
+        add_gradients(shared, *batch_and_text, TrainConfig(accumulate=2))
     for one, other in zip(alone.network.parameters(), shared.network.parameters(), strict=True):
         # Two halves of one float32 gradient; measured worst 1.5e-8.
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-5, atol=1e-7)
 
 
-def test_long_gradients_are_cut_before_the_step(lesson):
+def test_long_gradients_are_clipped_before_the_step(batch_and_text):
     training = start()
-    add_gradients(training, *lesson, TrainConfig())
+    add_gradients(training, *batch_and_text, TrainConfig())
     norm = torch.nn.utils.get_total_norm([p.grad for p in training.network.parameters()])
     seen = []
     training.optimizer.register_step_pre_hook(
@@ -156,8 +156,8 @@ def test_long_gradients_are_cut_before_the_step(lesson):
     assert all(p.grad is None for p in training.network.parameters())
 
 
-def test_half_precision_learns_alike(lesson):
-    batch, sentences = lesson
+def test_half_precision_learns_alike(batch_and_text):
+    batch, sentences = batch_and_text
     gradients = []
     for is_mixed in (False, True):
         training = start()
@@ -175,16 +175,16 @@ def test_half_precision_learns_alike(lesson):
     assert torch.cosine_similarity(*gradients, dim=0) > 0.999
 
 
-def test_a_loss_that_is_no_number_ends_the_training(lesson):
+def test_an_infinite_loss_is_an_error(batch_and_text):
     training = start()
     with torch.no_grad():
         training.network.decoder.out_score[-1].bias.fill_(torch.inf)
         training.network.decoder.lang_proj.bias.fill_(torch.nan)
     with pytest.raises(InputError, match=r"--train\.lr: the loss is nan in batch 1 of epoch 1"):
-        add_gradients(training, *lesson, TrainConfig())
+        add_gradients(training, *batch_and_text, TrainConfig())
 
 
-def test_what_the_encoder_has_not_read_is_not_learned(rooms):
+def test_words_behind_the_encoders_last_are_not_trained_on(rooms):
     references = read_split(DataConfig(root=str(rooms)), "detailrefer", "train")
     words = references[0].words
     read = Sentences.encode(word_encoder(TextConfig("hash"), CPU), references, CPU)

@@ -1,4 +1,4 @@
-"""A dataset that the tests write: a box on a floor, and what is said of it."""
+"""A dataset that the tests write: a box on a floor, with descriptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plyfile import PlyData, PlyElement
 
 SCENES = {"train": ["scene0000_00", "scene0001_00"], "val": ["scene0002_00"]}
 FLOOR, BOX = 16, 8
-"""How many vertices each has, the floor's first."""
+"""Vertices of each; the floor's come first."""
 SEGMENTS = [7] * 8 + [3] * 8 + [20] * BOX
 GROUPS = [
     {"id": 0, "objectId": 0, "segments": [3, 7], "label": "floor"},

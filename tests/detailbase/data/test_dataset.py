@@ -40,7 +40,7 @@ def make_cloud(seed: int = 0, count: int = 300) -> Cloud:
     return Cloud(xyz, xyz, superpoints, torch.full((count,), NONE), instances)
 
 
-def say(*object_ids: tuple[int, ...]) -> Reference:
+def describe(*object_ids: tuple[int, ...]) -> Reference:
     """A description whose words name some objects each."""
     phrases = tuple(Phrase(str(k), ids) for k, ids in enumerate(object_ids))
     return Reference("scene", "0", tuple("abcdefgh"), phrases)
@@ -73,7 +73,7 @@ def test_a_batch_of_a_prepared_scan(prepared, references):
 
 def test_voxels_hold_the_means_of_their_points():
     cloud, options = make_cloud(), dataclasses.replace(OPTIONS, voxels_per_metre=4)
-    batch = make_batch([cloud, make_cloud(1)], [[say((10,))], [say((11,))]], options)
+    batch = make_batch([cloud, make_cloud(1)], [[describe((10,))], [describe((11,))]], options)
     assert len(batch.voxels.unique(dim=0)) == len(batch.voxels)
     own = batch.voxels[batch.point_to_voxel[:300]]
     assert (own[:, 0] == 0).all()
@@ -86,7 +86,7 @@ def test_voxels_hold_the_means_of_their_points():
 
 def test_scans_stand_one_behind_the_other():
     clouds = [make_cloud(0), make_cloud(1, 200)]
-    batch = make_batch(clouds, [[say((10,))], [say((11,))]], OPTIONS)
+    batch = make_batch(clouds, [[describe((10,))], [describe((11,))]], OPTIONS)
     first = clouds[0].num_superpoints
     assert batch.point_starts == [0, 300, 500]
     assert batch.superpoint_starts == [0, first, first + clouds[1].num_superpoints]
@@ -100,8 +100,8 @@ def test_scans_stand_one_behind_the_other():
 def test_superpoints_are_targets_by_majority():
     """Against counting, point by point."""
     clouds = [make_cloud(seed) for seed in range(2)]
-    asked = [[say((10,), (11, 12), ()), say((99,))], [say((15, 10, 13))]]
-    batch = make_batch(clouds, asked, OPTIONS)
+    references = [[describe((10,), (11, 12), ()), describe((99,))], [describe((15, 10, 13))]]
+    batch = make_batch(clouds, references, OPTIONS)
     assert len(batch.targets) == len(batch.point_targets) == 5
     rows = zip(batch.phrases, batch.sentence_of_phrase, batch.targets, strict=True)
     for index, (phrase, sentence, target) in enumerate(rows):
@@ -128,28 +128,28 @@ def test_half_of_a_superpoint_is_not_enough():
     instances = torch.tensor([1, 1, 2, 2, 1, 1, 2])
     superpoints = torch.tensor([0, 0, 0, 0, 1, 1, 1])
     cloud = Cloud(torch.rand(7, 3), torch.rand(7, 3), superpoints, instances, instances)
-    batch = make_batch([cloud], [[say((1,), (1, 2))]], OPTIONS)
+    batch = make_batch([cloud], [[describe((1,), (1, 2))]], OPTIONS)
     assert [target.tolist() for target in batch.targets] == [[0, 1], [1, 1]]
 
 
-def test_what_has_no_points_is_not_learnt_but_scored():
-    asked = [[say((10,), (99,)), say((99,), ())], [say((11, 99))]]
+def test_phrases_without_points_are_scored_but_not_trained_on():
+    references = [[describe((10,), (99,)), describe((99,), ())], [describe((11, 99))]]
     clouds = [make_cloud(0), make_cloud(1)]
-    learnt = make_batch(clouds, asked, OPTIONS, np.random.default_rng(0))
-    # That a phrase names nothing is learnt, too.
-    assert [phrase.object_ids for phrase in learnt.phrases] == [(10,), (), (11, 99)]
-    assert learnt.sentence_of_phrase == [0, 1, 2]
-    assert learnt.scene_of_sentence == [0, 0, 1]
-    assert learnt.left_out == 2
-    assert not learnt.targets[1].any()
-    scored = make_batch(clouds, asked, OPTIONS)
+    trained = make_batch(clouds, references, OPTIONS, np.random.default_rng(0))
+    # A phrase without objects is trained on: its mask is empty.
+    assert [phrase.object_ids for phrase in trained.phrases] == [(10,), (), (11, 99)]
+    assert trained.sentence_of_phrase == [0, 1, 2]
+    assert trained.scene_of_sentence == [0, 0, 1]
+    assert trained.left_out == 2
+    assert not trained.targets[1].any()
+    scored = make_batch(clouds, references, OPTIONS)
     assert len(scored.phrases) == 5
     assert scored.left_out == 0
     assert not any(scored.point_targets[index].any() for index in (1, 2, 3))
 
 
 def test_a_batch_may_be_left_without_phrases():
-    batch = make_batch([make_cloud()], [[say((99,))]], OPTIONS, np.random.default_rng(0))
+    batch = make_batch([make_cloud()], [[describe((99,))]], OPTIONS, np.random.default_rng(0))
     assert batch.references == batch.phrases == list(batch.targets) == batch.point_targets == []
 
 
@@ -192,16 +192,16 @@ def test_groups_are_of_one_scan_and_not_too_large(references):
 
 
 def test_workers_read_ahead(prepared, references, monkeypatch):
-    asked = []
+    counts = []
     loader = torch.utils.data.DataLoader
     monkeypatch.setattr(
         "detailbase.data.batches.DataLoader",
-        lambda *args, **options: asked.append(options["num_workers"]) or loader(*args, **options),
+        lambda *args, **options: counts.append(options["num_workers"]) or loader(*args, **options),
     )
     for workers in (0, 1, 9):
         options = dataclasses.replace(OPTIONS, workers=workers)
         list(Batches(references[:3], prepared, options).loader())
-    assert asked == [0, 1, 2]  # no more than there are batches
+    assert counts == [0, 1, 2]  # no more than there are batches
 
 
 @pytest.mark.parametrize("epoch", [None, 3])
@@ -261,7 +261,7 @@ def test_a_crop_is_of_one_piece():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_scan_is_told_in_one_line(prepared, references, workers):
+def test_a_broken_scan_is_an_error_in_one_line(prepared, references, workers):
     cut(prepared / "train" / "scene0000_00_refer.pth", 500)
     options = dataclasses.replace(OPTIONS, workers=workers)
     with pytest.raises(InputError) as caught:
@@ -270,7 +270,7 @@ def test_a_broken_scan_is_told_in_one_line(prepared, references, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_scan_is_told(prepared, references):
+def test_an_unknown_scan_is_an_error(prepared, references):
     unknown = dataclasses.replace(references[0], scene_id="scene0808_00")
     with pytest.raises(InputError, match=r"holds scene0808_00_refer.pth; run scripts/prepare_scan"):
         Batches([*references, unknown], prepared, OPTIONS)
@@ -279,7 +279,7 @@ def test_an_unknown_scan_is_told(prepared, references):
 def test_few_tensors_are_sent():
     """Each costs a worker a file descriptor; 32 sentences of 8 phrases would be 256."""
     cloud = make_cloud()
-    few, many = (make_batch([cloud], [[say(*[(10,)] * 8)] * n], OPTIONS) for n in (1, 32))
+    few, many = (make_batch([cloud], [[describe(*[(10,)] * 8)] * n], OPTIONS) for n in (1, 32))
 
     def count(batch):
         return sum(
@@ -292,6 +292,6 @@ def test_few_tensors_are_sent():
 
 
 def test_a_batch_goes_to_a_device():
-    batch = make_batch([make_cloud()], [[say((10,))]], OPTIONS).to("meta")
+    batch = make_batch([make_cloud()], [[describe((10,))]], OPTIONS).to("meta")
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
     assert {tensor.device.type for tensor in [*tensors, *batch.targets]} == {"meta"}

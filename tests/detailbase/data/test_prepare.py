@@ -1,4 +1,4 @@
-"""Scans are prepared in both layouts; what is there stays, what is broken is told."""
+"""Preparation of scans: both layouts, prepared scans stay, broken ones are errors."""
 
 import importlib.util
 import os
@@ -31,7 +31,7 @@ ALL = [
 
 @pytest.fixture
 def program(monkeypatch, capsys):
-    """Runs the script; returns its exit status and what it says."""
+    """Runs the script; returns its exit status and its output."""
     spec = importlib.util.spec_from_file_location("script", ROOT / "scripts/prepare_scannet.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -40,8 +40,8 @@ def program(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["prepare_scannet.py", *map(str, argv)])
         with pytest.raises(SystemExit) as ended:
             run(module.main)
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
+        output = capsys.readouterr()
+        return ended.value.code, output.out, output.err
 
     return call
 
@@ -93,10 +93,10 @@ def test_what_is_there_is_kept(make_dataset, tmp_path):
 def test_a_broken_scan_does_not_keep_the_others(make_dataset, program):
     root = make_dataset()
     cut(SmallScan(root / "scans" / "scene0001_00").mesh, 400)
-    status, said, error = program("--root", root, "--workers", "2")
+    status, output, error = program("--root", root, "--workers", "2")
     assert status == 2
-    assert "2 scans prepared, 0 were there already, 0 lack files, 1 are broken" in said
-    assert "scene0001_00_vh_clean_2.ply: is not a whole PLY file" in said
+    assert "2 scans prepared, 0 were there already, 0 lack files, 1 are broken" in output
+    assert "scene0001_00_vh_clean_2.ply: is not a whole PLY file" in output
     assert "error: 1 scans could not be prepared, see above" in error
     assert not (root / "train" / "scene0001_00_refer.pth").exists()
     assert program("--root", root)[0] == 2
@@ -108,16 +108,16 @@ def test_absent_files_are_told(make_dataset, program):
     root = make_dataset()
     SmallScan(root / "scans" / "scene0000_00").segments.unlink()
     (root / "scannetv2_val.txt").write_text("scene0002_00 scene0009_00")
-    status, said, _ = program("--root", root, "--split", "train")
+    status, output, _ = program("--root", root, "--split", "train")
     assert status == 0
-    assert "segs.json; its superpoints are computed, its objects unknown" in said
-    assert "run again with --force" in said
+    assert "segs.json; its superpoints are computed, its objects unknown" in output
+    assert "run again with --force" in output
     status, again, _ = program("--root", root, "--split", "train")
     assert "0 scans prepared, 2 were there already, 1 lack files" in again
     assert "its objects unknown" in again
-    status, said, _ = program("--root", root, "--split", "val", "--out", root / "other")
+    status, output, _ = program("--root", root, "--split", "val", "--out", root / "other")
     assert status == 2
-    assert "scene0009_00: no such folder; copy the scan, or take it off the list" in said
+    assert "scene0009_00: no such folder; copy the scan, or take it off the list" in output
     assert (root / "other" / "val" / "scene0002_00_refer.pth").is_file()
 
 

@@ -23,47 +23,47 @@ MULTI = {
 
 
 def test_detailrefer_names_objects_of_words(write_json):
-    (found,) = read_references(write_json([DETAIL]), DATASETS["detailrefer"])
+    (reference,) = read_references(write_json([DETAIL]), DATASETS["detailrefer"])
     phrases = (Phrase("1", (2, 5)), Phrase("4", (9,)))
-    assert found == Reference("scene0000_00", "3", tuple(WORDS), phrases, object_id="7")
-    assert [phrase.query for phrase in found.phrases] == [2, 5]
+    assert reference == Reference("scene0000_00", "3", tuple(WORDS), phrases, object_id="7")
+    assert [phrase.query for phrase in reference.phrases] == [2, 5]
 
 
 @pytest.mark.parametrize("dataset", ["detailrefer", "scanrefer"])
 def test_scanrefer_names_one_object(write_json, dataset):
-    (found,) = read_references(write_json([SINGLE]), DATASETS[dataset])
-    assert found.phrases == (Phrase("-1", (7,)),)
-    assert found.phrases[0].query == 0
-    assert found.object_id == "7"
+    (reference,) = read_references(write_json([SINGLE]), DATASETS[dataset])
+    assert reference.phrases == (Phrase("-1", (7,)),)
+    assert reference.phrases[0].query == 0
+    assert reference.object_id == "7"
 
 
 def test_multi3drefer_names_any_number(write_json):
     nothing = {**MULTI, "object_ids": [], "eval_type": "zt_w_d"}
-    found = read_references(write_json([MULTI, nothing]), DATASETS["multi3drefer"])
-    assert [one.phrases for one in found] == [(Phrase("-1", (1, 3)),), (Phrase("-1", ()),)]
-    assert [one.kinds for one in found] == [("multiple targets",), ("zero targets", "zt_w_d")]
-    assert found[0].words == ("two", "chairs", ",", "at", "the", "desk", ".")
+    references = read_references(write_json([MULTI, nothing]), DATASETS["multi3drefer"])
+    assert [one.phrases for one in references] == [(Phrase("-1", (1, 3)),), (Phrase("-1", ()),)]
+    assert [one.kinds for one in references] == [("multiple targets",), ("zero targets", "zt_w_d")]
+    assert references[0].words == ("two", "chairs", ",", "at", "the", "desk", ".")
 
 
 def test_the_whole_may_be_named_beside_words(write_json):
     record = {**DETAIL, "t2o": {"4": [9], "-1": [5], "0": []}}
-    (found,) = read_references(write_json([record]), DATASETS["detailrefer"])
-    assert found.phrases == (Phrase("-1", (5,)), Phrase("0", ()), Phrase("4", (9,)))
+    (reference,) = read_references(write_json([record]), DATASETS["detailrefer"])
+    assert reference.phrases == (Phrase("-1", (5,)), Phrase("0", ()), Phrase("4", (9,)))
 
 
 def test_ids_may_be_text_or_come_twice(write_json):
     record = {**DETAIL, "ann_id": 3, "object_id": 7, "t2o": {"1": ["5", 2, 5]}}
-    (found,) = read_references(write_json([record]), DATASETS["detailrefer"])
-    assert (found.ann_id, found.object_id) == ("3", "7")
-    assert found.phrases == (Phrase("1", (2, 5)),)
+    (reference,) = read_references(write_json([record]), DATASETS["detailrefer"])
+    assert (reference.ann_id, reference.object_id) == ("3", "7")
+    assert reference.phrases == (Phrase("1", (2, 5)),)
 
 
 def test_equal_numbers_stay_two_descriptions(write_json):
     """ScanRefer numbers the descriptions of each object anew."""
-    found = read_references(
+    references = read_references(
         write_json([SINGLE, {**SINGLE, "object_id": "8"}]), DATASETS["scanrefer"]
     )
-    assert [one.object_id for one in found] == ["7", "8"]
+    assert [one.object_id for one in references] == ["7", "8"]
 
 
 def test_what_names_nothing_is_left_out(write_json, caplog):

@@ -44,14 +44,14 @@ def test_does_without_files(scan, absent, unknown):
         getattr(scan, name) for name in absent
     )
     for name in ("semantic", "instances"):
-        known = getattr(whole, name)
-        expected = torch.full_like(known, NONE) if name in unknown else known
+        labels = getattr(whole, name)
+        expected = torch.full_like(labels, NONE) if name in unknown else labels
         assert torch.equal(getattr(cloud, name), expected), name
 
 
 @pytest.mark.parametrize("has_faces", [True, False])
 def test_superpoints_are_computed(scan, has_faces):
-    """Of a floor and a wall on it that share no vertex, each with enough vertices for one."""
+    """A floor and a wall that share no vertex, each large enough for a superpoint."""
     x, y = (a.ravel() / 20 for a in np.meshgrid(range(30), range(30), indexing="ij"))
     first = np.array([30 * i + j for i in range(29) for j in range(29)])
     floor = np.concatenate([first[:, None] + [0, 30, 1], first[:, None] + [1, 30, 31]])
@@ -74,8 +74,8 @@ def test_classes_are_those_of_the_benchmark(tmp_path):
 def test_the_first_of_two_groups_has_a_segment(scan):
     second = {"id": 9, "segments": [20, 3]}
     scan.objects.write_text(json.dumps({"segGroups": [*GROUPS[1:], second]}))
-    found = read_instances(scan.objects, np.array([3, 7, 20]))
-    assert found.tolist() == [9, NONE, 4]
+    instances = read_instances(scan.objects, np.array([3, 7, 20]))
+    assert instances.tolist() == [9, NONE, 4]
 
 
 def test_object_id_stands_in_for_id(scan):
@@ -109,9 +109,9 @@ def test_shares_a_little_beyond_one_are_shares(scan):
     columns = colors("f4", scale=1 / 255)
     columns["red"][3], columns["green"][4] = 1.0001, 0.4999 / 255
     scan.write_mesh(**columns)
-    found = read_mesh(scan.mesh).colors
-    assert (found[3, 0], found[4, 1]) == (255, 0)
-    assert np.array_equal(found[5:], np.stack([*colors().values()], axis=1)[5:])
+    result = read_mesh(scan.mesh).colors
+    assert (result[3, 0], result[4, 1]) == (255, 0)
+    assert np.array_equal(result[5:], np.stack([*colors().values()], axis=1)[5:])
 
 
 def test_faces_of_two_corners_are_none(scan):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import cuda_voxels, reference
-from refer3d.native import check_shape, fill, operator
+from refer3d.native import apply, check_shape, fill, operator
 
 
 def segment_reduce(
@@ -47,10 +47,10 @@ def segment_reduce(
     if values.dtype in (torch.bfloat16, torch.float16):  # too coarse to add up in
         return segment_reduce(values.float(), segments, count, reduce).to(values.dtype)
     if reduce == "max":
-        return _SegmentMax.apply(values, segments, count)
+        return apply(_SegmentMax, values, segments, count)
     if reduce not in ("sum", "mean"):
         raise ValueError(f"reduce must be sum, mean or max, got {reduce!r}")
-    total = _SegmentSum.apply(values, segments, count)
+    total = apply(_SegmentSum, values, segments, count)
     if reduce == "sum":
         return total
     # Not bincount, which waits for a GPU to tell the largest.

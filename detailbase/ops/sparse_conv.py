@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from detailbase.ops import cuda_conv, reference
 from detailbase.ops.kernel_map import BLOCK, KernelMap
-from refer3d.native import check_same, check_shape, fill, operator
+from refer3d.native import apply, check_same, check_shape, fill, operator
 
 
 def sparse_conv(
@@ -62,7 +62,8 @@ def sparse_conv(
         raise ValueError(
             f"kernel_map must be on {features.device} like features, got {ahead.inputs.device}"
         )
-    return _SparseConv.apply(
+    return apply(
+        _SparseConv,
         features,
         weight,
         bias,

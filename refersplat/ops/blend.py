@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from refer3d.native import (
+    apply,
     as_array,
     check_same,
     check_shape,
@@ -66,7 +67,7 @@ class BlendMatrix:
         values = in_precision_of(values, self.weights)
         check_shape("values", values, (self.count, None))
         check_same("values", values, "weights", self.weights)
-        return _Product.apply(values, *self._arrays(), self.height, self.width)
+        return apply(_Product, values, *self._arrays(), self.height, self.width)
 
     def collect(self, image: Tensor) -> Tensor:  # [C, H, W] -> [N, C]
         """Sums over each Gaussian's pixels, weighted by its share: the transpose of ``blend``.
@@ -79,7 +80,7 @@ class BlendMatrix:
         image = in_precision_of(image, self.weights)
         check_shape("image", image, (None, self.height, self.width))
         check_same("image", image, "weights", self.weights)
-        return _TransposedProduct.apply(image, *self._arrays(), self.count)
+        return apply(_TransposedProduct, image, *self._arrays(), self.count)
 
     def _arrays(self) -> tuple[Tensor, ...]:
         index = (self.tile_groups, self.tile_weights, self.gaussians, self.group_rows, self.rows)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refer3d.native import check_real, check_same, check_shape, fill, operator
+from refer3d.native import apply, check_real, check_same, check_shape, fill, operator
 from refersplat.ops import cuda_knn, reference
 
 
@@ -40,7 +40,7 @@ def knn(
     check_real("queries", queries)
     if not 0 <= k <= len(points):
         raise ValueError(f"k must lie between 0 and the number of points, {len(points)}, got {k}")
-    return _Knn.apply(queries, points, k)
+    return apply(_Knn, queries, points, k)
 
 
 class _Knn(torch.autograd.Function):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from refer3d.native import check_real, check_same, check_shape, fill, is_compiled, operator
+from refer3d.native import apply, check_real, check_same, check_shape, fill, is_compiled, operator
 from refersplat.cameras import Camera
 from refersplat.ops import cuda_project, reference
 
@@ -59,8 +59,10 @@ def project(
     check_shape("camera.world_to_camera", camera.world_to_camera, (4, 4))
     lens = [camera.fx, camera.fy, camera.cx, camera.cy]
     view = camera.world_to_camera.to(means)
-    op = _Project.apply if is_compiled("refersplat", means) else reference.project
-    return Projected(*op(means, quats, scales, view, lens, camera.width, camera.height))
+    arguments = (means, quats, scales, view, lens, camera.width, camera.height)
+    if not is_compiled("refersplat", means):
+        return Projected(*reference.project(*arguments))
+    return Projected(*apply(_Project, *arguments))
 
 
 def spherical_harmonics(
@@ -94,8 +96,10 @@ def spherical_harmonics(
             f"sh must have at least {(degree + 1) ** 2} coefficients for degree {degree},"
             f" got {sh.shape[1]}"
         )
-    op = _Shade.apply if is_compiled("refersplat", means) else reference.spherical_harmonics
-    return op(means, sh, camera_position.to(means), degree)
+    arguments = (means, sh, camera_position.to(means), degree)
+    if not is_compiled("refersplat", means):
+        return reference.spherical_harmonics(*arguments)
+    return apply(_Shade, *arguments)
 
 
 class _Project(torch.autograd.Function):

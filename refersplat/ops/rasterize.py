@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from refer3d.native import (
+    apply,
     as_array,
     check_real,
     check_same,
@@ -63,7 +64,7 @@ def rasterize(
     # A compiled graph takes no tensors whose size depends on data: its backward pass sorts again.
     keeps_lists = not torch.compiler.is_compiling()
     splats = (means2d, conics, depths, opacities)
-    return _Rasterize.apply(*splats, values, height, width, keeps_lists)
+    return apply(_Rasterize, *splats, values, height, width, keeps_lists)
 
 
 def check_splats(

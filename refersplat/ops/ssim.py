@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from refer3d.native import (
+    apply,
     as_array,
     check_real,
     check_same,
@@ -48,7 +49,7 @@ def ssim(
     if not is_compiled("refersplat", image):
         return ssim_reference(image, target.detach())
     is_learned = image.requires_grad and torch.is_grad_enabled()
-    return _Ssim.apply(image, target.detach(), is_learned)
+    return apply(_Ssim, image, target.detach(), is_learned)
 
 
 @outside_autocast

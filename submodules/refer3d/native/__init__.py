@@ -10,9 +10,10 @@ from refer3d.native.checks import (
     outside_autocast,
 )
 from refer3d.native.loader import backend, is_compiled, load, num_threads
-from refer3d.native.operators import fill, operator
+from refer3d.native.operators import apply, fill, operator
 
 __all__ = [
+    "apply",
     "as_array",
     "backend",
     "check_constant",

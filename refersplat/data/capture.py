@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import plyfile
 
 from refer3d.runs.errors import InputError
 from refersplat.data.lens import Lens
@@ -37,6 +38,21 @@ class PointCloud:
     """[P, 3] float64."""
     colors: np.ndarray
     """[P, 3] uint8."""
+
+
+def read_vertices(path: Path, remedy: str) -> np.ndarray:  # structured, one row per vertex
+    """Reads the vertices of a .ply.
+
+    Raises:
+        InputError: The file is absent, no PLY, cut, or has no vertices; the message ends in remedy.
+    """
+    try:
+        # plyfile documents False, but its annotation is inferred from the default, "c".
+        document = plyfile.PlyData.read(path, mmap=False)  # pyright: ignore[reportArgumentType]
+        return document["vertex"].data
+    except (plyfile.PlyParseError, KeyError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be read as a point cloud ({reason}); {remedy}") from error
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -166,32 +166,21 @@ class PixelCache:
         """Bytes."""
         self.used = 0
         self._entries: OrderedDict[Hashable, np.ndarray] = OrderedDict()
-        self._pending: dict[Hashable, Future[np.ndarray]] = {}
         self._lock = threading.Lock()
+        self._loading: dict[Hashable, threading.Lock] = {}
 
     def get(self, key: Hashable, load: Callable[[], np.ndarray]) -> np.ndarray:
         """The array of ``key``, loaded if absent; read-only by convention."""
         with self._lock:
-            if key in self._entries:
-                self._entries.move_to_end(key)
-                return self._entries[key]
-            future = self._pending.get(key)
-            is_first = future is None
-            if future is None:
-                future = self._pending[key] = Future()
-        if not is_first:
-            return future.result()
-        try:
-            array = load()
-        except BaseException as error:
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:
             with self._lock:
-                del self._pending[key]
-            future.set_exception(error)
-            raise
-        with self._lock:
-            del self._pending[key]
-            self._keep(key, array)
-        future.set_result(array)
+                if key in self._entries:
+                    self._entries.move_to_end(key)
+                    return self._entries[key]
+            array = load()
+            with self._lock:
+                self._keep(key, array)
         return array
 
     def _keep(self, key: Hashable, array: np.ndarray) -> None:

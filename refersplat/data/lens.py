@@ -143,10 +143,6 @@ class Lens:
             x, y = self.distort(x, y, **dict(self.coefficients))
         return x * self.fx + self.cx, y * self.fy + self.cy
 
-    def resized(self, width: int, height: int) -> Lens:
-        """The same lens for an image of another size."""
-        return resized(self, width, height)
-
     def undistorted(self, where: str = "camera") -> Lens:
         """The pinhole lens whose image this lens's photo fills without black borders.
 
@@ -233,7 +229,7 @@ class Warp:
     @property
     def target(self) -> Lens:
         """The pinhole image's lens."""
-        return self.lens.undistorted().resized(self.width, self.height)
+        return resized(self.lens.undistorted(), self.width, self.height)
 
     def image(self, pixels: np.ndarray) -> np.ndarray:  # [h, w, 3 or 4] -> [H, W, 3 or 4]
         """Warps uint8 pixels; colours with an alpha channel are returned premultiplied."""

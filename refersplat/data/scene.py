@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.options import validate
-from refersplat.cameras import Camera
+from refersplat.cameras import Camera, resized
 from refersplat.config import DataConfig
 from refersplat.data.capture import Capture, PointCloud, Shot
 from refersplat.data.colmap import find_model, read_colmap
@@ -128,7 +128,7 @@ def _warp(shot: Shot, size: tuple[int, int], resolution: int, warnings: list[str
             f"{shot.path.parent}: images of {width}x{height} for cameras of "
             f"{lens.width}x{lens.height}; the cameras are scaled"
         )
-        lens = lens.resized(width, height)
+        lens = resized(lens, width, height)
     lens.undistorted(shot.where)  # an error here names the camera's file
     return Warp(lens, *_output_size(width, height, resolution, shot.path, warnings))
 

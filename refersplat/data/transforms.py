@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from plyfile import PlyData, PlyParseError
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
-from refersplat.data.capture import Capture, PointCloud, Shot, rigid
+from refersplat.data.capture import Capture, PointCloud, Shot, read_vertices, rigid
 from refersplat.data.images import ImageFolder, read_size
 from refersplat.data.lens import Lens, camera_model
 from refersplat.data.names import without_suffix
@@ -181,22 +180,15 @@ def read_point_cloud(path: Path) -> PointCloud:
     Raises:
         InputError: The file cannot be read or holds no finite points.
     """
-    try:
-        vertices = PlyData.read(str(path))["vertex"]
-        positions = np.stack([vertices[axis] for axis in "xyz"], axis=-1).astype(np.float64)
-    except (PlyParseError, KeyError, ValueError, OSError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a point cloud ({error}); export it again, or delete it to "
-            "start from random points"
-        ) from None
-    if len(positions) == 0 or not np.isfinite(positions).all():
-        raise InputError(
-            f"{path}: expected finite points, got {len(positions)}, or some not finite; export it "
-            "again, or delete it to start from random points"
-        )
-    channels = ("red", "green", "blue")
-    if {p.name for p in vertices.properties}.issuperset(channels):
-        colors = np.stack([vertices[channel] for channel in channels], axis=-1)
-    else:
-        colors = np.full(positions.shape, 128)
-    return PointCloud(positions, colors.astype(np.uint8))
+    remedy = "export it again, or delete it to start from random points"
+    vertices = read_vertices(path, remedy)
+
+    def columns(*names: str) -> np.ndarray | None:  # [P, 3]
+        is_there = set(names) <= set(vertices.dtype.names or ())
+        return np.stack([vertices[name] for name in names], axis=-1) if is_there else None
+
+    positions, colors = columns("x", "y", "z"), columns("red", "green", "blue")
+    if positions is None or len(positions) == 0 or not np.isfinite(positions).all():
+        raise InputError(f"{path}: expected at least one point, all finite, got others; {remedy}")
+    colors = np.full(positions.shape, 128) if colors is None else colors
+    return PointCloud(positions.astype(np.float64), colors.astype(np.uint8))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
+from refersplat.data.capture import read_vertices
 from refersplat.ops.reference import rotation
 
 SH_COEFFICIENTS = 16
@@ -180,7 +181,9 @@ def load_ply(path: Path | str) -> Gaussians:
         InputError: The file is absent, no PLY, cut, lacks a property, or holds values that cannot
             be rendered.
     """
-    vertices = _read_vertices(Path(path))
+    vertices = read_vertices(
+        Path(path), "export or copy it again, or give the .ply of a trained scene"
+    )
     names = vertices.dtype.names or ()
     rest = sum(name.startswith("f_rest_") for name in names)
     if rest not in (0, 9, 24, 45):
@@ -209,18 +212,3 @@ def load_ply(path: Path | str) -> Gaussians:
         sh=padded_sh(torch.cat([dc[:, None], sh_rest], dim=1)),
     )
     return validate(gaussians.map(Tensor.contiguous), path)
-
-
-def _read_vertices(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the .ply or chkpnt*.pth of a trained scene")
-    try:
-        # plyfile documents False, but its annotation is inferred from the default, "c".
-        document = plyfile.PlyData.read(path, mmap=False)  # pyright: ignore[reportArgumentType]
-    except (plyfile.PlyParseError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(
-            f"{path}: is not a whole PLY file ({error}); export or copy it again"
-        ) from error
-    if "vertex" not in document:
-        raise InputError(f"{path}: has no element 'vertex'; give the .ply of a trained scene")
-    return document["vertex"].data

@@ -1,8 +1,8 @@
-"""Finds the noun phrases of a sentence that name things.
+"""Noun phrases of a sentence, by a rule.
 
-A rule, not a parser: words run together into a phrase until a word comes that cannot be inside one
-(a preposition, a verb, a pronoun, a mark), and the phrase's head is its last word that is no
-adjective. What names places or properties ("the corner", "left") is no thing.
+A phrase ends before a word that cannot be inside one (a preposition, a verb, a pronoun, a mark);
+its head is its last word that is no adjective. Heads that name places or properties ("the corner",
+"left") are left out.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ENDS = _list("""
     through to too toward towards tucked turned under underneath up upon us very via want was we
     were what when where which while who whose will with within without would you your
 """)
-"""Prepositions, pronouns, what joins clauses, and the verbs that descriptions use."""
+"""Prepositions, pronouns, conjunctions, and the verbs that descriptions use."""
 STARTS = _list("a all an another any every some the")
-"""Determiners: a phrase begins anew at them, and they are no part of it."""
+"""Determiners: a phrase begins behind them."""
 ADJECTIVES = _list("""
     beige big bigger biggest black blue bright brown center central circular clear closed closer
     colored dark different distant few first five four framed front furthest gray green grey
@@ -46,33 +46,33 @@ NO_THINGS = _list("""
     right room row scene set shape side sides size sort space spot style thing things top type
     view way wheels width
 """)
-"""Nouns of places and properties. Of "the top of the table", the table is the thing."""
+"""Nouns of places and properties: in "the top of the table", only the table counts."""
 NOUNS_TOO = _list("can face light stand")
-"""Words in the lists above that name things at a phrase's end: "the tv stand"."""
+"""Words of the lists above that are nouns at a phrase's end: "the tv stand"."""
 
 
 def find_phrases(words: Sequence[str]) -> list[tuple[int, str]]:
-    """Phrases, in order.
+    """Finds the noun phrases, in order.
 
     Args:
-        words: Of the sentence, as in the datasets' ``token``.
+        words: Words of the sentence, as in the datasets' ``token``.
 
     Returns:
         The index of each phrase's head, and the phrase without its determiner.
     """
-    found = []
+    phrases = []
     for begin, end in _runs([word.lower() for word in words]):
         head = end - 1
         is_named = begin > 0 and words[begin - 1].lower() in STARTS
         while head >= begin and _is_adjective(words[head].lower(), head > begin or is_named):
             head -= 1
         if head >= begin and words[head].lower() not in NO_THINGS:
-            found.append((head, " ".join(words[begin : head + 1])))
-    return found
+            phrases.append((head, " ".join(words[begin : head + 1])))
+    return phrases
 
 
 def _runs(words: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where words that may be inside a phrase begin and end."""
+    """Yields the begin and end of each run of words that may be inside a phrase."""
     begin = 0
     for index, word in enumerate([*words, "."]):
         is_inside = index > begin or (index > 0 and words[index - 1] in STARTS)
@@ -84,7 +84,7 @@ def _runs(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _ends_before(words: Sequence[str], index: int) -> bool:
-    """Whether a word that may be a verb is one: a phrase follows it ("you can see a ...")."""
+    """Tells whether a phrase follows, so that the word is a verb ("you can see a ...")."""
     return index + 1 < len(words) and words[index + 1] in ("be", "see", "find", *STARTS)
 
 

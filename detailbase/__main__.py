@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from detailbase.command import DESCRIPTIONS, read_options
+from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
 from refer3d.runs.errors import RESUME, run
 from refer3d.runs.programs import Program, run_program
 
-TARGETS = {"train": "detailbase.train:train", "eval": "detailbase.evaluate:report"}
-PROGRAMS = {
-    **{
-        name: Program(target, DESCRIPTIONS[name], partial(read_options, program=name))
-        for name, target in TARGETS.items()
-    },
-    "predict": Program("detailbase.predict:main", "Mark the phrases of a sentence in a scan."),
-    "prepare": Program("detailbase.scans.prepare:main", "Prepare ScanNet's scans for training."),
+TARGETS = {
+    "train": ("detailbase.train:train", partial(read_options, program="train")),
+    "eval": ("detailbase.evaluate:report", partial(read_options, program="eval")),
+    "predict": ("detailbase.predict:predict", read_predict),
+    "prepare": ("detailbase.scans.prepare:prepare_all", read_prepare),
 }
+PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
 
 main = partial(run_program, "detailbase", PROGRAMS)
 command = partial(run, main, RESUME)

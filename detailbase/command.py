@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import time
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-from detailbase.config import LEARNED, Config
+from detailbase.config import LEARNED, UNITS, UPS, Config
 from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED, RunFolder, refuse_file
@@ -22,6 +23,9 @@ NEWEST = "newest"
 DESCRIPTIONS = {
     "train": "Train detailbase on descriptions of scans and write a folder below exps/.",
     "eval": "Score a trained detailbase (--checkpoint); write results.json and ious.json.",
+    "predict": "Segment the phrases of a sentence in a scan.",
+    "prepare": "Prepare ScanNet's scans for training. Prepared ones stay, so a stopped run "
+    "goes on; a broken scan does not stop the others, and makes the exit status 2.",
 }
 
 
@@ -37,7 +41,9 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     ]
 
     def read(words: Sequence[str]) -> Config:
-        config = parse(Config, words, program=f"{program}.py", description=DESCRIPTIONS[program])
+        config = parse(
+            Config, words, program=f"detailbase {program}", description=DESCRIPTIONS[program]
+        )
         return _named(config, words)
 
     config = read(words)
@@ -76,6 +82,63 @@ def _as_learned(config: Config, words: Sequence[str]) -> Config:
         names += ["data.root"] if config.data.prepared else ["data.root", "data.prepared"]
     trained = run.config()
     return override(config, {name: attrgetter(name)(trained) for name in names})
+
+
+def read_predict(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the options of ``detailbase predict``.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="detailbase predict",
+        description=DESCRIPTIONS["predict"],
+    )
+    parser.add_argument("scan", type=Path, help="a PLY file, with or without faces")
+    parser.add_argument("sentence")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--checkpoint", type=Path, help="best.pth of a training")
+    parser.add_argument(
+        "--config", type=Path, help="options of the network; the default is the run's own"
+    )
+    parser.add_argument("--phrases", nargs="+", help="the default: all noun phrases")
+    parser.add_argument("--unit", choices=UNITS, default="m", help="unit of the scan")
+    parser.add_argument(
+        "--up",
+        choices=UPS,
+        default="z",
+        help="axis; --up=-y for negative ones",
+    )
+    parser.add_argument(
+        "--max_points", type=int, default=1_000_000, help="larger scans are thinned"
+    )
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
+    args = parser.parse_args(argv)
+    if args.max_points < 1:
+        raise InputError(f"--max_points: expected at least 1, got {args.max_points}; change it")
+    refuse_file("-o", args.out)
+    return args
+
+
+def read_prepare(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the options of ``detailbase prepare``.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+    parser = argparse.ArgumentParser(prog="detailbase prepare", description=DESCRIPTIONS["prepare"])
+    parser.add_argument("--root", type=Path, default=Path("data"), help="has scans/ or scannetv2/")
+    parser.add_argument("--out", type=Path, help="by default beside scans/")
+    parser.add_argument(
+        "--split", choices=("train", "val", "all"), default="all", help="test's scans are in val"
+    )
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 is one for each core")
+    parser.add_argument("--force", action="store_true", help="also what is prepared already")
+    args = parser.parse_args(argv)
+    if args.workers < 0:
+        raise InputError(f"--workers: expected 0 or more, got {args.workers}; leave it out")
+    return args
 
 
 def find_state(config: Config) -> Path:

@@ -17,6 +17,17 @@ ANYWHERE = Changeable("train", "eval")
 IN_EVAL = Changeable("eval")
 NUM_CLASSES = 20
 """Classes of ScanNet's benchmark."""
+UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+"""Length of each unit in metres."""
+UPS = {
+    "z": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "y": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
+    "-y": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
+    "x": ((0, 0, -1), (0, 1, 0), (1, 0, 0)),
+    "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
+}
+"""Rotations that turn each axis up, as rows."""
 
 
 @dataclass(frozen=True)

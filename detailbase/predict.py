@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 from plyfile import PlyData, PlyElement
 
+from detailbase.command import read_predict
 from detailbase.inference.drawing import draw_masks, tint
 from detailbase.inference.referrer import DEMO, PhraseMask, Referrer
-from detailbase.scans.scan import UNITS, UPS, Scan
+from detailbase.scans.scan import Scan
 from refer3d.native.start import start_program
-from refer3d.runs.errors import InputError, run
+from refer3d.runs.errors import run
 from refer3d.runs.files import atomic_write
-from refer3d.runs.folder import refuse_file
 
 log = logging.getLogger(__name__)
 
@@ -31,36 +31,13 @@ LONGEST_NAME = 60
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="detailbase predict",
-        description="Segment the phrases of a sentence in a scan.",
-    )
-    parser.add_argument("scan", type=Path, help="a PLY file, with or without faces")
-    parser.add_argument("sentence")
-    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--checkpoint", type=Path, default=DEMO, help="best.pth of a training")
-    parser.add_argument(
-        "--config", type=Path, help="options of the network; the default is the run's own"
-    )
-    parser.add_argument("--phrases", nargs="+", help="the default: all noun phrases")
-    parser.add_argument("--unit", choices=UNITS, default="m", help="unit of the scan")
-    parser.add_argument(
-        "--up",
-        choices=UPS,
-        default="z",
-        help="axis; --up=-y for negative ones",
-    )
-    parser.add_argument(
-        "--max_points", type=int, default=1_000_000, help="larger scans are thinned"
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
-    args = parser.parse_args(argv)
-    if args.max_points < 1:
-        raise InputError(f"--max_points: expected at least 1, got {args.max_points}; change it")
-    refuse_file("-o", args.out)
+    predict(read_predict(argv))
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Segments the phrases and writes the folder; see :func:`write`."""
     start_program("detailbase", precision=args.precision)
-    referrer = Referrer.load(args.checkpoint, args.config, args.device)
+    referrer = Referrer.load(args.checkpoint or DEMO, args.config, args.device)
     scan = referrer.read(args.scan, args.unit, args.up, args.max_points)
     if len(scan.rows) < scan.total:
         log.warning(

@@ -6,20 +6,15 @@ from functools import partial
 
 from refer3d.runs.errors import RESUME, run
 from refer3d.runs.programs import Program, run_program
-from refersplat.command import DESCRIPTIONS, read_options
+from refersplat.command import DESCRIPTIONS, read_check, read_options
 
 TARGETS = {
-    "train": "refersplat.train:train",
-    "render": "refersplat.pictures:draw",
-    "eval": "refersplat.evaluate:report",
+    "train": ("refersplat.train:train", partial(read_options, program="train")),
+    "render": ("refersplat.pictures:draw", partial(read_options, program="render")),
+    "eval": ("refersplat.evaluate:report", partial(read_options, program="eval")),
+    "check": ("refersplat.data.check:report", read_check),
 }
-PROGRAMS = {
-    **{
-        name: Program(target, DESCRIPTIONS[name], partial(read_options, program=name))
-        for name, target in TARGETS.items()
-    },
-    "check": Program("refersplat.data.check:main", "Describe a scene and what is wrong with it."),
-}
+PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
 
 main = partial(run_program, "refersplat", PROGRAMS)
 command = partial(run, main, RESUME)

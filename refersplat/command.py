@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,17 +10,15 @@ from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RunFolder, refuse_file
 from refer3d.runs.options import override
-from refersplat.config import Config
+from refersplat.config import Config, DataConfig
 
 DESCRIPTIONS = {
     "train": "Train refersplat on a scene (-s) and write the folder of the run (-m).",
     "render": "Draw answers of a run (-m) to sentences: masks, heat maps, overlays, videos.",
     "eval": "Score a run (-m) on its test views.",
+    "check": "Describe a scene and its faults, without training.",
 }
-OTHER_MODEL = (
-    "These are refersplat's options; for detailbase's: --config configs/detailbase/detailrefer.yaml"
-    " --help"
-)
+OTHER_MODEL = "These are refersplat's options; detailbase {0} --help shows those of detailbase."
 
 
 def read_options(argv: Sequence[str], program: str) -> Config:
@@ -36,8 +35,8 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     config = parse(
         Config,
         argv,
-        program=f"{program}.py",
-        description=f"{DESCRIPTIONS[program]}\n\n{OTHER_MODEL}",
+        program=f"refersplat {program}",
+        description=f"{DESCRIPTIONS[program]}\n\n{OTHER_MODEL.format(program)}",
         base=base,
     )
     if not config.model_path:
@@ -52,6 +51,19 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     if program != "train" and (run := run_of(config)).exists():
         run.refuse_changes(config, program, "train into another folder")
     return config
+
+
+def read_check(argv: Sequence[str]) -> DataConfig:
+    """Reads the options of ``refersplat check``."""
+    parser = argparse.ArgumentParser(prog="refersplat check", description=DESCRIPTIONS["check"])
+    parser.add_argument("scene", help="folder of the scene")
+    parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in training")
+    parser.add_argument("--images", default="images", help="folder of the images in the scene")
+    parser.add_argument("--masks", default="gt_mask", help="folder of the masks in the scene")
+    parser.add_argument("--test_views", nargs="*", default=(), help="names or frame numbers")
+    options = vars(parser.parse_args(argv))
+    options["test_views"] = tuple(options["test_views"])
+    return DataConfig(**options, eval=True)
 
 
 def run_of(config: Config) -> RunFolder[Config]:

@@ -13,17 +13,13 @@ from typing import NamedTuple
 
 import torch
 
+from detailbase.command import read_prepare
 from detailbase.scans.clouds import SUFFIX, save_cloud
 from detailbase.scans.scannet import OBJECTS, SEGMENTS, missing_files, read_scan
 from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
 
 log = logging.getLogger(__name__)
-
-DESCRIPTION = """Prepare scans in ScanNet's layout for training.
-
-Scans that are prepared already stay, so a stopped run goes on; a broken scan does not stop the
-others, and makes the exit status 2."""
 
 FOLDERS = {"train": "train", "val": "val", "test": "val"}
 """Output folder of each list's scans. DetailRefer's test scans are ones of ScanNet's val; they go
@@ -159,18 +155,16 @@ def describe_missing(scan: Scan, missing: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs ``detailbase prepare``."""
-    parser = argparse.ArgumentParser(prog="detailbase prepare", description=DESCRIPTION)
-    parser.add_argument("--root", type=Path, default=Path("data"), help="has scans/ or scannetv2/")
-    parser.add_argument("--out", type=Path, help="by default beside scans/")
-    parser.add_argument(
-        "--split", choices=("train", "val", "all"), default="all", help="test's scans are in val"
-    )
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0 is one for each core")
-    parser.add_argument("--force", action="store_true", help="also what is prepared already")
-    args = parser.parse_args(argv)
-    if args.workers < 0:
-        raise InputError(f"--workers: expected 0 or more, got {args.workers}; leave it out")
+    """Runs the command."""
+    prepare_all(read_prepare(argv))
+
+
+def prepare_all(args: argparse.Namespace) -> None:
+    """Prepares the scans and prints a summary.
+
+    Raises:
+        InputError: The folder cannot be written, or a scan is broken.
+    """
     scans = find_scans(args.root, args.out, args.split)
     out = scans[0].out.parents[1]
     try:

@@ -8,22 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
+from detailbase.config import UNITS, UPS
 from detailbase.ops import cloud_superpoints, mesh_superpoints
 from detailbase.scans.clouds import LARGEST, NONE, Cloud
 from detailbase.scans.meshes import read_mesh
 from refer3d.runs.errors import InputError
 
-UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-"""Length of each unit in metres."""
-UPS = {
-    "z": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "-z": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
-    "y": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
-    "-y": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
-    "x": ((0, 0, -1), (0, 1, 0), (1, 0, 0)),
-    "-x": ((0, 0, 1), (0, 1, 0), (-1, 0, 0)),
-}
-"""Rotations that turn each axis up, as rows."""
 SMALLEST = 0.1
 """Least extent of a scan in metres."""
 ROOM = 2.5

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
 
 from refer3d.runs.errors import run
+from refersplat.command import read_check
 from refersplat.config import DataConfig
 from refersplat.data.images import decode, in_threads
 from refersplat.data.scene import Scene, load_scene
@@ -76,15 +76,12 @@ def _coverage(view: View) -> list[float]:
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(prog="refersplat check", description=__doc__)
-    parser.add_argument("scene", help="folder of the scene")
-    parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in train.py")
-    parser.add_argument("--images", default="images", help="folder of the images in the scene")
-    parser.add_argument("--masks", default="gt_mask", help="folder of the masks in the scene")
-    parser.add_argument("--test_views", nargs="*", default=(), help="names or frame numbers")
-    options = vars(parser.parse_args(argv))
-    options["test_views"] = tuple(options["test_views"])
-    sys.stdout.write(f"{describe(load_scene(DataConfig(**options, eval=True)))}\n")
+    report(read_check(argv))
+
+
+def report(config: DataConfig) -> None:
+    """Prints the page."""
+    sys.stdout.write(f"{describe(load_scene(config))}\n")
 
 
 if __name__ == "__main__":

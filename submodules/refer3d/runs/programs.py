@@ -15,12 +15,12 @@ from refer3d.runs.errors import InputError
 class Program(NamedTuple):
     """A program of a command."""
 
+    description: str
+    """Text of the help; its first sentence is the line in the command's."""
     target: str
     """Function that does the work, as ``package.module:function``; imported when it runs."""
-    summary: str
-    """Line in the command's help."""
-    read: Callable[[Sequence[str]], Any] = list
-    """Parses the arguments into what the function takes; imports no torch, so help is quick."""
+    read: Callable[[Sequence[str]], Any]
+    """Parses the arguments for the function; imports no torch, so help is quick."""
 
 
 def run_program(command: str, programs: Mapping[str, Program], argv: Sequence[str]) -> None:
@@ -32,7 +32,8 @@ def run_program(command: str, programs: Mapping[str, Program], argv: Sequence[st
     name, *arguments = argv or ["--help"]
     if name in ("-h", "--help"):
         width = max(map(len, programs))
-        rows = [f"  {name:<{width}}  {program.summary}" for name, program in programs.items()]
+        firsts = {name: program.description.split(". ")[0] for name, program in programs.items()}
+        rows = [f"  {name:<{width}}  {sentence.rstrip('.')}" for name, sentence in firsts.items()]
         lines = [f"usage: {command} PROGRAM [options]", "", "programs:", *rows, ""]
         sys.stdout.write("\n".join([*lines, f"{command} PROGRAM --help shows its options.\n"]))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,15 +34,7 @@ class SupervisedView:
 
     def masks(self, chosen: Sequence[int], device: torch.device | str) -> Tensor:
         """Unpacks the masks [B, H, W] of some targets on a device."""
-        packed = to_device(
-            torch.from_numpy(np.stack([self.targets[i].mask for i in chosen])), device
-        )
-        pixels = _eight_pixels(device)[packed.int()].view(torch.bool)  # [B, H, 8 ceil(W / 8)]
-        return pixels[..., : self.camera.width]
-
-
-@functools.cache
-def _eight_pixels(device: torch.device | str) -> Tensor:  # [256]
-    """The bits of every byte, as eight bytes that are looked up at once."""
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    return torch.from_numpy(bits.view(np.int64)[:, 0]).to(device)
+        packed = np.stack([self.targets[index].mask for index in chosen])
+        bits = torch.arange(7, -1, -1, dtype=torch.uint8, device=device)
+        pixels = to_device(torch.from_numpy(packed), device)[..., None] >> bits & 1
+        return pixels.bool().flatten(-2)[..., : self.camera.width]

@@ -20,7 +20,7 @@ DTYPES = (torch.float32, torch.float64, *HALVES)
 def _defines(gpu: Kernels, *rows: Tensor) -> dict[str, str | int]:
     """What a kernel that reads such rows is compiled with."""
     is_aligned = all(t.shape[-1] * t.itemsize % 16 == 0 == t.data_ptr() % 16 for t in rows)
-    defines = {"ALIGNED": 1} if is_aligned else {}
+    defines: dict[str, str | int] = {"ALIGNED": 1} if is_aligned else {}
     dtype = rows[0].dtype
     if dtype in HALVES:
         return defines | {"PRECISION": HALVES[dtype], "HALF": 1}
@@ -49,17 +49,15 @@ def sparse_conv(
 ) -> Tensor:
     """relu(convolution + bias + residual) [M', D]; sums are kept in float32 at least."""
     if features.dtype in HALVES and not gpu.has_tf32:
-        shorts = (features, weight, bias, residual)
-        longs = (None if t is None else t.float() for t in shorts)
-        rest = (relu, num_outputs, inputs, outputs, starts, is_mirrored)
-        return sparse_conv(gpu, *longs, *rest).to(features.dtype)
+        bias, residual = (None if t is None else t.float() for t in (bias, residual))
+        rest = (bias, residual, relu, num_outputs, inputs, outputs, starts, is_mirrored)
+        return sparse_conv(gpu, features.float(), weight.float(), *rest).to(features.dtype)
     volume, in_channels, out_channels = weight.shape
     size, dtype = (num_outputs, out_channels), _sums_dtype(features.dtype)
     if not num_outputs or not out_channels:
         return features.new_empty(size)
-    features, bias, residual = (
-        None if t is None else t.contiguous() for t in (features, bias, residual)
-    )
+    bias, residual = (None if t is None else t.contiguous() for t in (bias, residual))
+    features = features.contiguous()
     weight, steps = _dense(weight)
     columns = 16 if features.dtype == torch.float64 else 32
     blocks, tiles = blocks_for(num_outputs, BLOCK), blocks_for(out_channels, columns)

@@ -43,7 +43,7 @@ def frame_of(coords: Tensor, batch: Tensor) -> Frame:
     columns = torch.cat([batch[:, None], coords], dim=1).long()
     ends = torch.stack([columns.amin(dim=0), columns.amax(dim=0)])
     (scene, *low), (last_scene, *high) = ends.tolist()
-    origin = [value & ~0xFFFF for value in low]
+    x, y, z = origin = [value & ~0xFFFF for value in low]
     extents = [top - bottom for top, bottom in zip(high, origin, strict=True)]
     axis_bits = max(2, *(extent.bit_length() for extent in extents))
     scene_bits = (last_scene - scene).bit_length()
@@ -52,7 +52,7 @@ def frame_of(coords: Tensor, batch: Tensor) -> Frame:
             "coords must span fewer than 2^21 voxels on every axis (and fewer in a large batch); "
             "is the cloud in metres, and the voxel size right?"
         )
-    return Frame(scene, *origin, axis_bits)
+    return Frame(scene, x, y, z, axis_bits)
 
 
 def voxel_keys(gpu: Kernels, coords: Tensor, batch: Tensor, frame: Frame) -> Tensor:
@@ -68,7 +68,8 @@ def voxel_keys(gpu: Kernels, coords: Tensor, batch: Tensor, frame: Frame) -> Ten
 def _sorted(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Frame, Tensor, Tensor]:
     """The frame of N > 0 points, their keys in order, and whose they are."""
     frame = frame_of(coords, batch)
-    return frame, *voxel_keys(gpu, coords, batch, frame).sort(dim=0, stable=True)
+    keys, order = voxel_keys(gpu, coords, batch, frame).sort(dim=0, stable=True)
+    return frame, keys, order
 
 
 def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,13 +163,11 @@ def segment_order(segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
         ValueError: If a segment does not exist. On a GPU it is CUDA's error, as for PyTorch's own
             indices: who asks which row it is waits for all that the GPU has been given.
     """
-    if segments.is_cuda:
-        exists = (segments >= 0) & (segments < count)
-        torch._assert_async(exists.all(), f"segments must lie in 0..{count - 1}")
-    else:
+    if not segments.is_cuda:
         reference.check_segments(segments, count)
-    ordered, order = segments.int().sort(dim=0, stable=True)  # half the passes of 64 bits
     bounds = torch.arange(count + 1, dtype=torch.int32, device=segments.device)
+    # As int32, which takes half the passes of a sort; gather checks the indices on its way.
+    ordered, order = bounds[:count].gather(0, segments).sort(dim=0, stable=True)
     return order, torch.searchsorted(ordered, bounds)
 
 

@@ -157,8 +157,8 @@ def _project_backward(
     has_view: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of means, quats, scales and, with ``has_view``, the view's upper rows [3, 4]."""
-    grads = (t.new_empty(t.shape) for t in (means, quats, scales))
-    return *grads, view.new_zeros(3 if has_view else 0, 4)  # pyright: ignore[reportReturnType]
+    grads = (means.new_empty(means.shape), quats.new_empty(quats.shape))
+    return *grads, scales.new_empty(scales.shape), view.new_zeros(3 if has_view else 0, 4)
 
 
 @_project_backward.cpu

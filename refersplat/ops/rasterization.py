@@ -121,10 +121,11 @@ def rasterization(
     images, alphas = [], []
     for i in range(num_cameras):
         values = []
-        if "RGB" in render_mode and sh_degree is None:
-            values.append(colors[i])
-        elif "RGB" in render_mode:
-            values.append(spherical_harmonics(means, colors[i], positions[i], sh_degree))
+        if "RGB" in render_mode:
+            shades = colors[i]
+            if sh_degree is not None:
+                shades = spherical_harmonics(means, shades, positions[i], sh_degree)
+            values.append(shades)
         if "D" in render_mode:
             values.append(depths[i, :, None])
         splats = (means2d[i] - 0.5, conics[i], order_by[i], opacities)

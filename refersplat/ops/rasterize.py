@@ -156,8 +156,9 @@ def _rasterize_backward(
     grad_transmittance: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of means2d, conics, opacities and values."""
-    inputs = (means2d, conics, opacities, values)
-    return tuple(t.new_empty(t.shape) for t in inputs)  # pyright: ignore[reportReturnType]
+    count = means2d.shape[0]
+    geometry = (means2d.new_empty(count, 2), means2d.new_empty(count, 3), means2d.new_empty(count))
+    return *geometry, values.new_empty(values.shape)
 
 
 @_rasterize_backward.cpu

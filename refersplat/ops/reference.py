@@ -59,7 +59,7 @@ def project(
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres [N, 2], conics [N, 3], depths [N] and radii [N] of Gaussians on the image."""
-    means2d, depths, to_pixels = project_centres(means, world_to_camera, *lens, width, height)
+    means2d, depths, to_pixels = project_centres(means, world_to_camera, lens, width, height)
     factor = to_pixels @ (rotation(quats) * scales[:, None, :])
     conics, radii = footprints(factor @ factor.transpose(1, 2), means2d, depths, width, height)
     return means2d, conics, depths, radii
@@ -68,14 +68,12 @@ def project(
 def project_centres(
     means: Tensor,  # [N, 3]
     world_to_camera: Tensor,  # [4, 4]
-    fx: float,
-    fy: float,
-    cx: float,
-    cy: float,
+    lens: Sequence[float],
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Centres [N, 2], depths [N], and pixels by world lengths around the centres [N, 2, 3]."""
+    fx, fy, cx, cy = lens
     view = world_to_camera.to(means)
     x, y, depths = (means @ view[:3, :3].T + view[:3, 3]).unbind(dim=-1)
     z = torch.where(depths > NEAR, depths, torch.ones_like(depths))
@@ -123,8 +121,8 @@ def spherical_harmonics(
     basis = [torch.full_like(x, SH_0)]
     if degree > 0:
         basis += [-SH_1 * y, SH_1 * z, -SH_1 * x]
+    xx, yy, zz = x * x, y * y, z * z
     if degree > 1:
-        xx, yy, zz = x * x, y * y, z * z
         basis += [
             *(SH_2[0] * x * y, -SH_2[0] * y * z, SH_2[1] * (2 * zz - xx - yy)),
             *(-SH_2[0] * x * z, SH_2[2] * (xx - yy)),

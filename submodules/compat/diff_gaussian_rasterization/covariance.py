@@ -30,8 +30,9 @@ def project_covariances(
     check_shape("means3D", means, (None, 3))
     check_shape("cov3D_precomp", covariances, (len(means), 6))
     size = (camera.width, camera.height)
+    lens = (camera.fx, camera.fy, camera.cx, camera.cy)
     means2d, depths, to_pixels = reference.project_centres(
-        means, camera.world_to_camera, camera.fx, camera.fy, camera.cx, camera.cy, *size
+        means, camera.world_to_camera, lens, *size
     )
     full = covariances[:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].view(-1, 3, 3)
     on_screen = to_pixels @ full @ to_pixels.transpose(1, 2)

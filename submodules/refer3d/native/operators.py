@@ -74,7 +74,9 @@ class Operator:
 
     def _run_on_cuda(self, like: Tensor, *rest: Any) -> Any:
         gpu = kernels(self._package, like.device, like.dtype, self._cuda_dtypes)
-        return self._cuda(gpu, like, *rest) if gpu else self._run_reference(like, *rest)
+        if gpu is None or self._cuda is None:
+            return self._run_reference(like, *rest)
+        return self._cuda(gpu, like, *rest)
 
     def _run_reference(self, *arguments: Any) -> Any:
         if self._reference is None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 from refer3d.native.cuda.source import Defines, cache_folder, digest, read_source
 from refer3d.runs.files import atomic_write
@@ -14,21 +17,25 @@ OPTIONS = {"std": "c++17"}
 logger = logging.getLogger(__name__)
 
 
+@functools.cache
+def cuda_module(name: str) -> Any:
+    """A module of NVIDIA's package ``cuda``, which has no Python source for a type checker."""
+    return importlib.import_module(f"cuda.{name}")
+
+
 def target(capability: tuple[int, int]) -> str:
     """What to compile for: the GPU's own code, or the newest PTX that NVRTC has for a newer GPU.
 
     Raises:
         RuntimeError: NVRTC no longer knows the GPU.
     """
-    from cuda.bindings import nvrtc
-
-    _, known = nvrtc.nvrtcGetSupportedArchs()
+    _, supported = cuda_module("bindings.nvrtc").nvrtcGetSupportedArchs()
     own = 10 * capability[0] + capability[1]
-    if own in known:
+    if own in supported:
         return f"sm_{own}"
-    older = [arch for arch in known if arch < own]
+    older = [arch for arch in supported if arch < own]
     if not older:
-        raise RuntimeError(f"NVRTC compiles for sm_{min(known)} and later, the GPU is sm_{own}")
+        raise RuntimeError(f"NVRTC compiles for sm_{min(supported)} and later, the GPU is sm_{own}")
     return f"compute_{max(older)}"
 
 
@@ -41,16 +48,15 @@ def compile_kernels(path: Path, arch: str, defines: Defines) -> tuple[bytes, str
     Raises:
         Exception: cuda-core's, with the compiler's log.
     """
-    from cuda.core import Program, ProgramOptions
-
-    options = ProgramOptions(
+    core = cuda_module("core")
+    options = core.ProgramOptions(
         arch=arch,
         name=path.name,
         define_macro=[(name, str(value)) for name, value in sorted(defines.items())] or None,
         **OPTIONS,
     )
     log = io.StringIO()
-    program = Program(read_source(path), "c++", options)
+    program = core.Program(read_source(path), "c++", options)
     code = program.compile("ptx" if arch.startswith("compute") else "cubin", logs=log).code
     return bytes(code), log.getvalue().strip("\0\n ")
 
@@ -60,9 +66,7 @@ def compiled(path: Path, arch: str, defines: Defines) -> bytes:
 
     Any number of processes may ask at once: a file appears whole, and all would write the same.
     """
-    from cuda.bindings import nvrtc
-
-    _, *version = nvrtc.nvrtcVersion()
+    _, *version = cuda_module("bindings.nvrtc").nvrtcVersion()
     key = digest(read_source(path), sorted(defines.items()), sorted(OPTIONS.items()), arch, version)
     kept = cache_folder() / "kernels" / f"{path.stem}-{arch}-{key}.bin"
     try:

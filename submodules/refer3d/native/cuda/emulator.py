@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -54,8 +54,8 @@ KINDS = {
 class EmulatedKernels:
     """Runs the kernels of a package on CPU tensors, threads forwards or backwards."""
 
-    name: ClassVar[str] = "emulated"
-    has_tf32: ClassVar[bool] = True
+    name = "emulated"
+    has_tf32 = True
 
     package: str
     backwards: bool = False

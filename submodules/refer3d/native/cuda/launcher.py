@@ -7,13 +7,13 @@ import os
 import threading
 import warnings
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from refer3d.native.cuda import emulator
-from refer3d.native.cuda.compiler import compiled, target
+from refer3d.native.cuda.compiler import compiled, cuda_module, target
 from refer3d.native.cuda.source import kernel_names, sources
 
 REALS = {torch.float32: "float", torch.float64: "double"}
@@ -25,10 +25,15 @@ Argument = Tensor | int | float | None
 class Kernels(Protocol):
     """Launches the kernels of one package."""
 
-    name: str
-    """``cuda-sm_90``, for another GPU its architecture; ``emulated`` on a CPU."""
-    has_tf32: bool
-    """Whether tensor cores take tf32, bfloat16 and long rows of float16: from sm_80 on."""
+    @property
+    def name(self) -> str:
+        """``cuda-sm_90``, for another GPU its architecture; ``emulated`` on a CPU."""
+        ...
+
+    @property
+    def has_tf32(self) -> bool:
+        """Whether tensor cores take tf32, bfloat16 and long rows of float16: from sm_80 on."""
+        ...
 
     def launch(
         self,
@@ -56,7 +61,7 @@ class CompiledKernels:
         capability = torch.cuda.get_device_capability(device)
         self.arch, self.has_tf32 = target(capability), capability >= (8, 0)
         self.name = f"cuda-{self.arch}"
-        self.found: dict[tuple, object] = {}
+        self.loaded: dict[tuple, Any] = {}
         self.lock = threading.Lock()
         self.thread = threading.local()
         with torch.cuda.device(device):
@@ -75,55 +80,46 @@ class CompiledKernels:
         **defines: str | int,
     ) -> None:
         """See :class:`Kernels`."""
-        from cuda.core import launch
-
         values = [address(argument, self.device) for argument in arguments]
         with torch.cuda.device(self.device):
             self._enter_thread()
             function = self._function(file, kernel, tuple(sorted(defines.items())))
             stream = _stream(self.device, torch.cuda.current_stream().cuda_stream)
-            launch(stream, _launch_config(blocks, threads), function, *values)
+            cuda_module("core").launch(stream, _launch_config(blocks, threads), function, *values)
 
     def _enter_thread(self) -> None:
         """Makes the GPU's context current in a thread, as autograd's, that torch has not."""
-        from cuda.core import Device
-
         if not hasattr(self.thread, "is_ready"):
-            Device(self.device.index).set_current()
+            cuda_module("core").Device(self.device.index).set_current()
             self.thread.is_ready = True
 
-    def _function(self, file: str, kernel: str, defines: tuple) -> object:
+    def _function(self, file: str, kernel: str, defines: tuple) -> Any:
         key = (file, kernel, defines)
-        if key not in self.found:
-            self.found[key] = self._module(file, defines).get_kernel(kernel)
-        return self.found[key]
+        if key not in self.loaded:
+            self.loaded[key] = self._module(file, defines).get_kernel(kernel)
+        return self.loaded[key]
 
-    def _module(self, file: str, defines: tuple) -> object:
-        from cuda.core import ObjectCode
-
+    def _module(self, file: str, defines: tuple) -> Any:
         with self.lock:
-            if (file, defines) not in self.found:
+            if (file, defines) not in self.loaded:
                 code = compiled(self.sources[file], self.arch, dict(defines))
                 is_ptx = self.arch.startswith("compute")
-                load = ObjectCode.from_ptx if is_ptx else ObjectCode.from_cubin
-                self.found[file, defines] = load(code, name=file)
-            return self.found[file, defines]
+                loader = cuda_module("core").ObjectCode
+                load = loader.from_ptx if is_ptx else loader.from_cubin
+                self.loaded[file, defines] = load(code, name=file)
+            return self.loaded[file, defines]
 
 
 @functools.lru_cache(maxsize=1024)
 def _launch_config(blocks: int | tuple[int, int], threads: int) -> object:
     """How many threads are launched, checked once."""
-    from cuda.core import LaunchConfig
-
-    return LaunchConfig(grid=blocks, block=threads)
+    return cuda_module("core").LaunchConfig(grid=blocks, block=threads)
 
 
 @functools.lru_cache(maxsize=64)
 def _stream(device: torch.device, handle: int) -> object:
     """Torch's stream as cuda-core takes it; the handle 0 is another one on each GPU."""
-    from cuda.core import Stream
-
-    return Stream.from_handle(handle)
+    return cuda_module("core").Stream.from_handle(handle)
 
 
 def address(argument: Argument, device: torch.device) -> int | float:

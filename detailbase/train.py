@@ -64,11 +64,13 @@ def train(config: Config) -> Path:
     done = steps * training.epoch // epochs + training.batch
     with log_file(out / LOG), Progress("training", steps, done, events=out) as progress:
         while training.epoch < epochs:
-            with timed(training, "training"):
-                run_epoch(config, training, learned, sentences, out / LAST, progress)
-            with timed(training, "validation"):
-                arguments = (validated, scans, sentences, config.data, device)
-                rows = list(score(training.evaluated, *arguments))
+            start = time.perf_counter()
+            run_epoch(config, training, learned, sentences, out / LAST, progress)
+            between = time.perf_counter()
+            rows = list(score(training.evaluated, validated, scans, sentences, config.data, device))
+            stages = {"training": between - start, "validation": time.perf_counter() - between}
+            for name, duration in stages.items():
+                training.seconds[name] = training.seconds.get(name, 0.0) + duration
             scores = {"all": summarize(rows), **by_kind(rows)}
             for kind, values in scores.items():
                 line = "  ".join(f"{name} {value:.4f}" for name, value in log_names(values).items())
@@ -85,15 +87,6 @@ def train(config: Config) -> Path:
             save_results(out / TIMINGS, timings)
         log.info("trained: %s, best mIoU on val %.4f", out, training.best)
     return out
-
-
-@contextmanager
-def timed(training: Training, name: str) -> Iterator[None]:
-    """Adds the duration of the block to a stage's."""
-    start = time.perf_counter()
-    yield
-    duration = time.perf_counter() - start
-    training.seconds[name] = training.seconds.get(name, 0.0) + duration
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ class Batch:
         return replace(self, **{name: to_device(value, device) for name, value in tensors.items()})
 
 
-class Batches(Dataset[Batch]):
+class Batches:
     """The batches of one epoch, in order.
 
     In training, every description comes once an epoch. Scans and descriptions are shuffled by
@@ -176,25 +176,17 @@ class Batches(Dataset[Batch]):
         Raises:
             InputError: A prepared scan is broken.
         """
+        indices = cast("Dataset[int]", range(len(self)))  # any sequence will do
         workers = min(self.options.workers, len(self))
-        for batch in DataLoader(_Guarded(self), batch_size=None, num_workers=workers):
+        for batch in DataLoader(indices, None, num_workers=workers, collate_fn=self._read):
             if isinstance(batch, InputError):
                 raise batch
             yield batch
 
-
-class _Guarded(Dataset[Batch | InputError]):
-    """Returns errors in files, which would come with a traceback if a worker raised them."""
-
-    def __init__(self, batches: Batches) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch | InputError:
+    def _read(self, index: Any) -> Batch | InputError:
+        """Reads a batch; returns errors in files, which a worker would raise with a traceback."""
         try:
-            return self.batches[index]
+            return self[index]
         except InputError as error:
             return error
 

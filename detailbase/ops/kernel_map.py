@@ -74,7 +74,7 @@ class KernelMap:
         return len(self.forward.inputs)
 
 
-@torch.compiler.disable
+@torch.compiler.disable()
 def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
     """The map of a 3 x 3 x 3 convolution whose outputs are its inputs.
 
@@ -94,7 +94,7 @@ def submanifold_map(voxels: Tensor) -> KernelMap:  # [M, 4]
     return KernelMap(pairs, mirrored, 27, len(voxels), len(voxels))
 
 
-@torch.compiler.disable
+@torch.compiler.disable()
 def strided_map(
     voxels: Tensor,  # [M, 4]
     shape: Sequence[int] = UNBOUNDED,

@@ -8,12 +8,7 @@ only before the first gradient of a process, so programs run in a process of the
 from __future__ import annotations
 
 import importlib
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +17,8 @@ from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+
+from tests import processes
 
 NAME = "fake"
 aten = torch.ops.aten
@@ -58,12 +55,18 @@ def run_programs(*calls: Sequence[object]) -> list[list[str]]:
     Returns:
         For each program, the operations that would have waited for a GPU.
     """
-    paths = [str(Path(__file__).parents[1] / folder) for folder in ("", "submodules")]
-    command = [sys.executable, __file__, json.dumps([list(map(str, call)) for call in calls])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return processes.call(_run_programs, [list(map(str, call)) for call in calls])
+
+
+def _run_programs(calls: list[list[str]]) -> list[list[str]]:
+    register()
+    of_programs = []
+    with FakeDevice():
+        for module, *argv in calls:
+            importlib.import_module(module).main(argv)
+            of_programs.append(synchronizations.copy())
+            synchronizations.clear()
+    return of_programs
 
 
 def register() -> None:
@@ -166,14 +169,3 @@ def _to_cpu(leaf: Any) -> Any:
     if isinstance(leaf, torch.device):
         return torch.device("cpu")
     return leaf.on_cpu if isinstance(leaf, DeviceTensor) else leaf
-
-
-if __name__ == "__main__":
-    register()
-    of_programs: list[list[str]] = []
-    with FakeDevice():
-        for module, *argv in json.loads(sys.argv[1]):
-            importlib.import_module(module).main(argv)
-            of_programs.append(synchronizations.copy())
-            synchronizations.clear()
-    sys.stdout.write(json.dumps(of_programs))

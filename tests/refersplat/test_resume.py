@@ -1,55 +1,57 @@
-import os
 import signal
-import subprocess
-import sys
 import time
 
+import pytest
 import torch
 
-from refersplat.splats.checkpoints import load_gaussians
-
-RUN = """
-import sys
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
 from refersplat.rgb.train import train
+from refersplat.splats.checkpoints import load_gaussians
+from tests import processes
 
-scene, out, resume = sys.argv[1:]
-rgb = RgbConfig(
-    iterations=300, random_points=200, densify_from=20, densify_every=20, densify_until=0.8,
-    opacity_reset_every=150, checkpoint_every=25,
-)
-config = Config(model_path=out, data=DataConfig(scene=scene), rgb=rgb, resume=resume == "resume")
-train(config, load_scene(config.data))
-"""
+pytestmark = pytest.mark.slow  # trains three times
+
 DEADLINE = 60
+"""Seconds until the first checkpoint."""
 
 
-def command(scene, out, resume=""):
-    return [sys.executable, "-c", RUN, str(scene), str(out), resume]
+def train_photos(scene: str, out: str, resume: bool = False) -> None:
+    rgb = RgbConfig(
+        iterations=300,
+        random_points=200,
+        densify_from=20,
+        densify_every=20,
+        densify_until=0.8,
+        opacity_reset_every=150,
+        checkpoint_every=25,
+    )
+    config = Config(model_path=out, data=DataConfig(scene=scene), rgb=rgb, resume=resume)
+    train(config, load_scene(config.data))
 
 
-def kill_in_the_middle(process, state):
+def kill_between_checkpoints(process, state):
     deadline = time.monotonic() + DEADLINE
     while not state.exists():
-        assert process.poll() is None, "ended before its first checkpoint"
+        assert process.is_alive(), "ended before its first checkpoint"
         assert time.monotonic() < deadline, "no checkpoint was written"
         time.sleep(0.005)
-    time.sleep(0.1)  # somewhere between two checkpoints
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    time.sleep(0.1)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
-def test_a_killed_run_goes_on_to_the_same_gaussians(photo_scene, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with subprocess.Popen(command(photo_scene, killed), stderr=subprocess.DEVNULL) as process:
-        kill_in_the_middle(process, killed / "rgb_state.pt")
-    stopped = torch.load(killed / "rgb_state.pt", weights_only=True)["iteration"]
+def test_a_killed_run_resumes_to_the_same_gaussians(photo_scene, tmp_path):
+    scene, whole, killed = map(str, (photo_scene, tmp_path / "whole", tmp_path / "killed"))
+    process = processes.start(train_photos, scene, killed)
+    kill_between_checkpoints(process, tmp_path / "killed" / "rgb_state.pt")
+    stopped = torch.load(f"{killed}/rgb_state.pt", weights_only=True)["iteration"]
     assert 0 < stopped < 300
-    subprocess.run(command(photo_scene, killed, "resume"), check=True, capture_output=True)
-    subprocess.run(command(photo_scene, whole), check=True, capture_output=True)
+    processes.call(train_photos, scene, killed, True)
+    processes.call(train_photos, scene, whole)
 
-    expected, resumed = (load_gaussians(out / "rgb_state.pt") for out in (whole, killed))
+    expected, resumed = (load_gaussians(f"{out}/rgb_state.pt") for out in (whole, killed))
     assert expected.count != 200  # densification took part
     for name, tensor in expected.tensors().items():
         assert torch.equal(getattr(resumed, name), tensor), name

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +32,7 @@ from refersplat.referring.supervision import (
 from refersplat.referring.train import precompute, train, train_step
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend
+from tests import processes
 
 WIDTH, HEIGHT, NUM_VIEWS = 40, 30, 8
 OBJECTS = {
@@ -110,8 +108,11 @@ def answering_heap(learned: dict, sentence: str) -> int:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"setting": "published", "hold_out_every": 0}, {"stages": 2}],
-    ids=["default", "published", "two stages"],
+    [
+        pytest.param({}, id="default"),
+        pytest.param({"setting": "published", "hold_out_every": 0}, id="published"),
+        pytest.param({"stages": 2}, id="two stages", marks=pytest.mark.slow),
+    ],
 )
 def test_learns_what_each_sentence_means(tmp_path, options):
     learn(config(tmp_path, iterations=200, **options), scene(), gaussians())
@@ -135,41 +136,30 @@ def assert_same(one: dict, other: dict) -> None:
     assert matchers[0]["weights"] == matchers[1]["weights"]
 
 
-def run_in_child(folder: Path, code: str) -> subprocess.Popen:
-    here = Path(__file__)
-    script = (
-        "import importlib.util, sys; from pathlib import Path\n"
-        f"spec = importlib.util.spec_from_file_location('t', {str(here)!r})\n"
-        "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)\n"
-        f"folder = Path({str(folder)!r})\n{code}"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.DEVNULL,
-    )
+def learn_boxes(folder: Path, options: dict) -> None:
+    learn(config(folder, **options), scene(), gaussians())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stages", "step"), [(1, 3), (1, 35), (2, 3)], ids=["held out", "all train", "second stage"]
 )
 def test_killed_run_goes_on_to_the_same_numbers(tmp_path, stages, step):
     options = {"iterations": 60, "checkpoint_every": 1, "stages": stages}
-    learn(config(tmp_path / "whole", **options), scene(), gaussians())
+    learn_boxes(tmp_path / "whole", options)
 
     folder = tmp_path / "killed"
-    child = run_in_child(
-        folder, f"t.learn(t.config(folder, **{options!r}), t.scene(), t.gaussians())"
-    )
+    child = processes.start(learn_boxes, folder, options)
     wanted = stages - 1
-    while child.poll() is None:
+    while child.is_alive():
         if (folder / STATE_FILE).exists():
             state = torch.load(folder / STATE_FILE, weights_only=True)
             if state["stage"] == wanted and state["step"] >= step:
-                child.send_signal(signal.SIGKILL)
+                child.kill()
                 break
         time.sleep(0.002)
-    assert child.wait() == -signal.SIGKILL
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     assert not (folder / RESULT_FILE).exists(), "the run ended before it was killed"
 
     learn(replace(config(folder, **options), resume=True), scene(), gaussians())

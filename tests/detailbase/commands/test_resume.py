@@ -1,13 +1,13 @@
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[3]
+from detailbase.train import main
+from tests import processes
+
+pytestmark = pytest.mark.slow  # trains three times
+
 SHORT = ("--epochs", "4", "--train.checkpoint_every", "1")
 SMALL = (
     *("--text.encoder", "hash", "--device", "cpu", "--data.workers", "0"),
@@ -16,9 +16,9 @@ SMALL = (
 )
 
 
-def command(config_path, rooms, out, *more):
+def arguments(config_path, rooms, out, *more):
     options = ["--config", config_path, "--data.root", rooms, "--work_dir", out, *SHORT, *SMALL]
-    return [sys.executable, str(ROOT / "train.py"), *map(str, options), *more]
+    return [*map(str, options), *more]
 
 
 def weights(folder):
@@ -51,23 +51,19 @@ def steps_behind(state_file):
 def test_a_killed_run_resumes_to_the_same_bits(rooms, config_path, tmp_path, accumulate, begun):
     more = ("--train.accumulate", str(accumulate))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(config_path, rooms, whole, *more), check=True, capture_output=True)
+    processes.call(main, arguments(config_path, rooms, whole, *more))
 
-    process = subprocess.Popen(
-        command(config_path, rooms, killed, *more), stderr=subprocess.DEVNULL
-    )
+    process = processes.start(main, arguments(config_path, rooms, killed, *more))
     deadline = time.monotonic() + 60
     last = killed / "last.pth"
     while not (last.exists() and steps_behind(last) >= begun) and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     stopped = torch.load(last, weights_only=True)
     assert stopped["epoch"] < 4, "the run had ended before it was killed"
 
-    subprocess.run(
-        command(config_path, rooms, killed, *more, "--resume"), check=True, capture_output=True
-    )
+    processes.call(main, arguments(config_path, rooms, killed, *more, "--resume"))
     expected, resumed = weights(whole), weights(killed)
     assert expected.keys() == resumed.keys()
     assert [name for name in expected if not torch.equal(expected[name], resumed[name])] == []

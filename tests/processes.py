@@ -1,0 +1,44 @@
+"""Processes of their own for tests, forked from a server that has imported the packages once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+
+HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
+CONTEXT = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
+if HAS_SERVER:
+    # The server starts no threads and computes nothing, so its copies may do anything.
+    CONTEXT.set_forkserver_preload(["refersplat.train", "detailbase.train", __name__])
+
+
+def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """Starts a module-level function in a process of its own, on one thread."""
+    process = CONTEXT.Process(target=_run, args=(function, arguments), daemon=True)
+    process.start()
+    return process
+
+
+def call(function: Callable[..., Any], *arguments: object) -> Any:
+    """Runs a module-level function in a process of its own, on one thread; returns its result."""
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = start(_send_result, sender, function, arguments)
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        raise AssertionError(f"{function} ended with exit code {process.exitcode}") from None
+
+
+def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    torch.set_num_threads(1)
+    function(*arguments)
+
+
+def _send_result(sender: Any, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+    sender.send(function(*arguments))

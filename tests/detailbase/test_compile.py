@@ -13,6 +13,8 @@ from detailbase.model.network import DetailBase
 from detailbase.ops import voxelize
 from detailbase.training.losses import class_loss, mask_loss, pair_loss
 
+pytestmark = pytest.mark.slow  # torch.compile takes seconds a graph
+
 POINTS, SUPERPOINTS, WORDS, TEXT_DIM = 600, 20, 7, 24
 
 

@@ -9,6 +9,8 @@ from refer3d.native.cuda import emulation
 from refer3d.native.cuda.emulator import EmulatedKernels
 from tests.detailbase.test_sparse_conv import by_definition
 
+pytestmark = pytest.mark.slow  # g++ compiles the kernels
+
 SIZES = [(0, 3, 4), (1, 1, 1), (300, 35, 70), (300, 8, 32), (9, 0, 2)]
 
 

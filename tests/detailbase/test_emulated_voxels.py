@@ -7,6 +7,8 @@ from torch.testing import assert_close
 from detailbase.ops import segment_reduce, strided_map, submanifold_map, voxelize
 from refer3d.native.cuda import emulation
 
+pytestmark = pytest.mark.slow  # g++ compiles the kernels
+
 
 def cloud(rng, count, dtype=torch.int64, low=-40, high=30):
     coords = torch.randint(low, high, (count, 3), generator=rng, dtype=dtype)

@@ -182,6 +182,7 @@ def test_another_network_is_refused(checkpoint, scan, tmp_path):
         predict.main([*argv, "--config", str(tmp_path / "wider.yaml")])
 
 
+@pytest.mark.slow
 def test_no_traceback_reaches_the_user(tmp_path):
     command = [sys.executable, "-m", "detailbase.predict", "none.ply", "a chair", "-o", "out"]
     done = subprocess.run(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # builds the packages
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("refersplat", "detailbase")
 BUILT = shutil.ignore_patterns("*.so", "*.pyd", "native_build.txt", "__pycache__", "*.egg-info")

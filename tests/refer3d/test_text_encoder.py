@@ -266,6 +266,7 @@ assert names[0] != names[1], names
 """
 
 
+@pytest.mark.slow
 def test_identity_of_a_hub_model_follows_its_weights(tmp_path):
     """In a process of its own, since the hub's folder is read once."""
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}

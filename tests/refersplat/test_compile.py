@@ -18,6 +18,8 @@ from refersplat.rgb.losses import photo_loss
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import frozen_blend, render
 
+pytestmark = pytest.mark.slow  # torch.compile takes seconds a graph
+
 COUNT, WORDS, TEXT_DIM = 60, 5, 24
 HEIGHT, WIDTH = 30, 40
 

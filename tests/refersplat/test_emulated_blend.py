@@ -8,6 +8,8 @@ from refer3d.native.cuda import emulation
 from refersplat.ops import blend_matrix, reference
 from tests.refersplat.splats import HEIGHT, WIDTH, splats
 
+pytestmark = pytest.mark.slow  # g++ compiles the kernels
+
 FIELDS = ["tile_groups", "tile_weights", "gaussians", "group_rows", "rows", "weights"]
 
 

@@ -7,6 +7,8 @@ from torch.testing import assert_close
 from refer3d.native.cuda import emulation
 from refersplat.ops import knn, reference
 
+pytestmark = pytest.mark.slow  # g++ compiles the kernels
+
 
 def both(queries, points, k):
     with emulation():

@@ -19,6 +19,8 @@ from refersplat.ops.cuda_rasterize import TILE
 from tests.refersplat.splats import HEIGHT, WIDTH, camera, gaussians, splats
 from tests.refersplat.test_rasterize import NAMES, gradients, random_weights
 
+pytestmark = pytest.mark.slow  # g++ compiles the kernels
+
 
 @pytest.fixture(params=[False, True], ids=["forwards", "backwards"])
 def emulated(request):

@@ -8,6 +8,8 @@ from refer3d.native.cuda import emulation
 from refersplat.ops.ssim import ssim, ssim_reference
 from tests.refersplat.test_ssim import images
 
+pytestmark = pytest.mark.slow  # g++ compiles the kernels
+
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("shape", [(3, 1, 1), (1, 4, 37), (3, 40, 33)])

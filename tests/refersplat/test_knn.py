@@ -117,6 +117,7 @@ def test_can_be_called_from_several_threads_at_once(rng):
             assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.slow
 def test_works_in_a_forked_process():
     """As data workers are: none of the parent's threads are in the child."""
     script = """

@@ -12,7 +12,10 @@ import detailbase.evaluate
 from tests import fake_device
 from tests.detailbase.commands.conftest import SMALL
 
-pytestmark = pytest.mark.skipif(not fake_device.is_available(), reason="needs a newer PyTorch")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not fake_device.is_available(), reason="needs a newer PyTorch"),
+]
 
 
 def test_all_programs_run_and_score_as_on_the_cpu(rooms, config_path, tmp_path):

@@ -18,6 +18,7 @@ from refer3d.native.cuda import launcher
 from tests.errors import raises
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         not sys.platform.startswith("linux"), reason="the driver is built for Linux"
     ),

@@ -11,7 +11,10 @@ import pytest
 import refersplat.evaluate
 from tests import fake_device
 
-pytestmark = pytest.mark.skipif(not fake_device.is_available(), reason="needs a newer PyTorch")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not fake_device.is_available(), reason="needs a newer PyTorch"),
+]
 
 
 @pytest.mark.parametrize("setting", ["default", "published"])

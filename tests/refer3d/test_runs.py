@@ -199,6 +199,8 @@ def test_old_names_of_options_are_read_with_one_warning(tmp_path, caplog):
     argv = ["--train.head_lr", "2", "--train.without", "momentum"]
     assert parse(Schema, argv, program="", description="") == expected
     assert len(caplog.messages) == 2
+    with pytest.raises(SystemExit):
+        parse(Schema, ["--train.head_rate", "["], program="", description="")
     argv = ["--config", str(path), "--train.momentum", "--train.no_decay"]
     assert parse(Schema, argv, program="", description="").train.without == ("decay",)
 

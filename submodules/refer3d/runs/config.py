@@ -17,7 +17,6 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -201,27 +200,26 @@ def _section(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
 
 
 def _take_old(config: Schema, argv: Sequence[str]) -> tuple[Schema, list[str]]:
-    """Moves options with old names from a command line into the config that it starts from."""
+    """Renames options in a command line; switches that became words go into its base config."""
     renamed = getattr(type(config), RENAMED, {})
-    values, rest, words = to_mapping(config), [], iter(argv)
-    for word in words:
+    values, rest, old = to_mapping(config), [], []
+    for word in argv:
         option, equals, value = word.partition("=")
         name = option.replace("-", "_").removeprefix("__")
-        on = re.sub(r"(^|\.)no_", r"\1", name)
-        if not option.startswith("--") or not {name, on} & {*renamed}:
+        on = name if name in renamed else re.sub(r"(^|\.)no_", r"\1", name)
+        if not option.startswith("--") or on not in renamed:
             rest.append(word)
             continue
-        new, *switch = renamed.get(name, renamed.get(on, "")).split()
-        section, leaf = _section(values, on)
-        if switch or isinstance(attrgetter(new)(config), bool):
-            section[leaf] = name in renamed
+        old.append(on)
+        new, *switch = renamed[on].split()
+        if switch:
+            section, leaf = _section(values, on)
+            section[leaf] = name == on
         else:
-            section[leaf] = yaml.safe_load(value if equals else next(words, ""))
-    if len(rest) == len(argv):
-        return config, rest
-    config, old = _from_mapping(type(config), values, "command line")
+            section, dot, leaf = new.rpartition(".")
+            rest.append(f"--{section}{dot}{'no_' * (name != on)}{leaf}{equals}{value}")
     _warn_of(type(config), old, "command line")
-    return config, rest
+    return (from_mapping(type(config), values, "command line") if old else config), rest
 
 
 def _warn_of(schema: type, old: Sequence[str], where: str) -> None:

@@ -175,7 +175,6 @@ print(distCUDA2(torch.eye(4, 3)).shape)
     assert done.stdout.strip() == "torch.Size([4])"
 
 
-@pytest.mark.slow
 def test_predict_works_from_a_wheel_in_an_empty_folder(environment, tmp_path):
     python, _ = environment
     shutil.copy(ROOT / "data/demo/room/room.ply", tmp_path / "scan.ply")

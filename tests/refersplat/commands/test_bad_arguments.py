@@ -220,7 +220,7 @@ def forget_test_views(out: Path) -> None:
         (empty_field, "referring.pt: not a result of train.py"),
         (lose_parts, "referring.pt: not a result of train.py"),
         (lose_cloud, "point_cloud: holds no iteration_*/point_cloud.ply"),
-        (cut_cloud, "point_cloud.ply: is not a whole PLY file"),
+        (cut_cloud, "export or copy it again"),
         (shrink_cloud, "referring.pt: expected features of"),
         (misspell_option, "config.yaml: train: unknown key 'treshold'; did you mean 'threshold'?"),
         (forget_test_views, "there are no test views (all views train, without --eval)"),

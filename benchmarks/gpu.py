@@ -40,7 +40,7 @@ from refersplat.splats.render import render
 SCALES = [1.0, 2.0, 4.0]
 CHANNELS = [3, 16, 32]
 FORWARD_FLOPS, BACKWARD_FLOPS = (20, 2), (40, 6)
-"""Of a pixel and a Gaussian that meet: beside the channels, and for each."""
+"""Operations for a pixel and a Gaussian on it: beside the channels, and for each."""
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""What a step costs before a GPU has computed anything: python benchmarks/host.py [--json FILE].
+"""Host time of a step, before a GPU has computed anything: python benchmarks/host.py [--json FILE].
 
 The CUDA path runs on the CPU with kernels that do nothing, on scenes so small that PyTorch's own
 operations cost little but their call: what is left is the host's time, below which no step on a GPU
@@ -147,7 +147,7 @@ def unet(is_training: bool) -> Callable[[], object]:
 
 
 def map_operations() -> int:
-    """Of the kernel maps of the U-Net's levels, our kernels among them."""
+    """Operations of the kernel maps of the U-Net's levels, with our kernels."""
     axis = torch.arange(6)
     places = torch.cartesian_prod(axis, axis, axis)
     run, launched = emulator.EmulatedKernels.launch, []
@@ -166,7 +166,7 @@ def map_operations() -> int:
 
 
 def referring_operations(args: argparse.Namespace, sentences: int) -> int:
-    """Of a step of the referring stage, in chunks as for a GPU."""
+    """Operations of a step of the referring stage, in chunks as for a GPU."""
     with mock.patch.object(folded, "CHUNK", folded.GPU_CHUNK):
         precomputed, view = material(args, sentences)
         state = ReferringState.start(Config(), precomputed)

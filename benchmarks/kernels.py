@@ -1,4 +1,4 @@
-"""What each CUDA kernel takes of a multiprocessor: python benchmarks/kernels.py [--arch sm_90].
+"""Resources that each CUDA kernel takes: python benchmarks/kernels.py [--arch sm_90].
 
 Registers, local memory, shared memory and occupancy say how much a kernel can hide of the memory's
 delays. They are read from the code that NVRTC makes; no GPU is needed.
@@ -22,7 +22,7 @@ VARIANTS: dict[tuple[str, str], list[dict[str, str | int]]] = {
         for precision in ({}, {"PRECISION": "kTf32"}, {"PRECISION": "kBfloat16", "HALF": 1})
     ],
 }
-"""What files are compiled with, beside their defaults."""
+"""Defines of the files, beside their defaults."""
 THREADS = {"project": 128, "knn": 128, "segments": 512}
 """Threads of a block, where they are not 256."""
 

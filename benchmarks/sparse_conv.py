@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def evaluated(net: nn.Module, *inputs: object) -> Callable[[], Tensor]:
-    """What runs a network in evaluation, without gradients."""
+    """A call of a network in evaluation, without gradients."""
 
     @torch.no_grad()
     def run() -> Tensor:

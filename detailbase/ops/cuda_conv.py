@@ -12,13 +12,13 @@ THREADS = 256
 SIDES = (32, 64)
 """Channels that a block takes of a weight's gradient, both ways."""
 ENOUGH_BLOCKS = 512
-"""As many keep a large GPU busy; what has fewer is made in parts, which are then added up."""
+"""Blocks that keep a large GPU busy; with fewer, work is split into parts that are added up."""
 HALVES = {torch.bfloat16: "kBfloat16", torch.float16: "kFloat16"}
 DTYPES = (torch.float32, torch.float64, *HALVES)
 
 
 def _defines(gpu: Kernels, *rows: Tensor) -> dict[str, str | int]:
-    """What a kernel that reads such rows is compiled with."""
+    """The defines of a kernel that reads such rows."""
     is_aligned = all(t.shape[-1] * t.itemsize % 16 == 0 == t.data_ptr() % 16 for t in rows)
     defines: dict[str, str | int] = {"ALIGNED": 1} if is_aligned else {}
     dtype = rows[0].dtype
@@ -65,9 +65,9 @@ def sparse_conv(
     out = features.new_empty(size)
     parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
     defines = _defines(gpu, features)
-    given = (features, weight, *steps, inputs, outputs, starts)
+    operands = (features, weight, *steps, inputs, outputs, starts)
     numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
-    arguments = (*given, *numbers, bias, residual, relu, parts, out)
+    arguments = (*operands, *numbers, bias, residual, relu, parts, out)
     grid = (blocks * splits, tiles)
     gpu.launch("sparse_conv", "convolve", grid, THREADS, *arguments, BLOCK=BLOCK, **defines)
     if parts is not None:

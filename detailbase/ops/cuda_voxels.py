@@ -25,7 +25,7 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 class Frame(NamedTuple):
-    """From where places are counted: see ``voxels.h``."""
+    """Origin of the voxels' places: see ``voxels.h``."""
 
     scene: int
     x: int
@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 
 
 def frame_of(coords: Tensor, batch: Tensor) -> Frame:
-    """The frame of N > 0 points. Waits for the GPU: how many bits a key needs says whether it fits.
+    """The frame of N > 0 points. Waits for the GPU, to see whether a key has enough bits.
 
     Raises:
         ValueError: If they span too much.
@@ -66,7 +66,7 @@ def voxel_keys(gpu: Kernels, coords: Tensor, batch: Tensor, frame: Frame) -> Ten
 
 
 def _sorted(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Frame, Tensor, Tensor]:
-    """The frame of N > 0 points, their keys in order, and whose they are."""
+    """The frame of N > 0 points, their keys in order, and the points of these keys."""
     frame = frame_of(coords, batch)
     keys, order = voxel_keys(gpu, coords, batch, frame).sort(dim=0, stable=True)
     return frame, keys, order
@@ -161,7 +161,7 @@ def segment_order(segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: If a segment does not exist. On a GPU it is CUDA's error, as for PyTorch's own
-            indices: who asks which row it is waits for all that the GPU has been given.
+            indices: to name the row, the host would wait for the GPU.
     """
     if not segments.is_cuda:
         reference.check_segments(segments, count)

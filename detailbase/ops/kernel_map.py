@@ -1,4 +1,4 @@
-"""Which voxels a sparse convolution multiplies: built once per level, shared by all its layers."""
+"""Pairs of voxels of a sparse convolution: built once per level, shared by all its layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pairs:
     starts: Tensor
     """[blocks * V + 1] int64, where the group of block b and offset v begins, at b * V + v."""
     is_mirrored: bool = False
-    """Whether offset v stands for V - 1 - v."""
+    """True where offset v stands for V - 1 - v."""
 
     def offsets(self, volume: int) -> Tensor:
         """[P] int64, each pair's kernel offset."""
@@ -45,7 +45,7 @@ class KernelMap:
     forward: Pairs
     backward: Pairs
     volume: int
-    """How many offsets the kernel has, V."""
+    """Number of offsets of the kernel, V."""
     num_inputs: int
     num_outputs: int
 
@@ -70,7 +70,7 @@ class KernelMap:
 
     @property
     def num_pairs(self) -> int:
-        """How many products of a feature row with a weight matrix a convolution takes."""
+        """Products of a feature row with a weight matrix that a convolution takes."""
         return len(self.forward.inputs)
 
 
@@ -106,8 +106,8 @@ def strided_map(
 
     Args:
         voxels: Distinct (batch, x, y, z), int32 or int64, in any order.
-        shape: How many voxels the grid has along x, y, z. Where one is odd, its last plane fills no
-            coarse voxel, and is left out, as spconv does it.
+        shape: Voxels of the grid along x, y, z. Where one is odd, its last plane fills no coarse
+            voxel and is left out, as spconv does it.
 
     Returns:
         coarse: [M', 4], in Morton's order.

@@ -1,4 +1,4 @@
-"""What the ops mean, in plain PyTorch: voxels, segments, sparse convolution, superpoints.
+"""The ops in plain PyTorch: voxels, segments, sparse convolution, superpoints.
 
 Runs on any device and in any float dtype; gradients are autograd's.
 """
@@ -130,8 +130,8 @@ def submanifold_map(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [M, 4]
     steps = torch.cartesian_prod(axis, axis, axis).to(voxels.dtype)  # [27, 3]
     around = voxels[:, None, 1:] + steps  # [M, 27, 3]
     scenes = voxels[:, None, :1].expand(-1, len(steps), 1)
-    wanted = torch.cat([scenes, around], dim=2).view(-1, 4)
-    _, rows = torch.unique(torch.cat([voxels, wanted]), dim=0, return_inverse=True)
+    neighbours = torch.cat([scenes, around], dim=2).view(-1, 4)
+    _, rows = torch.unique(torch.cat([voxels, neighbours]), dim=0, return_inverse=True)
     _check_distinct(rows[:count])
     row_of = rows.new_full((len(rows),), -1)
     row_of[rows[:count]] = torch.arange(count, device=voxels.device)
@@ -248,7 +248,7 @@ def cloud_superpoints(
     k: float,
     min_points: int,
 ) -> Tensor:  # [N]
-    """The same of points, each with edges to its nearest ones and the normal of their plane."""
+    """Segments of points, with edges to the nearest ones and the normal of their plane."""
     _check_finite("points", points)
     count, points = len(points), points.double()
     nearest = torch.cat(
@@ -302,7 +302,7 @@ def _scannet_edges(
     points: Tensor,  # [N, 3]
     faces: Tensor,  # [F, 3]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Starts, ends and weights as ScanNet's own program computes them, in float32."""
+    """Starts, ends and weights of edges as ScanNet's program computes them, in float32."""
     a, b, c = points[faces].unbind(dim=1)
     one, other = b - a, c - a
     cross = one.roll(-1, 1) * other.roll(-2, 1) - one.roll(-2, 1) * other.roll(-1, 1)

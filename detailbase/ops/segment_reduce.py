@@ -26,12 +26,12 @@ def segment_reduce(
     Args:
         values: Of any floating dtype; sums are kept in float32 at least.
         segments: Each row's segment, int64 in 0..count-1.
-        count: How many segments there are, S.
-        reduce: What to keep; a segment without rows has 0.
+        count: Number of segments, S.
+        reduce: A segment without rows has 0.
 
     Raises:
-        ValueError: If a shape, dtype, device or segment does not fit; of a GPU's segments, CUDA
-            tells (``device-side assert``), as of PyTorch's own indices.
+        ValueError: If a shape, dtype, device or segment does not fit. A segment on a GPU is CUDA's
+            error (``device-side assert``), as for PyTorch's own indices.
     """
     check_shape("values", values, (None, None))
     check_shape("segments", segments, (len(values),))

@@ -76,7 +76,7 @@ def sparse_conv(
 
 
 def rounds_products() -> bool:
-    """Whether PyTorch has been told that products of float32 may be made in bfloat16."""
+    """True where PyTorch's setting allows products of float32 in bfloat16."""
     return torch.get_float32_matmul_precision() == "medium"
 
 

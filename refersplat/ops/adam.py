@@ -26,15 +26,15 @@ def adam_step(
     rates: Tensor,  # [D]
     step: int,
 ) -> None:
-    """Moves ``parameter`` against its gradient, and updates its moments, in place.
+    """Moves ``parameter`` against its gradient and updates its moments, in place.
 
     Args:
-        parameter: What is optimised; contiguous, like the moments.
+        parameter: Contiguous, like the moments.
         gradient: Of the loss, by ``parameter``.
         first: Running mean of the gradients.
         second: Running mean of their squares.
         rates: Learning rate of each of the D numbers in a row.
-        step: Which step this is, counted from 1.
+        step: Counted from 1.
 
     Raises:
         ValueError: If shapes, dtypes or devices do not match.
@@ -48,14 +48,14 @@ def adam_step(
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous, since it is written in place")
     _adam(parameter, gradient, first, second, rates, step)
-    for tensor in (parameter, first, second):  # a graph that has kept one refuses to go back
+    for tensor in (parameter, first, second):  # so that a backward pass through them is refused
         torch.autograd.graph.increment_version(tensor)
 
 
 def adam_reference(
     parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
 ) -> None:
-    """What :func:`adam_step` means."""
+    """The step in plain PyTorch."""
     first.lerp_(gradient, 1 - BETAS[0])
     second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
     root = second.sqrt() / math.sqrt(1 - BETAS[1] ** step)

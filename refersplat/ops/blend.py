@@ -1,8 +1,8 @@
 """Rendering of a view whose geometry is frozen: a sparse matrix, made once.
 
-Projection, order and weights of a view's Gaussians do not change when only their values do. What
-is left of rendering is the product of a matrix (pixels x Gaussians) with the values, and of its
-transpose with the image's gradient.
+Projection, order and weights of a view's Gaussians do not change when only their values do.
+Rendering is then the product of a matrix (pixels x Gaussians) with the values, and its gradient
+that of the transpose with the image's gradient.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BlendMatrix:
     height: int
     width: int
     count: int
-    """How many Gaussians the view was made of, N."""
+    """Number of Gaussians, N."""
     tile_groups: Tensor
     """[tiles + 1] int64, each tile's first group."""
     tile_weights: Tensor
@@ -56,7 +56,7 @@ class BlendMatrix:
     weights: Tensor
     """[weights], the Gaussian's share of each of these pixels."""
     transmittance: Tensor
-    """[H, W], what is left behind the last Gaussian."""
+    """[H, W], the share of light that passes all Gaussians."""
 
     def blend(self, values: Tensor) -> Tensor:  # [N, C] -> [C, H, W]
         """Renders per-Gaussian values of any width; differentiable in them.
@@ -88,21 +88,21 @@ class BlendMatrix:
 
     @functools.cached_property
     def seen(self) -> tuple[Tensor, Tensor]:  # [K], [N - K]
-        """The Gaussians that the view shows anything of, and all others, each in their order."""
+        """The Gaussians that contribute to the view, and all others, each in their order."""
         is_seen = torch.zeros(self.count, dtype=torch.bool, device=self.weights.device)
         is_seen[self.gaussians.long()] = True
         return is_seen.nonzero()[:, 0], (~is_seen).nonzero()[:, 0]
 
     @property
     def entries(self) -> int:
-        """How many weights are stored."""
+        """Number of stored weights."""
         return len(self.weights)
 
     @property
     def nbytes(self) -> int:
-        """Memory that the matrix takes, with what ``seen`` adds to it."""
-        own = sum(t.nbytes for t in vars(self).values() if isinstance(t, Tensor))
-        return own + torch.int64.itemsize * self.count
+        """Bytes of the matrix, with those of ``seen``."""
+        stored = sum(t.nbytes for t in vars(self).values() if isinstance(t, Tensor))
+        return stored + torch.int64.itemsize * self.count
 
 
 @torch.no_grad()

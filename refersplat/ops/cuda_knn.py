@@ -12,7 +12,7 @@ from refer3d.native.cuda.launcher import REALS
 THREADS = 128
 LEAF = 16
 KEPT = (1, 4, 8, 16)
-"""How many neighbours a thread may keep in its registers."""
+"""Numbers of neighbours that a thread may keep in its registers."""
 LARGEST = 2**31 - 1
 
 

@@ -93,7 +93,7 @@ def shade_backward(
     inputs = [t.contiguous() for t in (means, sh, position)]
     outputs = (torch.empty_like(inputs[0]), torch.empty_like(inputs[1]))
     numbers = (sh.shape[1], len(means))
-    given = (colors.contiguous(), grad_colors.contiguous())
-    arguments = (*inputs, *numbers, *given, *outputs)
+    grads = (colors.contiguous(), grad_colors.contiguous())
+    arguments = (*inputs, *numbers, *grads, *outputs)
     _run(gpu, "shade_all_backward", len(means), means, *arguments, DEGREE=degree)
     return outputs

@@ -13,7 +13,7 @@ from refer3d.native.cuda.launcher import REALS
 TILE = 16
 THREADS = 256
 WIDTHS = (1, 3, 4, 8, 16, 32)
-"""How many channels a block may take; more are spread over several."""
+"""Numbers of channels that a block may take; more are spread over several."""
 RECORD = 8
 MOMENTS = 6
 
@@ -67,7 +67,7 @@ def tile_lists(
 def split_channels(
     channels: int, dtype: torch.dtype, most: int = WIDTHS[-1]
 ) -> tuple[int, dict[str, str | int]]:
-    """Into how many blocks the channels go, and what a kernel for them is compiled with."""
+    """The number of blocks for the channels, and the defines of a kernel for them."""
     width = next((width for width in WIDTHS if width >= min(channels, most)), most)
     return max(1, blocks_for(channels, width)), {"CHANNELS": width, "REAL": REALS[dtype]}
 

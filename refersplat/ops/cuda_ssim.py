@@ -13,7 +13,7 @@ THREADS = 256
 
 
 def ssim(gpu: Kernels, image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
-    """The mean similarity [], and its gradient by the image where wanted, else no numbers."""
+    """The mean similarity [], and its gradient by the image, empty without ``with_gradient``."""
     image, target = image.contiguous(), target.contiguous()
     channels, height, width = image.shape
     tiles = blocks_for(width, TILE) * blocks_for(height, TILE)

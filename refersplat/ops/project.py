@@ -26,7 +26,7 @@ class Projected(NamedTuple):
     """[N] distances along the camera's axis."""
     radii: Tensor
     """[N] int32, three standard deviations in pixels, 0 where these do not reach the image.
-    Densification goes by them; what is drawn ends where it adds less than 1/255. No gradient."""
+    Densification reads them; a Gaussian is drawn as far as it adds 1/255. No gradient."""
 
 
 def project(
@@ -38,8 +38,8 @@ def project(
     """Projects Gaussians (EWA splatting, Zwicker et al. 2001, as in Kerbl et al. 2023).
 
     Differentiable in the three tensors and in ``camera.world_to_camera``, whose upper three rows
-    are taken for any matrix. The radius of what lies behind the near plane (depth 0.2) or off the
-    image is 0.
+    are taken for any matrix. A Gaussian behind the near plane (depth 0.2) or off the image has
+    radius 0.
 
     Args:
         means: Centres in the world frame.

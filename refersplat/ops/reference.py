@@ -1,4 +1,4 @@
-"""What the ops mean, in plain PyTorch: rendering by alpha blending (Kerbl et al. 2023), and knn.
+"""The ops in plain PyTorch: rendering by alpha blending (Kerbl et al. 2023), and knn.
 
 Runs on any device and in any float dtype; gradients are autograd's. Every Gaussian meets every
 pixel and every query every point, so it is for tests and small scenes.
@@ -21,9 +21,9 @@ MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
 TILE = 16
 BLEND_BLOCK = 1 << 23
-"""How many (Gaussian, pixel) pairs are held at once."""
+"""(Gaussian, pixel) pairs that are held at once."""
 KNN_BLOCK = 1 << 24
-"""How many distances are held at once."""
+"""Distances that are held at once."""
 
 SH_0 = 0.28209479177387814
 SH_1 = 0.4886025119029199
@@ -184,7 +184,7 @@ def rasterize(
     height: int,
     width: int,
 ) -> tuple[Tensor, Tensor]:  # [C, H, W], [H, W]
-    """Composites values front to back, and says what transmittance is left."""
+    """Composites values front to back; returns the transmittance, too."""
 
     def composite(
         means2d: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, pixels: Tensor
@@ -212,15 +212,15 @@ def blend_matrix(
     width: int,
 ) -> tuple[Tensor, ...]:
     """The tensors of a ``BlendMatrix``, in its order."""
-    places, found, parts, left = [], [], [], []
+    places, splats, parts, left = [], [], [], []
     for pixels in pixel_blocks(height, width, len(means2d), means2d):
         order, weights, remaining = blend_weights(means2d, conics, depths, opacities, pixels)
         rank, column = weights.nonzero(as_tuple=True)
         places.append(pixels[column].long())
-        found.append(torch.stack([rank, order[rank]], dim=1))
+        splats.append(torch.stack([rank, order[rank]], dim=1))
         parts.append(weights[rank, column])
         left.append(remaining)
-    (x, y), (rank, gaussian) = torch.cat(places).T, torch.cat(found).T
+    (x, y), (rank, gaussian) = torch.cat(places).T, torch.cat(splats).T
     weights = torch.cat(parts)
     tiles_x, tiles_y = -(-width // TILE), -(-height // TILE)
     group_key = (y // TILE * tiles_x + x // TILE) * (len(means2d) + 1) + rank
@@ -251,7 +251,7 @@ def blend_pairs(
     rows: Tensor,  # [rows]
     width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Of each weight of a ``BlendMatrix``, the image's pixel and the Gaussian."""
+    """The image's pixel and the Gaussian of each weight of a ``BlendMatrix``."""
     tiles_x = -(-width // TILE)
     bits = rows[:, None] >> torch.arange(TILE, device=rows.device) & 1
     row, x = bits.nonzero(as_tuple=True)
@@ -307,9 +307,9 @@ def knn(
     if not (queries.isfinite().all() and points.isfinite().all()):
         raise ValueError("queries and points must be finite")
     blocks = queries.split(max(1, KNN_BLOCK // max(1, len(points))))
-    found = [
+    nearest = [
         torch.sort((block[:, None] - points).square().sum(dim=2), dim=1, stable=True)
         for block in blocks
     ]
-    squared_distances = torch.cat([distances[:, :k] for distances, _ in found])
-    return squared_distances, torch.cat([indices[:, :k] for _, indices in found])
+    squared_distances = torch.cat([distances[:, :k] for distances, _ in nearest])
+    return squared_distances, torch.cat([indices[:, :k] for _, indices in nearest])

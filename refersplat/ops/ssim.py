@@ -33,7 +33,7 @@ def ssim(
     image: Tensor,  # [C, H, W]
     target: Tensor,  # [C, H, W]
 ) -> Tensor:  # scalar
-    """Mean structural similarity of images in 0..1; outside the images lies zero, as in 3DGS.
+    """Mean structural similarity of images in 0..1; zero outside of the images, as in 3DGS.
 
     Differentiable in ``image``; ``target`` is a constant.
 
@@ -54,7 +54,7 @@ def ssim(
 
 @outside_autocast
 def ssim_reference(image: Tensor, target: Tensor) -> Tensor:
-    """What :func:`ssim` means."""
+    """The similarity in plain PyTorch."""
     moments = torch.cat([image, target, image * image, target * target, image * target])
     mean_x, mean_y, square_x, square_y, product = _blur(moments).chunk(5)
     luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)

@@ -171,7 +171,7 @@ def camera_of(settings: GaussianRasterizationSettings) -> Camera:
 
 
 def kept_by_the_low_pass(projected: Projected) -> Tensor:  # [N]
-    """How much smaller a footprint was, as an area, before the projection widened it."""
+    """Share of a footprint's area that it had before the projection widened it."""
     xx, xy, yy = projected.conics.unbind(dim=1)
     # Not those with a radius: a Gaussian is drawn as far as it adds 1/255, which may be farther.
     is_visible = projected.depths > NEAR

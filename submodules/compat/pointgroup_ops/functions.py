@@ -9,7 +9,7 @@ from detailbase.ops import segment_reduce, voxelize
 from refer3d.native import check_shape
 
 MODES = {0: "unique", 1: "last", 2: "first", 3: "sum", 4: "mean"}
-"""What a voxel takes from its points."""
+"""Reductions of a voxel's points."""
 
 
 def voxelization_idx(

@@ -1,4 +1,4 @@
-"""What the packages' ops share: the loader of compiled code, and argument checks."""
+"""Shared by both packages' ops: operators, the loader of compiled code, and argument checks."""
 
 from refer3d.native.checks import (
     as_array,

@@ -1,4 +1,4 @@
-"""Checks of what a caller hands to an op, and the way from tensors to raw memory."""
+"""Checks of an op's arguments, and the way from tensors to raw memory."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def check_real(name: str, tensor: Tensor) -> None:
 
 
 def check_constant(name: str, tensor: Tensor) -> None:
-    """Checks that nobody waits for gradients of the argument ``name``, which has none.
+    """Checks that the argument ``name``, which gets no gradients, requires none.
 
     Raises:
-        ValueError: ``camera_position gets no gradients; detach it``.
+        ValueError: ``Ks gets no gradients; detach it``.
     """
     if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name} gets no gradients; detach it")

@@ -28,7 +28,7 @@ REBUILD = "pip install -e . in the repository (with a C++17 compiler)"
 def runnable_variants() -> list[str]:
     """The variants whose instructions this CPU has, fastest first.
 
-    PyTorch's own answer is taken, so ``ATEN_CPU_CAPABILITY`` lowers both alike.
+    Read from PyTorch, so that ``ATEN_CPU_CAPABILITY`` lowers both alike.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     return [*{"AVX512": ["avx512", "avx2"], "AVX2": ["avx2"]}.get(capability, []), "base"]
@@ -38,23 +38,23 @@ def runnable_variants() -> list[str]:
 def load(package: str) -> ModuleType | None:
     """The compiled ops of ``package``, or None where its reference ops must do.
 
-    None that nobody asked for is warned about, once for each package, with the reason.
+    Warns of None, unless it was set, once for each package, with the reason.
 
     Raises:
         ImportError: Nothing can be loaded and ``REFER3D_STRICT=1``.
-        ValueError: ``REFER3D_BACKEND`` names something that is not to be had.
+        ValueError: ``REFER3D_BACKEND`` names no backend of this machine.
     """
     variants = runnable_variants()
-    wanted = os.environ.get("REFER3D_BACKEND", "").replace("emulated", "")
-    if wanted == "reference":
+    choice = os.environ.get("REFER3D_BACKEND", "").replace("emulated", "")
+    if choice == "reference":
         return None
-    if wanted:
-        if wanted not in (choices := [f"cpu-{variant}" for variant in variants]):
+    if choice:
+        if choice not in (choices := [f"cpu-{variant}" for variant in variants]):
             raise ValueError(
                 f"REFER3D_BACKEND must be reference or one of {', '.join(choices)} on this machine,"
-                f" got {wanted!r}"
+                f" got {choice!r}"
             )
-        variants = [wanted.removeprefix("cpu-")]
+        variants = [choice.removeprefix("cpu-")]
 
     reasons = []
     for variant in variants:
@@ -68,7 +68,7 @@ def load(package: str) -> ModuleType | None:
     reason = "; ".join(reasons) or build_failure(package) or hidden_copy(package)
     reason = reason or "they were not built"
     message = f"{package} has no compiled ops: {reason}. To build them: {REBUILD}"
-    if wanted or os.environ.get("REFER3D_STRICT") == "1":
+    if choice or os.environ.get("REFER3D_STRICT") == "1":
         raise ImportError(message)
     warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=3)
     return None
@@ -94,7 +94,7 @@ def build_failure(package: str) -> str:
 
 
 def hidden_copy(package: str) -> str:
-    """Says where an installed copy lies that the current folder hides; empty if there is none."""
+    """Names the folder of an installed copy that the current folder hides; empty without one."""
     spec = importlib.util.find_spec(package)
     here = {Path(folder).resolve() for folder in (spec and spec.submodule_search_locations) or ()}
     for folder in {sysconfig.get_path("platlib"), sysconfig.get_path("purelib")}:
@@ -105,7 +105,7 @@ def hidden_copy(package: str) -> str:
 
 
 def backend(package: str, device: torch.device | str = "cpu") -> str:
-    """What computes the ops of ``package`` on a device.
+    """Name of the code that computes the ops of ``package`` on a device.
 
     ``cpu-avx512`` or another variant, ``cuda-sm_90`` or another architecture, or ``reference``.
     """
@@ -119,7 +119,7 @@ def backend(package: str, device: torch.device | str = "cpu") -> str:
 
 
 def is_compiled(package: str, like: Tensor) -> bool:
-    """Whether ``package`` has compiled ops for tensors as ``like``.
+    """True where ``package`` has compiled ops for tensors as ``like``.
 
     Where it has none, a differentiable op is its reference itself, of which PyTorch finds the
     gradients: inside an operator it could not.
@@ -135,5 +135,5 @@ def _is_compiled(package: str, device: torch.device, dtype: torch.dtype) -> bool
 
 
 def num_threads() -> int:
-    """How many threads a compiled op may use: as many as PyTorch's own ops."""
+    """Threads that a compiled op may use: as many as PyTorch's own ops."""
     return torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What compiled functions take: arrays of their own types, and no others."""
+"""Compiled functions take arrays of their own types, and no others."""
 
 from types import SimpleNamespace
 

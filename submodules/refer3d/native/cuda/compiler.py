@@ -24,18 +24,18 @@ def cuda_module(name: str) -> Any:
 
 
 def target(capability: tuple[int, int]) -> str:
-    """What to compile for: the GPU's own code, or the newest PTX that NVRTC has for a newer GPU.
+    """Target of a compilation: the GPU's own code, or NVRTC's newest PTX for a newer GPU.
 
     Raises:
         RuntimeError: NVRTC no longer knows the GPU.
     """
     _, supported = cuda_module("bindings.nvrtc").nvrtcGetSupportedArchs()
-    own = 10 * capability[0] + capability[1]
-    if own in supported:
-        return f"sm_{own}"
-    older = [arch for arch in supported if arch < own]
+    gpu = 10 * capability[0] + capability[1]
+    if gpu in supported:
+        return f"sm_{gpu}"
+    older = [arch for arch in supported if arch < gpu]
     if not older:
-        raise RuntimeError(f"NVRTC compiles for sm_{min(supported)} and later, the GPU is sm_{own}")
+        raise RuntimeError(f"NVRTC compiles for sm_{min(supported)} and later, the GPU is sm_{gpu}")
     return f"compute_{max(older)}"
 
 
@@ -43,7 +43,7 @@ def compile_kernels(path: Path, arch: str, defines: Defines) -> tuple[bytes, str
     """Compiles a file without looking at what is kept.
 
     Returns:
-        The code, and what the compiler said.
+        The code, and the compiler's log.
 
     Raises:
         Exception: cuda-core's, with the compiler's log.

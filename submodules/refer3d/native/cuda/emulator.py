@@ -35,7 +35,7 @@ COMPILER = [
     *("-Wno-clobbered", "-Wno-unused-function", "-ffp-contract=off"),
 ]
 MARGIN = 1024
-"""Bytes on both sides of a tensor that no kernel may touch, and that are no number when read."""
+"""Bytes on both sides of a tensor that no kernel may touch; as numbers they are NaN."""
 FILLING = 0xFF
 KINDS = {
     torch.float32: "F",
@@ -60,7 +60,7 @@ class EmulatedKernels:
     package: str
     backwards: bool = False
     launched: set[str] = field(default_factory=set)
-    """Which kernels have run, so that a test can tell that it has tested something."""
+    """Kernels that have run, so that a test can tell that it has tested something."""
 
     def launch(
         self,
@@ -87,14 +87,14 @@ class EmulatedKernels:
             kinds += kind
         grid = blocks if isinstance(blocks, tuple) else (blocks, 1)
         with _one_at_a_time:
-            said = run(
+            error = run(
                 (ctypes.c_uint64 * len(values))(*values),
                 kinds.encode(),
                 *map(ctypes.c_uint, (*grid, threads)),
                 ctypes.c_bool(self.backwards),
             )
-        if said:
-            raise RuntimeError(f"{file}.cu: {kernel}: {said.decode()}")
+        if error:
+            raise RuntimeError(f"{file}.cu: {kernel}: {error.decode()}")
         for tensor, copy in copies.values():
             if (copy[:MARGIN] != FILLING).any() or (copy[-MARGIN:] != FILLING).any():
                 raise RuntimeError(f"{file}.cu: {kernel} writes beyond a tensor {tensor.shape}")
@@ -140,7 +140,7 @@ def emulation(backwards: bool = False) -> Iterator[None]:
 
 
 def active(package: str) -> Kernels | None:
-    """What emulates a package's kernels, or None where nobody asked for it."""
+    """The emulation of a package's kernels, or None outside of ``emulation``."""
     return None if _active is None else _kernels(package, _active)
 
 

@@ -1,4 +1,4 @@
-"""What launches a package's kernels on a tensor's device."""
+"""Launchers of a package's kernels on a tensor's device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Kernels(Protocol):
 
     @property
     def has_tf32(self) -> bool:
-        """Whether tensor cores take tf32, bfloat16 and long rows of float16: from sm_80 on."""
+        """True where tensor cores take tf32, bfloat16 and long rows of float16: from sm_80 on."""
         ...
 
     def launch(
@@ -112,7 +112,7 @@ class CompiledKernels:
 
 @functools.lru_cache(maxsize=1024)
 def _launch_config(blocks: int | tuple[int, int], threads: int) -> object:
-    """How many threads are launched, checked once."""
+    """Blocks and threads of a launch, checked once."""
     return cuda_module("core").LaunchConfig(grid=blocks, block=threads)
 
 
@@ -147,7 +147,7 @@ def kernels(
 ) -> Kernels | None:
     """Launcher of the kernels of ``package``, or None where its reference must do.
 
-    None for a GPU is warned about, once for each package and GPU, with the reason.
+    Warns of None for a GPU, once for each package and GPU, with the reason.
 
     Args:
         package: With a folder ``csrc`` of kernels.
@@ -156,7 +156,7 @@ def kernels(
         dtypes: The floating dtypes that the kernels take.
 
     Raises:
-        ImportError: A GPU's kernels are not to be had, and ``REFER3D_STRICT=1``.
+        ImportError: A GPU's kernels cannot be loaded, and ``REFER3D_STRICT=1``.
     """
     if dtype.is_floating_point and dtype not in dtypes:
         return None
@@ -191,5 +191,5 @@ def _warn_of_first_use() -> None:
 
 
 def blocks_for(count: int, threads: int) -> int:
-    """How many blocks of ``threads`` cover ``count``."""
+    """Number of blocks of ``threads`` that cover ``count``."""
     return -(-count // threads)

@@ -1,4 +1,4 @@
-"""What compiled kernels take of a multiprocessor, read from their code: no GPU is needed."""
+"""Registers and memory that compiled kernels take, read from their code: no GPU is needed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ SIZED = 4
 
 
 class Resources(NamedTuple):
-    """Of one kernel."""
+    """Resources of one kernel."""
 
     registers: int
-    """Of each thread."""
+    """Registers of each thread."""
     local: int
     """Bytes of each thread in local memory: spilled registers, and arrays that are not unrolled."""
     shared: int
     """Bytes of each block; from sm_90 on, where there are any, with the system's kilobyte."""
 
     def blocks(self, threads: int) -> int:
-        """How many blocks are on a multiprocessor at once, of sm_90 and sm_100."""
+        """Blocks that fit on a multiprocessor at once, of sm_90 and sm_100."""
         registers = -(-self.registers // 8) * 8 * threads
         shared = max(self.shared, 1024)
         return min(2048 // threads, 65536 // registers, 233472 // shared, 32)
@@ -32,20 +32,20 @@ def read_resources(code: bytes) -> dict[str, Resources]:
     """The kernels of a cubin, by their names."""
     sections = _sections(code)
     symbols, names = sections[".symtab"], sections[".strtab"]
-    found: dict[int, dict[str, int]] = {REGISTERS: {}, FRAME_SIZE: {}}
+    values: dict[int, dict[str, int]] = {REGISTERS: {}, FRAME_SIZE: {}}
     attributes, at = sections[".nv.info"], 0
     while at < len(attributes):
         form, attribute, size = struct.unpack_from("<BBH", attributes, at)
         at += 4
         if form == SIZED:
-            if attribute in found:
+            if attribute in values:
                 symbol, value = struct.unpack_from("<II", attributes, at)
                 (place,) = struct.unpack_from("<I", symbols, 24 * symbol)
-                found[attribute][_text(names, place)] = value
+                values[attribute][_text(names, place)] = value
             at += size
     return {
-        name: Resources(count, found[FRAME_SIZE].get(name, 0), _shared(sections, name))
-        for name, count in found[REGISTERS].items()
+        name: Resources(count, values[FRAME_SIZE].get(name, 0), _shared(sections, name))
+        for name, count in values[REGISTERS].items()
     }
 
 

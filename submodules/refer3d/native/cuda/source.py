@@ -32,14 +32,14 @@ def _expand(path: Path, folder: Path, seen: set[Path]) -> str:
     text = path.read_text(encoding="utf-8").replace("#pragma once\n", "\n")
 
     def header(match: re.Match[str]) -> str:
-        found = next(
+        include = next(
             file for place in (folder, SHARED_HEADERS) if (file := place / match[1]).is_file()
         )
-        if found in seen:
+        if include in seen:
             return ""
-        seen.add(found)
+        seen.add(include)
         line = text.count("\n", 0, match.start()) + 2
-        return f'{_expand(found, folder, seen)}\n#line {line} "{path.name}"'
+        return f'{_expand(include, folder, seen)}\n#line {line} "{path.name}"'
 
     return f'#line 1 "{path.name}"\n' + INCLUDE.sub(header, text)
 
@@ -55,7 +55,7 @@ def digest(*parts: object) -> str:
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels are kept: ``REFER3D_CACHE``, else in the user's cache."""
+    """Folder of compiled kernels: ``REFER3D_CACHE``, else in the user's cache."""
     if folder := os.environ.get("REFER3D_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "refer3d"

@@ -193,19 +193,18 @@ def _load(
         name for name in expected.keys() - state.keys() if not name.endswith("num_batches_tracked")
     ]
     unknown = list(state.keys() - expected.keys())
-    common = state.keys() & expected.keys()
-    other_shape = [name for name in common if state[name].shape != expected[name].shape]
+    mismatches = {
+        name: f"{name} (expected {list(expected[name].shape)}, got {list(state[name].shape)})"
+        for name in state.keys() & expected.keys()
+        if state[name].shape != expected[name].shape
+    }
+    faults = {"missing": missing, "unknown": unknown, "of another shape": mismatches.values()}
     problems = [
-        f"{len(names)} {kind}: {', '.join(sorted(names)[:SHOWN])}{', …' * (len(names) > SHOWN)}"
-        for kind, names in (("missing", missing), ("unknown", unknown))
+        f"{len(names)} {fault}: {', '.join(sorted(names)[:SHOWN])}{', …' * (len(names) > SHOWN)}"
+        for fault, names in faults.items()
         if names
     ]
-    for name in sorted(other_shape)[:SHOWN]:
-        shapes = [list(tensors[name].shape) for tensors in (expected, state)]
-        problems.append(f"{name}: expected shape {shapes[0]}, got {shapes[1]}")
-    if len(other_shape) > SHOWN:
-        problems.append(f"{len(other_shape) - SHOWN} more have another shape")
-    fitting = {name: state[name] for name in common - set(other_shape)}
+    fitting = {n: v for n, v in state.items() if n in expected and n not in mismatches}
     if problems and (strict or not fitting):
         size, advice = state.get("decoder.lang_proj.weight"), "use the config of its run"
         if size is not None and size.shape == (256, 768):  # the published sizes

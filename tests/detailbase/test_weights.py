@@ -175,7 +175,7 @@ def test_loose_loading_takes_what_fits_and_lists_the_rest(trained, tmp_path, cap
     assert torch.equal(state_of(network)[BLOCK], trained[BLOCK])
     assert "1 missing: decoder.out_norm.bias;" in caplog.text
     assert "1 unknown: head.weight;" in caplog.text
-    assert "decoder.out_norm.weight: expected shape [16], got [3]" in caplog.text
+    assert "decoder.out_norm.weight (expected [16], got [3])" in caplog.text
 
 
 def without(*beginnings: str) -> Callable[[State], State]:
@@ -203,7 +203,7 @@ BROKEN = {
         broken(BLOCK, torch.zeros(8, 5, 5, 5, 8)),
         *(BLOCK, "[8, 3, 3, 3, 8]", "[8, 5, 5, 5, 8]", CONFIG),
     ),
-    "other width": (lambda _: state_of(make_network(1, (16, 24))), "shape", "more", CONFIG),
+    "other width": (lambda _: state_of(make_network(1, (16, 24))), "shape", "…", CONFIG),
     "nan": (broken(NORM, torch.full((16,), torch.nan)), NORM, "not finite", "another file"),
     "infinite": (
         broken(BLOCK, torch.full((8, 3, 3, 3, 8), torch.inf)),

@@ -20,7 +20,7 @@ def rng() -> torch.Generator:
 
 @pytest.fixture
 def without_compiled_ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Call it to go on as where there is no compiler."""
+    """Returns a function after whose call ops run without compiled code."""
 
     def forget() -> None:
         monkeypatch.setenv("REFER3D_BACKEND", "reference")

@@ -48,7 +48,7 @@ aaaaaaaaaaaaccccccccccccccbbbbbbbbbbbbbb
 aaaaaaaaaaaaacccccccccccccbbbbbbbbbbbbbb
 aaaaaaaaaaaaaccccccccccccbbbbbbbbbbbbbbb
 """
-"""What ScanNet's published algorithm makes of the mesh below, in float32 and with std::sort."""
+"""Superpoints of the mesh below by ScanNet's published algorithm, in float32 with std::sort."""
 
 
 def test_repeats_scannets_program(device):

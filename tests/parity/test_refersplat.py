@@ -74,16 +74,16 @@ def test_matches_published_modules(path: Path, is_folded: bool):
     }
 
     for index in range(len(text)):
-        said = whole(text[index, None, : int(case[f"s{index}_tokens"])])
-        words = field.embed_words(said)
+        sentence = whole(text[index, None, : int(case[f"s{index}_tokens"])])
+        words = field.embed_words(sentence)
         if is_folded:
-            met = field.interact(features, positions, words, said.mask)
-            responses = met.responses
-            mean = met.mean(select_responding(responses, ratio))
+            interaction = field.interact(features, positions, words, sentence.mask)
+            responses = interaction.responses
+            mean = interaction.mean(select_responding(responses, ratio))
         else:
-            read = field(features, positions, words, said.mask)
-            responses = (read @ words.sum(dim=1)[..., None])[..., 0]
-            mean = read[:, select_responding(responses, ratio)[0]].mean(dim=1)
+            attended = field(features, positions, words, sentence.mask)
+            responses = (attended @ words.sum(dim=1)[..., None])[..., 0]
+            mean = attended[:, select_responding(responses, ratio)[0]].mean(dim=1)
         everything = whole(text)
         sentences = TextFeatures(
             field.embed_words(everything), everything.mask, everything.embeddings

@@ -107,7 +107,7 @@ def test_framing_needs_both_tokens():
         _ = encoder.special_pieces
 
 
-def test_long_sentence_is_cut_and_said(minilm, caplog):
+def test_a_long_sentence_is_cut_with_a_warning(minilm, caplog):
     with caplog.at_level(logging.WARNING):
         features = minilm(["cup " * 600])
     assert features.mask.sum() == 510

@@ -75,7 +75,7 @@ def make_settings(viewpoint, bg_color, scaling_modifier=1.0, **family):
 
 
 def call(pc, settings, **changes):
-    """What a repository's ``render`` does after it has made the settings."""
+    """Calls the rasterizer as the ``render`` of other repositories does."""
     screenspace_points = torch.zeros_like(pc.get_xyz, requires_grad=True) + 0
     screenspace_points.retain_grad()
     arguments = {

@@ -1,4 +1,4 @@
-"""The way from tensors to a GPU: cuda-core itself, on a driver that only says what it is told."""
+"""Launches of kernels by cuda-core, on a stand-in for the driver that prints its calls."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def launches(tmp_path_factory):
-    """What :func:`main` says of its tensor, then what reached the driver of its launches."""
+    """The output of :func:`main` about its tensor, then the driver's about each launch."""
     folder = tmp_path_factory.mktemp("driver")
     library = ["-shared", "-fPIC", "-D_GNU_SOURCE", "-o", folder / "libcuda.so.1"]
     subprocess.run(["g++", *library, HERE / "driver.cpp", "-ldl"], check=True)
@@ -48,7 +48,7 @@ def launches(tmp_path_factory):
 
 
 def main() -> None:
-    """Launches, as if torch had a GPU."""
+    """Launches kernels, as if torch had a GPU."""
     torch.cuda.get_device_capability = lambda device: (9, 0)
     torch.cuda.device = lambda device: contextlib.nullcontext()
     torch.cuda.current_stream = lambda: SimpleNamespace(cuda_stream=77)
@@ -64,7 +64,7 @@ def main() -> None:
     other.join()
 
 
-def test_a_launch_arrives_as_it_was_meant(launches):
+def test_the_driver_gets_the_grid_stream_and_arguments(launches):
     place, launch, _ = launches
     assert place["name"] == "cuda-sm_90"
     assert launch == {
@@ -77,7 +77,7 @@ def test_a_launch_arrives_as_it_was_meant(launches):
     }
 
 
-def test_every_thread_finds_the_context(launches):
+def test_another_thread_has_the_context(launches):
     place, _, launch = launches
     assert launch["kernel"] == "ssim_maps"
     assert launch["grid"] == [2**31 - 1, 1, 1]
@@ -89,7 +89,7 @@ def test_every_thread_finds_the_context(launches):
     ]
 
 
-def test_only_what_a_kernel_can_read_is_handed_over():
+def test_arguments_that_a_kernel_cannot_read_are_errors():
     cpu = torch.device("cpu")
     with raises(TypeError, "tensors", "int", "float", "int32"):
         launcher.address(np.int32(3), cpu)

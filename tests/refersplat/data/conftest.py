@@ -45,7 +45,7 @@ class SmallScene:
         self.colors = random.integers(0, 256, (12, 3), dtype=np.uint8)
 
     def project(self, index: int) -> np.ndarray:  # [P, 2]
-        """Where a photo shows the points; no reader looks at it, so distortion is left out."""
+        """Pixels of the points in a photo; no reader uses them, so distortion is left out."""
         pose = self.poses[index]
         local = self.points @ pose[:3, :3].T + pose[:3, 3]
         return local[:, :2] / local[:, 2:] * self.params[0] + (self.width / 2, self.height / 2)
@@ -171,7 +171,7 @@ class SmallScene:
         Image.new("RGB", size).save(self.path / path)
 
     def transforms(self, **fields: object) -> dict:
-        """What transforms.json holds of this scene; the lens as one camera_angle_x without any."""
+        """The scene as transforms.json; the lens as one camera_angle_x without any."""
         frames = [
             {
                 "file_path": f"images/{name}",

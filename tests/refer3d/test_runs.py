@@ -408,7 +408,8 @@ def test_progress_keeps_its_numbers(tmp_path):
         ("raise InputError('a.yaml: wrong')", 2, "error: a.yaml: wrong\n"),
         ("open('/nowhere/file')", 2, "error: /nowhere/file: No such file or directory\n"),
         (
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9)); save_results('a', {'x': 'y' * 99})",
+            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))\n"
+            "    with atomic_write('a') as file: file.write(b'y' * 99)",
             *(2, "error: a: File too large\n"),
         ),
         ("raise KeyboardInterrupt", 130, "\nstopped; go on with --resume\n"),
@@ -417,8 +418,8 @@ def test_progress_keeps_its_numbers(tmp_path):
 )
 def test_programs_end_without_a_traceback(body, status, message, tmp_path):
     program = (
-        "import resource; from refer3d.runs.errors import InputError, run\n"
-        "from refer3d.runs.results import save_results\n"
+        "from refer3d.runs.errors import InputError, run\n"
+        "from refer3d.runs.files import atomic_write\n"
         f"def main(argv):\n    {body}\n"
         "run(main, when_stopped='go on with --resume')\n"
     )

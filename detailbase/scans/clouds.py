@@ -11,7 +11,7 @@ from torch import Tensor
 
 from detailbase.config import NUM_CLASSES, DataConfig
 from refer3d.runs.errors import InputError
-from refer3d.runs.states import read_tensors, save_tensors
+from refer3d.runs.states import read_tensors, save_state
 
 NONE = -100
 """Label of a point that has none."""
@@ -56,7 +56,7 @@ class Cloud:
 
 def save_cloud(cloud: Cloud, path: Path) -> None:
     """Writes a prepared scan: the tuple (xyz, rgb, superpoints, semantic, instances)."""
-    save_tensors(path, tuple(getattr(cloud, name) for name in PARTS))
+    save_state(path, tuple(getattr(cloud, name) for name in PARTS))
 
 
 def load_cloud(path: Path) -> Cloud:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.states import load_state, save_state, save_tensors
+from refer3d.runs.states import load_state, save_state
 from refersplat.config import Config
 from refersplat.data import Scene, View
 from refersplat.ops.adam import BETAS, EPSILON
@@ -130,4 +130,4 @@ def save_inria_checkpoint(
         optimizer,
         float(extent),
     )
-    save_tensors(path, (scene, state.iteration))
+    save_state(path, (scene, state.iteration))

@@ -17,13 +17,10 @@ LITTLE = 1 << 24
 """Free bytes below which a disk counts as full."""
 
 
-def save_state(path: Path | str, state: dict[str, Any]) -> None:
-    """Writes tensors and plain values, with a ``format`` number among them."""
-    save_tensors(path, state)
+def save_state(path: Path | str, value: Any) -> None:
+    """Writes tensors and plain values; the file appears whole or not at all.
 
-
-def save_tensors(path: Path | str, value: Any) -> None:
-    """Calls ``torch.save`` on a file that appears whole or not at all.
+    A state for :func:`load_state` is a dict with its ``format`` number.
 
     Raises:
         OSError: Writing fails; the error names the file.

@@ -6,9 +6,10 @@ told by the closed-class words of :mod:`refer3d.language.lexicon`.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -110,7 +111,39 @@ def tokenize(sentence: str) -> list[str]:
             tokens += [part for part in match.groups() if part]
         else:
             tokens.append(word)
-    return tokens[:MAX_WORDS]
+    tokens = tokens[:MAX_WORDS]
+    if trigger(tokens, 0):  # "what is behind the sofa"
+        return ["the", "thing", *tokens]
+    if tokens[:1] == ["not"]:
+        return ["everything", "except", *tokens[1:]]
+    return tokens
+
+
+def trigger(words: Sequence[str], start: int) -> tuple[str, int] | None:
+    """Finds the relation that the words from a position on state, and the words' number."""
+    for length in range(words_of.LONGEST_TRIGGER, 0, -1):
+        kind = words_of.TRIGGERS.get(tuple(words[start : start + length]))
+        if kind:
+            return kind, length
+    return None
+
+
+def correct(sentence: str, known: Collection[str]) -> str:
+    """Replaces misspelt words by the nearest of the known ones and of the closed-class words.
+
+    Words that spaCy's model has met are left alone.
+    """
+    words = re.findall(r"\w+(?:[-'.]\w+)*|\W+", sentence)
+    closed = (*words_of.GRADES, *COLOR_OF, *words_of.ORDINALS, *words_of.NUMBERS, *FUNCTION)
+    for index, word in enumerate(words):
+        lower = word.lower()
+        if len(word) < 4 or not word.isalpha() or lower in known or lower in closed:
+            continue
+        stems = (lower, lower.removesuffix("s"), lower.removesuffix("es"))
+        if not any(stem in known or stem in pipeline().vocab.strings for stem in stems):
+            near = difflib.get_close_matches(lower, [*known, *closed], n=1, cutoff=0.8)
+            words[index] = near[0] if near else word
+    return "".join(words)
 
 
 def parser_words(tokens: Sequence[str]) -> list[str]:
@@ -122,6 +155,8 @@ def parser_words(tokens: Sequence[str]) -> list[str]:
         is_inside = after.isalpha() and (after not in FUNCTION or after == "and")
         if grade and grade[2] != "plain":
             token = "bigger" if grade[2] == "more" else "biggest"
+        elif token in ("left", "right") and after == "of" and tokens[index - 1] != "the":
+            token = "ahead"
         elif token == "but" and index and tokens[index - 1] in words_of.ALL | words_of.PRONOUNS:
             token = "except"
         elif (token == "can" and not _is_modal(tokens, index)) or token == "tin":
@@ -179,7 +214,7 @@ class _Reader:
     """Reads the tree of one sentence."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
-        is_bare = tokens[0] not in STARTS and tokens[0] not in words_of.TRIGGERS
+        is_bare = tokens[0] not in STARTS
         self.words = ["the", *tokens] if is_bare else list(tokens)
         nlp = pipeline()
         from spacy.tokens import Doc
@@ -315,11 +350,14 @@ class _Reader:
         for token in scope:
             if token.i in self.claimed or token.pos_ not in ("ADP", "ADV", "ADJ", "SCONJ"):
                 continue
-            match = self.trigger(token.i)
+            match = trigger(self.words, token.i)
             if match is None or (before := self.words[token.i - 1]) == "than":
                 continue
             is_posture = before.endswith(("ing", "ed")) or before in ADVERBS
-            if match[0] in AMBIGUOUS and not (is_posture and self.posture(token.i)):
+            is_definite = self.words[token.i + match[1] : token.i + match[1] + 1] == ["the"]
+            if match[0] in AMBIGUOUS and not (
+                (is_posture and self.posture(token.i)) or (is_definite and not self.side(token))
+            ):
                 continue
             if self.words[token.i] in ("by", "against", "with", "around", "before", "along"):
                 continue
@@ -332,6 +370,13 @@ class _Reader:
                         break
                     else:
                         self.claim([self.doc[i]])
+
+    def side(self, token: Any) -> bool:
+        """Whether a preposition leads to a part of the object: "on the front"."""
+        target = self.object(token)
+        return (
+            target is None or self.word(target) == "side" or (self.word(target),) in words_of.PLACES
+        )
 
     def posture(self, index: int) -> bool:
         """Whether a verb of being stands shortly before a position."""
@@ -612,21 +657,13 @@ class _Reader:
 
     # -- relations ---------------------------------------------------------------------------
 
-    def trigger(self, start: int) -> tuple[str, int] | None:
-        """The relation that the words from a position on state, and the words' number."""
-        for length in range(words_of.LONGEST_TRIGGER, 0, -1):
-            kind = words_of.TRIGGERS.get(tuple(self.words[start : start + length]))
-            if kind:
-                return kind, length
-        return None
-
     def relation(self, child: Any, draft: _Draft) -> bool:
         """A phrase of place beside a noun or a verb; False where it is none."""
         if self.place(child, draft):
             return True
         start = min(token.i for token in child.subtree)
         for begin in range(start, child.i + 1):
-            match = self.trigger(begin)
+            match = trigger(self.words, begin)
             if match and begin + match[1] > child.i:
                 break
         else:
@@ -746,6 +783,11 @@ class _Reader:
         if inner is not draft:
             inner.noun = ""
         lemma = self.lemma(verb)
+        nouns = [c for c in kids if c.dep_ == "attr" and c.pos_ in ("NOUN", "PROPN", "PRON", "NUM")]
+        if inner is not draft and lemma == "be" and nouns:  # "that is not a banana"
+            draft.excluded.append(self.joined(nouns[0]))
+            self.claim(verb.subtree)
+            return
         is_object = any(c.dep_ in ("dobj", "pobj") for c in relative) or (
             not any(c.dep_.startswith("nsubj") for c in relative) and verb.dep_ == "relcl"
         )
@@ -849,7 +891,7 @@ class _Reader:
         """The relation of a preposition without an object: "what the spoon lies in"."""
         for child in verb.children:
             if child.dep_ in ("prep", "prt", "advmod") and self.object(child) is None:
-                match = self.trigger(child.i)
+                match = trigger(self.words, child.i)
                 if match:
                     return match[0]
         return None
@@ -866,16 +908,19 @@ class _Reader:
                         self.claim(child.subtree)
             draft.relations.append(Relation("between", self.pair(pair)))
             return True
-        for token in (*target.subtree, *(t for t in target.head.subtree if t.i > target.i)):
+        last = max(token.i for token in target.subtree)
+        for token in self.doc[target.i + 1 : last + 4]:
+            if self.word(token) in (",", "by"):
+                break
             if token.pos_ not in ("ADP", "ADV", "SCONJ") or token.i <= target.i:
                 continue
-            match = self.trigger(token.i)
+            match = trigger(self.words, token.i)
             kind, length = match or (
                 "on" if self.words[token.i : token.i + 2] == ["on", "top"] else "",
                 2,
             )
             inner = self.words[token.i + length : token.i + length + 2]
-            refers = not inner or inner[0] in ("it", "itself", "them", ".", ",", "or", "and")
+            refers = not inner or inner[0] in ("it", "them", ".", ",", "or", "and")
             if kind in INVERSE and refers:
                 self.claim(token.subtree)
                 self.claim(self.doc[token.i : token.i + length + (1 if inner else 0)])
@@ -926,7 +971,7 @@ class _Reader:
 
     def text(self, tokens: Sequence[Any]) -> str:
         """The words that nothing else has claimed, trimmed of marks and joints at the ends."""
-        kept = sorted({t.i for t in tokens} - self.claimed)
+        kept = sorted({t.i for t in tokens if self.word(t) not in (".", ";", ":")} - self.claimed)
         words = [self.words[i] for i in kept]
         while words and words[-1] in EDGES:
             words.pop()

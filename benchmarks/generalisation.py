@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from machine import describe, save
 from torch import Tensor
 
@@ -21,14 +22,13 @@ from refer3d.runs.states import load_state
 from refer3d.text_encoder import make_encoder
 from refersplat.config import SCORERS, Config, MatchConfig
 from refersplat.data import Scene, load_scene
-from refersplat.language.answer import NO_GROUP, Answer, Answerer, Language
+from refersplat.language.answer import Answerer, Language
 from refersplat.language.groups import Groups, build_groups
 from refersplat.metrics import iou
-from refersplat.referring.state import FORMAT, RESULT_FILE, STATE_FILE
+from refersplat.referring.state import FORMAT, RESULT_FILE
 from refersplat.referring.supervision import (
     BlendCache,
     Supervision,
-    hold_out_sentences,
     supervise,
 )
 from refersplat.referring.threshold import mask_probabilities
@@ -69,7 +69,7 @@ def score(
 ) -> dict[str, float]:
     """Mean IoU over (view, sentence) pairs, and how many new sentences got no group."""
     sentences = list(dict.fromkeys(pair.sentence for pair in samples))
-    answer: Answer = answerer.respond(sentences)
+    answer = answerer.respond(sentences)
     ious: dict[bool, list[float]] = {True: [], False: []}
     for view in {pair.view.name: pair.view for pair in samples}.values():
         blend = blends(view)
@@ -79,11 +79,12 @@ def score(
         heat = mask_probabilities(logits, blend.transmittance)
         for pair, image in zip(here, heat, strict=True):
             ious[pair.is_training].append(float(iou(image >= threshold, pair.mask)))
-    unseen = [sentences.index(pair.sentence) for pair in samples if not pair.is_training]
+    unseen = {sentences.index(pair.sentence) for pair in samples if not pair.is_training}
+    results = [answer.results[row] for row in unseen]
     return {
         "miou_training": sum(ious[True]) / max(1, len(ious[True])),
         "miou_unseen": sum(ious[False]) / max(1, len(ious[False])),
-        "without_group": float((answer.groups[unseen] == NO_GROUP).float().mean()),
+        "without_group": float(np.mean([not (r and r.groups) for r in results])),
     }
 
 
@@ -94,22 +95,15 @@ class Run(NamedTuple):
     gaussians: Gaussians
     answerer: Answerer
     threshold: float
-    held_out: dict[str, Tensor] | None
-    """Mean response of each group to held-out sentences, before they trained."""
 
 
 def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
     """Reads the trained scene in a folder."""
     gaussians = trained_gaussians(folder)
     learned = load_state(folder / RESULT_FILE, FORMAT)
-    trial = load_state(folder / STATE_FILE, FORMAT)["trial"]
     encoder = make_encoder(config.text.encoder, config.text.cache)
     answerer = Answerer.from_state(learned, gaussians.means, encoder)
-    held_out = None
-    if trial is not None:
-        rows = hold_out_sentences(answerer.language.groups, config.seed)
-        held_out = dict(zip((supervision.sentences[row] for row in rows), trial, strict=True))
-    return Run(config, gaussians, answerer, learned["threshold"], held_out)
+    return Run(config, gaussians, answerer, learned["threshold"])
 
 
 def variants(
@@ -121,7 +115,7 @@ def variants(
     if language is None:
         return
     lifted = build_groups(supervision.views, run.gaussians, blends, refine_steps=0)
-    options = language.matcher.options
+    options = language.options
     for name in SWITCHES:
         changes = {"groups": False} if name == "groups" else {"without": (name,)}
         less = replace(options, **changes)
@@ -136,7 +130,7 @@ def variants(
 def relearned(run: Run, supervision: Supervision, groups: Groups, options: MatchConfig) -> Language:
     """Another matching on the same field."""
     encoder = run.answerer.encoder
-    return Language.fit(groups, supervision.sentences, encoder, options, run.held_out)
+    return Language.fit(groups, supervision.sentences, encoder, options)
 
 
 def main() -> None:

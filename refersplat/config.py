@@ -143,11 +143,12 @@ class MatchConfig:
     refine_steps: Annotated[int, Bounds(0)] = 150
     """Steps that fit group memberships to the masks; 0 keeps the lifted masks."""
     without: tuple[Literal[Scorer, "decomposition", "fitted_weights"], ...] = ()
-    """Ablate scorers of groups, the decomposition of sentences into target and anchors, or the
-    scorers' weights fitted to left-out training sentences (prior weights instead)."""
+    """Ablate parts: comparison with the nearest sentences, the linear classifier, relations,
+    colours, sizes and ranks, sentences held out of the field's first steps, parsing of sentences,
+    weights fitted to left-out training sentences (prior weights instead)."""
     reject: Annotated[float, Bounds(0)] = 2.0
-    """Novelty, in standard deviations, above which the field answers instead of a group: left-out
-    training sentences have mean 0."""
+    """Tolerance for sentences that may mean nothing in the scene, in log odds: smaller values
+    answer fewer, infinity answers all."""
 
     def check(self) -> None:
         """Requires a scorer, if groups answer."""

@@ -207,7 +207,7 @@ def break_down(samples: Sequence[Sample]) -> dict[str, Any]:
             "view": sample.view.name,
             "object": sample.category,
             "sentence": sample.sentence,
-            "group": sample.group,
+            "group": _group(sample.groups),
             "IoU": round(sample.iou, 4),
             "IoU_threshold_0.5": round(sample.iou_at_half, 4),
             "IoU_amodal": None if sample.amodal_iou is None else round(sample.amodal_iou, 4),
@@ -216,6 +216,11 @@ def break_down(samples: Sequence[Sample]) -> dict[str, Any]:
         for sample in samples
     ]
     return tables
+
+
+def _group(groups: tuple[int, ...] | None) -> int | list[int] | None:
+    """One group as a number, several or none as a list, and null for the field."""
+    return groups[0] if groups and len(groups) == 1 else None if groups is None else list(groups)
 
 
 def counts(scene: Scene, samples: Sequence[Sample], trained: TrainedScene) -> dict[str, int]:

@@ -141,7 +141,7 @@ def draw_views(
 ) -> int:
     """Draws each view's queries into a folder of its own; returns their number."""
     number = 0
-    summary: dict[str, tuple[int, list[bool]]] = {}
+    summary: dict[str, tuple[set[str], list[bool]]] = {}
     with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
         for view in views:
             if queries := list(queries_of(view, sentences)):
@@ -149,9 +149,9 @@ def draw_views(
                     future.result()  # raises the writer's errors
             number += len(queries)
             progress.advance()
-    for sentence, (group, visible) in summary.items():
-        origin = f"group {group}" if group >= 0 else "the field alone: like no training sentence"
-        log.info("%s: in %d of %d views (%s)", sentence, sum(visible), len(visible), origin)
+    for sentence, (meanings, visible) in summary.items():
+        meaning = "; ".join(sorted(meanings))
+        log.info("%s: in %d of %d views (%s)", sentence, sum(visible), len(visible), meaning)
     return number
 
 
@@ -161,15 +161,21 @@ def _draw_view(
     queries: list[Query],
     folder: Path,
     pool: ThreadPoolExecutor,
-    summary: dict[str, tuple[int, list[bool]]],
+    summary: dict[str, tuple[set[str], list[bool]]],
 ) -> list[Future[None]]:
-    """Draws one view; adds each sentence's group and visibility there to ``summary``."""
-    image, responses = view.image(), trained.respond([query.sentence for query in queries])
+    """Draws one view; adds each sentence's meaning and visibility there to ``summary``."""
+    image = view.image()
+    responses = trained.respond([query.sentence for query in queries], view.camera)
     visible = trained.visible(responses, trained.blend(view.camera))
     amodal = trained.amodal(responses, view.camera)
     futures = []
     for row, (query, threshold) in enumerate(zip(queries, responses.thresholds, strict=True)):
-        _, views = summary.setdefault(query.sentence, (responses.groups[row], []))
+        meanings, views = summary.setdefault(query.sentence, (set(), []))
+        result = responses.results[row]
+        trace = result.trace if result else ("the field alone responds",)
+        meanings.add(trace[-1].rpartition("→ ")[2])
+        with atomic_write(folder / f"{query.stem}.trace.txt") as file:
+            file.write("".join(f"{line}\n" for line in trace).encode())
         views.append(bool((visible[row] >= threshold).any()))
         arguments = (folder, query, image, visible[row], amodal[row], threshold)
         futures.append(pool.submit(_write, *arguments))

@@ -45,7 +45,8 @@ def draw_sentence(
     background: Tensor,  # [3]
 ) -> Iterator[np.ndarray]:  # [h, w, 3] uint8
     """Renders the scene from each camera, with the object marked and the sentence below."""
-    responses = trained.respond([sentence])
+    cameras = list(cameras)
+    responses = trained.respond([sentence], cameras[0])  # "left" stays left of the first view
     (threshold,) = responses.thresholds
     for camera in cameras:
         image = render(trained.gaussians, camera, background=background).color.clamp(0, 1)

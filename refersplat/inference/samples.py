@@ -11,7 +11,6 @@ from torch import Tensor
 from refer3d.runs.progress import Progress
 from refersplat.data import ReferredObject, View
 from refersplat.inference.trained_scene import TrainedScene
-from refersplat.language.answer import NO_GROUP
 from refersplat.metrics import THRESHOLDS, iou, iou_curve, score
 from refersplat.ops import BlendMatrix
 
@@ -23,8 +22,8 @@ class Sample:
     view: View
     target: ReferredObject
     sentence: str
-    group: int | None
-    """The group of Gaussians that responded; None where the field did."""
+    groups: tuple[int, ...] | None
+    """The groups of Gaussians that responded; None where the field did."""
     scores: dict[str, float]
     """Each of ``METRICS``."""
     curve: Tensor
@@ -82,7 +81,7 @@ def _evaluate(
     sentences: Sequence[str],
     amodal: bool,
 ) -> Iterator[Sample]:
-    responses = trained.respond(sentences)
+    responses = trained.respond(sentences, view.camera)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     amodal_ious: list[float | None] = [None] * len(sentences)
     if silhouette is not None:
@@ -91,16 +90,16 @@ def _evaluate(
             iou(image >= threshold, silhouette)
             for image, threshold in zip(images, responses.thresholds, strict=True)
         ]
-    for image, sentence, group, threshold, amodal_iou in zip(
+    for image, sentence, result, threshold, amodal_iou in zip(
         trained.visible(responses, blend).cpu(),
-        *(sentences, responses.groups, responses.thresholds, amodal_ious),
+        *(sentences, responses.results, responses.thresholds, amodal_ious),
         strict=True,
     ):
         yield Sample(
             view=view,
             target=target,
             sentence=sentence,
-            group=None if group == NO_GROUP else group,
+            groups=result.groups if result else None,
             scores=score(image >= threshold, truth),
             curve=iou_curve(image, truth),
             is_empty=not truth.any(),

@@ -16,7 +16,8 @@ from refer3d.runs.states import load_state
 from refer3d.text_encoder import TextEncoder, is_same_text, make_encoder
 from refersplat.cameras import Camera
 from refersplat.config import TextConfig
-from refersplat.language.answer import NO_GROUP, Answerer
+from refersplat.language.answer import Answerer
+from refersplat.language.execute import Result
 from refersplat.ops import BlendMatrix
 from refersplat.referring.state import FORMAT, RESULT_FILE
 from refersplat.referring.threshold import mask_probabilities
@@ -30,10 +31,23 @@ class Responses(NamedTuple):
 
     logits: Tensor
     """[B, N], to be blended before the sigmoid."""
-    groups: list[int]
-    """The group that responds to each; ``NO_GROUP`` where the field does."""
+    results: list[Result | None]
+    """The groups that each means; None where the field responds."""
     thresholds: list[float]
     """Least probability of a pixel of the mask."""
+
+
+class Answer(NamedTuple):
+    """Answer to one sentence, seen from one camera."""
+
+    mask: Tensor
+    """[H, W] bool, empty where the sentence means nothing here."""
+    groups: tuple[int, ...] | None
+    """The groups of Gaussians that it means; None where the field responded."""
+    probabilities: dict[str, float]
+    """How probably each group is meant, by the group's name, the most probable first."""
+    trace: tuple[str, ...]
+    """Lines that tell how the groups were found."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,7 @@ class TrainedScene:
         >>> scene = TrainedScene.load("output/tabletop")
         >>> camera = scene.cameras["frame_00008"]
         >>> scene.mask("the tall yellow bottle", camera)  # [H, W] bool
+        >>> print(*scene.find("the smaller of the two boxes", camera).trace, sep="\\n")
     """
 
     gaussians: Gaussians
@@ -130,21 +145,40 @@ class TrainedScene:
             camera: View of the mask.
             amodal: Include the parts of the object that others hide.
         """
-        responses = self.respond([sentence])
-        if amodal:
-            (probabilities,) = self.amodal(responses, camera)
-        else:
-            (probabilities,) = self.visible(responses, self.blend(camera))
-        return probabilities >= responses.thresholds[0]
+        return self.find(sentence, camera, amodal).mask
 
-    def respond(self, sentences: Sequence[str]) -> Responses:
-        """Returns each Gaussian's response to each sentence."""
-        logits, groups = self.answerer.respond(sentences)
+    @torch.inference_mode()
+    def find(self, sentence: str, camera: Camera, amodal: bool = False) -> Answer:
+        """Returns what a sentence means, with its mask and how it was found.
+
+        Args:
+            sentence: A question or a description in English; it may mean several objects or none.
+            camera: View of the mask, and viewpoint of "left", "in front" and the like.
+            amodal: Include the parts of the objects that others hide.
+        """
+        responses = self.respond([sentence], camera)
+        (result,) = responses.results
+        if amodal:
+            (image,) = self.amodal(responses, camera)
+        elif result is not None and not result.groups:
+            image = responses.logits.new_zeros(camera.height, camera.width)
+        else:
+            (image,) = self.visible(responses, self.blend(camera))
+        mask = image >= responses.thresholds[0]
+        if result is None or self.answerer.language is None:
+            return Answer(mask, None, {}, ("the field alone responds",))
+        order = result.probabilities.argsort(descending=True).tolist()
+        names = self.answerer.language.names
+        probabilities = {names[group]: float(result.probabilities[group]) for group in order}
+        return Answer(mask, result.groups, probabilities, result.trace)
+
+    def respond(self, sentences: Sequence[str], camera: Camera | None = None) -> Responses:
+        """Returns each Gaussian's response to each sentence, asked from a camera's viewpoint."""
+        logits, results = self.answerer.respond(sentences, camera)
         thresholds = [
-            self.field_threshold if group == NO_GROUP else self.threshold
-            for group in groups.tolist()
+            self.field_threshold if result is None else self.threshold for result in results
         ]
-        return Responses(logits, groups.tolist(), thresholds)
+        return Responses(logits, results, thresholds)
 
     def blend(self, camera: Camera) -> BlendMatrix:
         """Returns the blend matrix of a view, which serves all sentences."""

@@ -1,7 +1,9 @@
-"""Responses of the Gaussians to sentences: of the group that each means, or of the field."""
+"""Responses of the Gaussians to sentences: of the groups that each means, or of the field."""
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -9,33 +11,41 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from refer3d.language import COLORS
 from refer3d.runs.config import from_mapping
 from refer3d.text_encoder import TextEncoder
+from refersplat.cameras import Camera
 from refersplat.config import Config, MatchConfig
 from refersplat.field.network import ReferringField
-from refersplat.language.groups import Groups
-from refersplat.language.matching import Matcher
+from refersplat.language.execute import Executor, Result
+from refersplat.language.groups import SURE, Groups
+from refersplat.language.places import Places
+from refersplat.language.vocabulary import Vocabulary
 
-NO_GROUP = -1
+NAMED_COLOR = 0.6
+"""Degree of a colour that sentences name but the scene does not show."""
+VISIBLE_COLOR = 0.3
+"""Visible share at which a colour that no sentence names is as probable as not."""
 
 
-class Answer(NamedTuple):
+class GroupResponses(NamedTuple):
     """Responses of the Gaussians to B sentences."""
 
     logits: Tensor
     """[B, N], to be blended before the sigmoid."""
-    groups: Tensor
-    """[B] int64, the group that responds; ``NO_GROUP`` where the field does."""
+    results: list[Result | None]
+    """The groups that each means; None where the field responds."""
 
 
 @dataclass(frozen=True)
 class Language:
-    """Groups of Gaussians and a matcher that finds the group of a new sentence."""
+    """Groups of Gaussians, and the vocabulary that finds those of a new sentence."""
 
     groups: Groups
-    matcher: Matcher
+    vocabulary: Vocabulary
     group_of: dict[str, int]
     """The group of each training sentence."""
+    options: MatchConfig
 
     @classmethod
     def fit(
@@ -44,46 +54,89 @@ class Language:
         sentences: Sequence[str],
         encoder: TextEncoder,
         options: MatchConfig,
-        held_out: dict[str, Tensor] | None = None,
     ) -> Language:
-        """Fits the matcher to the training sentences; see :meth:`Matcher.fit`."""
+        """Calibrates the vocabulary on the training sentences."""
         texts = [[sentences[row] for row in rows] for rows in groups.sentences]
-        matcher = Matcher.fit(texts, groups.attributes, encoder, options, held_out)
-        return cls(groups, matcher, {text: i for i, rows in enumerate(texts) for text in rows})
+        vocabulary = Vocabulary(texts, encoder, options.without)
+        group_of = {text: group for group, rows in enumerate(texts) for text in rows}
+        return cls(groups, vocabulary, group_of, options)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns tensors and plain values."""
         return {
             "groups": self.groups.state_dict(),
-            "matcher": self.matcher.state_dict(),
+            "vocabulary": self.vocabulary.state_dict(),
             "known": self.group_of,
-            "options": asdict(self.matcher.options),
+            "options": asdict(self.options),
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], device: torch.device | str = "cpu") -> Language:
-        """Rebuilds from :meth:`state_dict`; only the groups' memberships go to ``device``."""
-        groups = Groups.from_state(state["groups"], device)
-        options = from_mapping(Config, {"match": state["options"]}, "referring.pt").match
-        matcher = Matcher.from_state(state["matcher"], groups.attributes, options)
-        return cls(groups, matcher, state["known"])
+    def from_state(
+        cls, state: dict[str, Any], encoder: TextEncoder, device: torch.device | str = "cpu"
+    ) -> Language:
+        """Rebuilds from :meth:`state_dict`; only the groups' memberships go to ``device``.
 
-    def choose(
-        self,
-        sentences: Sequence[str],
-        encoder: TextEncoder,
-        responses: Tensor,  # [B, N]
-    ) -> Tensor:  # [B] int64
-        """Returns the group that matches each sentence best, or ``NO_GROUP``.
+        A state without a vocabulary, of an earlier version, is calibrated anew.
+        """
+        groups = Groups.from_state(state["groups"], device)
+        # Options that had other names then are read, too.
+        options = from_mapping(Config, {"match": state["options"]}, "options").match
+        texts: list[list[str]] = [[] for _ in range(groups.count)]
+        for text, group in state["known"].items():
+            texts[group].append(text)
+        vocabulary = Vocabulary(texts, encoder, options.without, state.get("vocabulary"))
+        return cls(groups, vocabulary, state["known"], options)
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """A noun phrase of each group that no other has, of those with its most frequent head."""
+        vocabulary, names = self.vocabulary, []
+        for group in range(self.groups.count):
+            nouns = [
+                item.noun
+                for item, owner in zip(vocabulary.descriptions, vocabulary.owners, strict=True)
+                if owner == group and item.noun and item.noun not in names
+            ]
+            heads = Counter(noun.split(" of ")[0].rpartition(" ")[2] for noun in nouns)
+            best = next(iter(heads.most_common(1)), ("", 0))[0]
+            common = (noun for noun in nouns if best in noun)
+            names.append(min(common, key=len, default=f"group {group}"))
+        return names
+
+    @functools.cached_property
+    def colors(self) -> Tensor:  # [G, 11]
+        """Degree to which each group has each of ``COLORS``, by its sentences and as it looks."""
+        named = torch.zeros(self.groups.count, len(COLORS))
+        vocabulary, order = self.vocabulary, list(COLORS)
+        for item, owner in zip(vocabulary.descriptions, vocabulary.owners, strict=True):
+            named[owner, [order.index(color) for color in item.colors]] = 1
+        share = self.groups.attributes.colors
+        # Sentences that name other colours leave less room for one that only shows.
+        weight = 1 - 0.5 * named.amax(dim=1, keepdim=True)
+        unnamed = weight * share / (share + VISIBLE_COLOR)
+        return torch.where(
+            named > 0, NAMED_COLOR + (1 - NAMED_COLOR) * (2 * share).clamp(max=1), unnamed
+        )
+
+    def find(self, sentence: str, places: Places, camera: Camera | None = None) -> Result:
+        """Returns the groups that a sentence means, as seen from a camera.
 
         Args:
-            sentences: B new sentences.
-            encoder: The language model that the matcher was fitted with.
-            responses: The field's responses to them.
+            sentence: A training sentence means its group; a new one is parsed and executed.
+            places: Places of the groups.
+            camera: Viewpoint of left, right, front and behind; None leaves them out.
         """
-        match = self.matcher(sentences, encoder, self.groups.mean(responses).cpu())
-        is_unrelated = match.surprise > self.matcher.options.reject
-        return match.logits.argmax(dim=1).masked_fill(is_unrelated, NO_GROUP)
+        if (group := self.group_of.get(sentence)) is not None:
+            probabilities = torch.zeros(self.groups.count)
+            probabilities[group] = 1
+            return Result((group,), probabilities, (f"training sentence → {self.names[group]}",))
+        options = self.options
+        executor = Executor(
+            *(self.vocabulary, places, self.names, self.colors, camera),
+            without=options.without,
+            reject=options.reject,
+        )
+        return executor.run(self.vocabulary.parse(sentence))
 
 
 @dataclass(frozen=True)
@@ -107,29 +160,32 @@ class Answerer:
         field = ReferringField(learned["text_dim"], learned["features"].shape[1])
         field.load_state_dict(learned["field"])
         state = learned.get("language")
-        language = Language.from_state(state, positions.device) if state else None
+        language = Language.from_state(state, encoder, positions.device) if state else None
         features = learned["features"].to(positions.device)
         return cls(field.to(positions.device).eval(), features, positions, encoder, language)
 
-    def respond(self, sentences: Sequence[str]) -> Answer:
+    @functools.cached_property
+    def places(self) -> Places:
+        """Places of the groups."""
+        if self.language is None:
+            raise ValueError("language: expected groups of Gaussians, got None")
+        return Places.of(self.language.groups, self.positions)
+
+    def respond(self, sentences: Sequence[str], camera: Camera | None = None) -> GroupResponses:
         """Returns each Gaussian's response to each sentence.
 
-        A training sentence gets its group, a new one the group that matches best. A sentence unlike
-        all training sentences gets the field's responses.
+        A sentence gets the union of the groups that it means, and no Gaussian where it means none.
+        Without groups the field responds.
         """
         language = self.language
         if language is None:
-            return Answer(self.field_responses(sentences), torch.full((len(sentences),), NO_GROUP))
-        chosen = torch.tensor([language.group_of.get(text, NO_GROUP) for text in sentences])
-        logits = self.positions.new_empty(len(sentences), len(self.positions))
-        new: list[int] = (chosen == NO_GROUP).nonzero()[:, 0].tolist()
-        if new:
-            queries = [sentences[row] for row in new]
-            logits[new] = self.field_responses(queries)
-            chosen[new] = language.choose(queries, self.encoder, logits[new])
-        rows = chosen != NO_GROUP
-        logits[rows] = language.groups.logits.T[chosen[rows]]
-        return Answer(logits, chosen)
+            return GroupResponses(self.field_responses(sentences), [None] * len(sentences))
+        results = [language.find(sentence, self.places, camera) for sentence in sentences]
+        logits = self.positions.new_full((len(sentences), len(self.positions)), -SURE)
+        for row, result in zip(logits, results, strict=True):
+            if result.groups:
+                torch.amax(language.groups.logits[:, list(result.groups)], dim=1, out=row)
+        return GroupResponses(logits, list(results))
 
     def field_responses(self, sentences: Sequence[str]) -> Tensor:  # [B, N]
         """Returns the responses of the field itself."""

@@ -1,27 +1,22 @@
-"""Places, sizes and colours of groups of Gaussians, and scores of the words that name them.
+"""Places, sizes and colours of groups of Gaussians.
 
 "The tallest", "blue" or "next to the bowl" cannot be read from embeddings: the Gaussians tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refersplat.language.phrases import COLORS, Phrases, Relation
+from refer3d.language import COLORS
 from refersplat.ops.reference import SH_0
 from refersplat.splats.gaussians import Gaussians
 
 BOX_MARGIN = 0.02
 """Share of what is visible of a group that lies beyond each side of its box: stray Gaussians."""
-SHARPNESS = 4.0
-"""Slope of a relation's logits, per typical distance between two objects."""
-UNKNOWN = 0.02
-"""Probability of a group that a relation rules out: sentences and boxes are both loose."""
 
 
 @dataclass(frozen=True)
@@ -34,115 +29,6 @@ class GroupAttributes:
     """[G, 3] its greatest corner."""
     colors: Tensor
     """[G, 11] the visible share of each of ``COLORS``."""
-
-    def measures(self) -> dict[str, Tensor]:
-        """Returns the measures that words of size grade, each [G], standardised over the groups."""
-        size = (self.high - self.low).clamp(min=1e-6)
-        centres = (self.low + self.high)[:, :2] / 2
-        values = {
-            "height": size[:, 2].log(),
-            "length": size.amax(dim=1).log(),
-            "volume": size.log().sum(dim=1),
-            "slenderness": -size.sort(dim=1).values[:, :2].log().sum(dim=1),
-            "elevation": self.low[:, 2],
-            "centrality": -(centres - centres.mean(dim=0)).norm(dim=1),
-        }
-        return {name: _standardised(value) for name, value in values.items()}
-
-    def color_scores(self, sentences: Sequence[Phrases]) -> Tensor:  # [B, G]
-        """Scores the groups' colours by the colours that each sentence names."""
-        names = list(COLORS)
-        shares = (self.colors + 0.1).log()  # a label's colour need not be the object's
-        return torch.stack(
-            [
-                shares[:, [names.index(color) for color in phrases.colors]].sum(dim=1)
-                for phrases in sentences
-            ]
-        )
-
-    def size_scores(self, sentences: Sequence[Phrases]) -> Tensor:  # [B, G]
-        """Scores the groups' measures by each sentence's words of size."""
-        measures = self.measures()
-        scores = self.low.new_zeros(len(sentences), len(self.low))
-        for row, phrases in zip(scores, sentences, strict=True):
-            for name, direction, strength in phrases.sizes:
-                row += (strength * direction * measures[name]).log_softmax(dim=0)
-        return scores
-
-    def relation_score(self, relation: Relation, anchors: Sequence[Tensor]) -> Tensor:  # [G]
-        """Returns the log probability that a group stands in a relation to the anchors.
-
-        Args:
-            relation: The relation that a sentence states.
-            anchors: [G] probabilities of each anchor to be each group. Where they sum to less than
-                1, the anchor may be no group, and then the relation tells nothing.
-        """
-        count = len(self.low)
-        if not relation.anchors:
-            return self._extreme(relation.kind).log_softmax(dim=0)
-        if relation.kind == "between" and len(anchors) == 2:
-            pairs = (anchors[0][:, None] * anchors[1]).fill_diagonal_(0)
-            logits = self._between()
-        else:
-            pairs = anchors[0][:, None]
-            logits = self._relative(relation.kind)[:, :, None]
-        supported = torch.einsum("gab,ab->g", logits.softmax(dim=0), pairs)
-        return (supported + (1 - pairs.sum()) / count + UNKNOWN).log()
-
-    def _extreme(self, kind: str) -> Tensor:  # [G]
-        """Logits of a group to exceed all others: "taller than everything"."""
-        graded = {"taller": ("height", 3), "lower": ("height", -3)}
-        graded |= {"larger": ("volume", 3), "smaller": ("volume", -3)}
-        name, strength = graded.get(kind, ("height", 0))
-        return strength * self.measures()[name]
-
-    def _relative(self, kind: str) -> Tensor:  # [G, G]
-        """Logits of a group (row) to be in a relation to another (column), never to itself."""
-        distance, unit = self._distances()
-        bottom, top = self.low[:, 2], self.high[:, 2]
-        height, volume = (top - bottom).clamp(min=1e-6).log(), self._volume()
-        stacked = distance + (bottom[:, None] - top).abs()
-        logits = {
-            "near": -SHARPNESS * distance / unit,
-            "between": -SHARPNESS * distance / unit,
-            "far": SHARPNESS * distance / unit,
-            "above": -2 * SHARPNESS * stacked / unit,
-            "below": -2 * SHARPNESS * stacked.T / unit,
-            "taller": 3 * (4 * (height[:, None] - height)).tanh(),
-            "lower": -3 * (4 * (height[:, None] - height)).tanh(),
-            "larger": 3 * (volume[:, None] - volume).tanh(),
-            "smaller": -3 * (volume[:, None] - volume).tanh(),
-        }.get(kind, torch.zeros_like(distance))
-        itself = torch.eye(len(distance), dtype=torch.bool, device=distance.device)
-        return torch.where(itself, logits.amax(dim=0, keepdim=True) - 6, logits)
-
-    def _between(self) -> Tensor:  # [G, G, G]
-        """Logits of a group (first) to be between two others, by the detour over it."""
-        centres = (self.low + self.high)[:, :2] / 2
-        ways = torch.cdist(centres, centres)
-        detour = ways[:, :, None] + ways[:, None, :] - ways[None]
-        logits = -SHARPNESS * detour / self._distances()[1]
-        itself = torch.eye(len(ways), dtype=torch.bool, device=ways.device)
-        excluded = itself[:, :, None] | itself[:, None, :]
-        return torch.where(excluded, logits.amax(dim=0, keepdim=True) - 6, logits)
-
-    def _distances(self) -> tuple[Tensor, Tensor]:  # [G, G], scalar
-        """Horizontal distances, the mean of centres' and boxes', and their typical size."""
-        low, high = self.low[:, :2], self.high[:, :2]
-        ways = torch.cdist((low + high) / 2, (low + high) / 2)
-        gaps = torch.maximum(low[:, None] - high, low - high[:, None]).clamp(min=0).norm(dim=-1)
-        others = ways[~torch.eye(len(ways), dtype=torch.bool, device=ways.device)]
-        unit = others.median().clamp(min=1e-6) if len(others) else ways.new_ones(())
-        return (ways + gaps) / 2, unit
-
-    def _volume(self) -> Tensor:  # [G]
-        return (self.high - self.low).clamp(min=1e-6).log().sum(dim=1)
-
-
-def _standardised(values: Tensor) -> Tensor:
-    """Scales to zero mean and unit deviation; zeros where all values are alike."""
-    centred = values - values.mean()
-    return centred / centred.square().mean().sqrt().clamp(min=1e-6)
 
 
 def name_colors(rgb: Tensor) -> Tensor:  # [N, 3] -> [N] int64

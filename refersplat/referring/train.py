@@ -82,11 +82,7 @@ def train(
 
     sentences, language = supervision.sentences, None
     if precomputed.groups:
-        scores = None
-        if state.held_out_scores is not None:
-            held_out = (sentences[row] for row in precomputed.held_out)
-            scores = dict(zip(held_out, state.held_out_scores, strict=True))
-        language = Language.fit(precomputed.groups, sentences, encoder, config.match, scores)
+        language = Language.fit(precomputed.groups, sentences, encoder, config.match)
         answerer = Answerer(
             state.field, state.features.detach(), gaussians.means, encoder, language
         )

@@ -132,8 +132,9 @@ def assert_same(one: dict, other: dict) -> None:
     assert torch.equal(one["features"], other["features"])
     assert all(torch.equal(value, other["field"][name]) for name, value in one["field"].items())
     assert one["threshold"] == other["threshold"]
-    matchers = [learned["language"]["matcher"] for learned in (one, other)]
-    assert matchers[0]["weights"] == matchers[1]["weights"]
+    vocabularies = [learned["language"]["vocabulary"] for learned in (one, other)]
+    weights = [vocabulary["regressions"]["name"]["weights"] for vocabulary in vocabularies]
+    assert torch.equal(*weights)
 
 
 def learn_boxes(folder: Path, options: dict) -> None:

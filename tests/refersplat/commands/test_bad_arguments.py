@@ -12,7 +12,7 @@ import torch
 
 from refer3d.runs.errors import run
 from refer3d.runs.states import load_state, save_state
-from refersplat.language.matching import PRIOR
+from refersplat.config import SCORERS
 from refersplat.referring.state import FORMAT
 from refersplat.splats.gaussians import load_ply, save_ply
 
@@ -87,11 +87,11 @@ def finished(trained, tmp_path):
             "--train.hold_out_every: expected at least 2, or 0, got 1",
         ),
         (
-            ["-s", "SCENE", "-m", "OUT", "--match.without", *PRIOR],
+            ["-s", "SCENE", "-m", "OUT", "--match.without", *SCORERS],
             "--match.without: expected at least one scorer left",
         ),
         (
-            ["-s", "SCENE", "-m", "OUT", *(f"--match.no_{name}" for name in PRIOR)],
+            ["-s", "SCENE", "-m", "OUT", *(f"--match.no_{name}" for name in SCORERS)],
             "match.without: expected at least one scorer left",
         ),
         (["--model_path", "OUT"], "-s: expected the folder of a scene, got nothing"),

@@ -25,7 +25,6 @@ from refer3d.runs.folder import RESOLVED
 from refer3d.runs.states import load_state
 from refersplat.config import Config
 from refersplat.inference.trained_scene import Responses
-from refersplat.language.answer import NO_GROUP
 from refersplat.pictures import digest, slug
 from refersplat.referring.state import FORMAT
 from refersplat.splats.gaussians import load_ply
@@ -97,7 +96,7 @@ def test_pictures_of_the_test_views_are_named_by_view_object_and_sentence(run):
     overlay = Image.open(f"{stem}.overlay.jpg")
     assert overlay.width >= 480
     assert overlay.height > overlay.width * 48 / 64  # the sentence stands below
-    assert len(list((folder / "frame_00001").iterdir())) == 3 * 2 * 4
+    assert len(list((folder / "frame_00001").iterdir())) == 3 * 2 * 5
 
 
 def test_any_sentence_is_drawn_in_any_view_and_overwrites_no_other(run):
@@ -112,7 +111,7 @@ def test_any_sentence_is_drawn_in_any_view_and_overwrites_no_other(run):
 
 def test_training_views_are_drawn_on_request(run):
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
-    assert len(list((run / "renders/asked/all").iterdir())) == 12
+    assert len(list((run / "renders/asked/all").iterdir())) == 15
 
 
 def test_an_orbit_becomes_a_video(run):
@@ -189,7 +188,7 @@ def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, c
     camera = scene.cameras["frame_00001"]
     responses = scene.answerer.field_responses(["the red apple"])
     (probabilities,) = scene.visible(
-        Responses(responses, [NO_GROUP], [adopted["threshold"]]), scene.blend(camera)
+        Responses(responses, [None], [adopted["threshold"]]), scene.blend(camera)
     )
     mask = scene.mask("the red apple", camera)
     assert mask.equal(probabilities >= adopted["threshold"])

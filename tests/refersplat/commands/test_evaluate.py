@@ -19,7 +19,8 @@ from refersplat.evaluate import (
 )
 from refersplat.inference.samples import Sample
 from refersplat.inference.trained_scene import Responses, TrainedScene
-from refersplat.language.answer import NO_GROUP, Answer
+from refersplat.language.answer import GroupResponses
+from refersplat.language.execute import Result
 from refersplat.metrics import THRESHOLDS
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.visibility import visible_share
@@ -32,7 +33,7 @@ def sample(view="v1", category="cup", sentence="a cup", iou=1.0, **changes):
         "view": SimpleNamespace(name=view),
         "target": SimpleNamespace(category=category, sentences=(sentence,)),
         "sentence": sentence,
-        "group": None,
+        "groups": None,
         "scores": {name: float(iou >= bound) for name, bound in BOUNDS.items()} | {"mIoU": iou},
         "curve": torch.full((len(THRESHOLDS),), iou),
         "is_empty": False,
@@ -110,10 +111,12 @@ class TwoBalls:
 
     encoder = None
 
-    def respond(self, sentences):
+    language = None
+
+    def respond(self, sentences, camera=None):
         responses = {"front": [9.0, -9.0], "behind": [-9.0, 9.0], "nothing": [-9.0, -9.0]}
         logits = torch.tensor([responses[sentence] for sentence in sentences])
-        return Answer(logits, torch.full((len(sentences),), NO_GROUP))
+        return GroupResponses(logits, [None] * len(sentences))
 
 
 @pytest.fixture
@@ -149,8 +152,8 @@ def test_hidden_objects_have_no_visible_mask_but_a_whole_amodal_one(trained):
 
 def test_groups_and_the_field_have_thresholds_of_their_own(trained):
     assert trained.respond(["front", "nothing"]).thresholds == [0.5, 0.5]
-    groups = Answer(torch.zeros(2, 2), torch.tensor([3, NO_GROUP]))
-    by_group = SimpleNamespace(respond=lambda sentences: groups)
+    groups = GroupResponses(torch.zeros(2, 2), [Result((3,), torch.ones(4), ()), None])
+    by_group = SimpleNamespace(respond=lambda sentences, camera: groups)
     assert replace(trained, answerer=by_group).respond(["a", "b"]).thresholds == [0.9, 0.5]
 
 
@@ -167,7 +170,7 @@ def test_gaussians_hidden_in_all_views_are_left_out_of_amodal_masks(trained):
 
 
 def test_a_pixel_that_no_gaussian_covers_is_background(trained):
-    responses = Responses(torch.full((1, 2), 9.0), [NO_GROUP], [0.5])
+    responses = Responses(torch.full((1, 2), 9.0), [None], [0.5])
     corner = 0, 0
     assert trained.visible(responses, trained.blend(CAMERA))[0][corner] < 0.01
     assert trained.amodal(responses, CAMERA)[0][corner] < 0.01

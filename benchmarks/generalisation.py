@@ -121,7 +121,7 @@ def variants(
         less = replace(options, **changes)
         kept = None if name == "groups" else relearned(run, supervision, language.groups, less)
         yield f"without {name}", replace(run.answerer, language=kept)
-    kept = relearned(run, supervision, lifted, replace(options, refine_steps=0))
+    kept = lifted and relearned(run, supervision, lifted, replace(options, refine_steps=0))
     yield "without refine", replace(run.answerer, language=kept)
     kept = relearned(run, supervision, language.groups, replace(options, reject=float("inf")))
     yield "without reject", replace(run.answerer, language=kept)

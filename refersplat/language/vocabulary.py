@@ -39,6 +39,8 @@ PRIOR_STRENGTH = 0.03
 """Cost of a squared departure from the prior weights."""
 PRIOR_COSINES = (0.35, 0.1)
 """Mean and deviation of features of phrases that do not match, before any are known."""
+UNKNOWN_WORDS = 0.25
+"""Value of the feature ``spoken`` where no sentence of the scene has a word of the phrase."""
 COLOR_WORDS = {word for names in COLORS.values() for word in names.split()}
 
 
@@ -282,7 +284,7 @@ class Vocabulary:
             for phrase in phrases
         ]
         everything = set().union(*spoken)
-        lexical = torch.full((2, len(phrases), self.count), 0.5)
+        lexical = torch.full((2, len(phrases), self.count), UNKNOWN_WORDS)
         for row, phrase in enumerate(phrases):
             lexical[0, row] = torch.tensor(
                 [float(is_among(phrase.head, names)) for names in called]

@@ -131,6 +131,7 @@ PLACES = {
     ("center",): ("centrality", 1),
     ("edge",): ("centrality", -1),
     ("corner",): ("centrality", -1),
+    ("end",): ("centrality", -1),
     ("top",): ("elevation", 1),
     ("bottom",): ("elevation", -1),
 }

@@ -26,6 +26,7 @@ PIECES = frozenset(
 ADVERBS = frozenset(
     ["right", "directly", "just", "alone", "very", "flat", "upright", "away", "far"]
 )
+MIDDLES = words_of.word_set("middle centre center edge corner end")
 AMBIGUOUS = frozenset(("on", "inside", "around"))
 EMPTY = words_of.NUMBERS.keys() - {"pair"}
 EXCEPT = words_of.word_set("but except excluding excepting minus save")
@@ -737,13 +738,7 @@ class _Reader:
 
     def is_scene(self, token: Any, place: str) -> bool:
         """Whether a place "of" something is one of the whole scene: "the middle of the table"."""
-        return self.word(token) in SCENE or place in (
-            "middle",
-            "centre",
-            "center",
-            "edge",
-            "corner",
-        )
+        return self.word(token) in SCENE or place in MIDDLES
 
     def anchor(self, child: Any, end: int) -> Any | None:
         """The noun that a preposition of place leads to."""
@@ -813,8 +808,7 @@ class _Reader:
             if other is not None:
                 inner.relations.append(Relation(kind, (self.joined(other),)))
                 self.claim(verb.subtree)
-        elif is_object and agent is not None and self.dangling(verb) is not None:
-            kind = self.dangling(verb)
+        elif is_object and agent is not None and (kind := self.dangling(verb)) is not None:
             inner.relations.append(Relation(INVERSE.get(kind, kind), (self.joined(agent),)))
             self.claim(verb.subtree)
         elif lemma in ("have", "has") and objects:

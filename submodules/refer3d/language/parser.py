@@ -351,6 +351,9 @@ class _Reader:
         for token in scope:
             if token.i in self.claimed or token.pos_ not in ("ADP", "ADV", "ADJ", "SCONJ"):
                 continue
+            if token.pos_ == "ADP" and self.posture(token.i) and self.place(token, draft):
+                self.claim(t for t in self.doc[token.i - 1 : token.i] if t.pos_ == "VERB")
+                continue
             match = trigger(self.words, token.i)
             if match is None or (before := self.words[token.i - 1]) == "than":
                 continue

@@ -111,7 +111,7 @@ def test_any_sentence_is_drawn_in_any_view_and_overwrites_no_other(run):
 
 def test_training_views_are_drawn_on_request(run):
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
-    assert len(list((run / "renders/asked/all").iterdir())) == 15
+    assert len(list((run / "renders/asked/all").iterdir())) == 12
 
 
 def test_an_orbit_becomes_a_video(run):
@@ -252,10 +252,12 @@ def test_another_scenes_scores_overwrite_nothing(run, balls, tmp_path):
     assert len(before) == 2
 
 
-def test_the_group_of_each_sentence_is_logged(run, caplog):
+def test_the_meaning_of_each_sentence_is_logged(run, caplog):
     caplog.set_level("INFO")
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
-    assert re.search(r"the red apple: in \d+ of 12 views \(group \d\)", caplog.text)
+    assert re.search(r"the red apple: in \d+ of 12 views \([a-z ]+\)", caplog.text)
+    (trace, *_) = sorted((run / "renders/asked/all/frame_00001").glob("*.trace.txt"))
+    assert "→" in trace.read_text(encoding="utf-8")
 
 
 def test_a_trained_scene_returns_masks_in_python(run, balls, tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ def test_long_framed_sentence_keeps_its_end(minilm, caplog):
 def test_framing_needs_both_tokens():
     encoder = make_encoder("auto", is_framed=True)
     encoder.tokenizer = lambda text, **_: {"input_ids": [7]}
-    with raises(InputError, "MiniLM-L6-v2", "token"):
+    with raises(InputError, "text.encoder", "all-MiniLM-L6-v2"):
         _ = encoder.special_pieces
 
 

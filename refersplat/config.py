@@ -173,6 +173,17 @@ class RenderConfig:
     """Make an orbit video for each sentence, or of the bare scene."""
     frames: Annotated[int, Bounds(2)] = 120
     """Frames of the video, 24 per second."""
+    explain: Annotated[bool, arg(aliases=("--explain",))] = False
+    """Print how each sentence was understood."""
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Scores of eval.py."""
+
+    questions: Annotated[str, arg(aliases=("--questions",))] = ""
+    """File of questions to score instead of the test views' sentences: a JSON list with sentence,
+    kind, and the categories meant in each view."""
 
 
 @dataclass(frozen=True)
@@ -203,3 +214,4 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     render: Annotated[RenderConfig, DRAWING] = field(default_factory=RenderConfig)
+    score: Annotated[ScoreConfig, ANYWHERE] = field(default_factory=ScoreConfig)

@@ -22,6 +22,7 @@ from refer3d.runs.results import Stopwatch, peak_memory_mib, provenance, save_re
 from refersplat.command import read_options, run_of
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
+from refersplat.inference.questions import question_lines, read_questions, score_questions
 from refersplat.inference.report import draw_report
 from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import TrainedScene
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 RESULTS = "results{}.json"
 REPORT = "report{}.png"
+QUESTIONS = "questions{}.json"
 """Names of the files; the braces hold the name of a scene that is not the run's own."""
 
 
@@ -44,6 +46,9 @@ def main(argv: Sequence[str]) -> None:
 
 def report(config: Config) -> None:
     """Scores the run and prints its table."""
+    if config.score.questions:
+        sys.stdout.write("\n".join(question_lines(evaluate_questions(config))) + "\n")
+        return
     results = evaluate(config)
     lines = table(results) if "cases" in results else colors_table(results)
     sys.stdout.write(lines + "\n")
@@ -97,6 +102,24 @@ def evaluate(config: Config) -> dict[str, Any]:
     save_results(results_file, results)
     log.info("%s and %s are written", results_file, report_file)
     return results
+
+
+def evaluate_questions(config: Config) -> dict[str, Any]:
+    """Scores the questions of a file and writes ``questions.json``.
+
+    Raises:
+        InputError: The run is not trained, or the file is not of that form.
+    """
+    start_program("refersplat")
+    out = Path(config.model_path)
+    scene = load_scene(config.data)
+    questions = read_questions(Path(config.score.questions).expanduser(), scene)
+    trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
+    scores = score_questions(trained, scene, questions) | conditions(config, trained.gaussians)
+    path = out / QUESTIONS.format(scene_suffix(config))
+    save_results(path, scores)
+    log.info("%s is written", path)
+    return scores
 
 
 def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:

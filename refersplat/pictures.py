@@ -73,7 +73,7 @@ def draw(config: Config) -> None:
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     name = "views" if options.views else options.split
     folder = out / FOLDER / (f"asked/{name}" if options.sentence else name)
-    number = draw_views(trained, views, folder, options.sentence)
+    number = draw_views(trained, views, folder, options.sentence, options.explain)
     if not number:
         raise InputError(
             f"{scene.path}: none of the {len(views)} views has a sentence; "
@@ -137,11 +137,15 @@ def queries_of(view: View, sentences: Sequence[str]) -> Iterator[Query]:
 
 @torch.inference_mode()
 def draw_views(
-    trained: TrainedScene, views: Sequence[View], folder: Path, sentences: Sequence[str] = ()
+    trained: TrainedScene,
+    views: Sequence[View],
+    folder: Path,
+    sentences: Sequence[str] = (),
+    explain: bool = False,
 ) -> int:
     """Draws each view's queries into a folder of its own; returns their number."""
     number = 0
-    summary: dict[str, tuple[set[str], list[bool]]] = {}
+    summary: dict[str, tuple[dict[str, tuple[str, ...]], list[bool]]] = {}
     with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
         for view in views:
             if queries := list(queries_of(view, sentences)):
@@ -152,6 +156,8 @@ def draw_views(
     for sentence, (meanings, visible) in summary.items():
         meaning = "; ".join(sorted(meanings))
         log.info("%s: in %d of %d views (%s)", sentence, sum(visible), len(visible), meaning)
+        for trace in meanings.values() if explain else ():
+            log.info("  %s", "\n  ".join(trace))
     return number
 
 
@@ -161,7 +167,7 @@ def _draw_view(
     queries: list[Query],
     folder: Path,
     pool: ThreadPoolExecutor,
-    summary: dict[str, tuple[set[str], list[bool]]],
+    summary: dict[str, tuple[dict[str, tuple[str, ...]], list[bool]]],
 ) -> list[Future[None]]:
     """Draws one view; adds each sentence's meaning and visibility there to ``summary``."""
     image = view.image()
@@ -170,10 +176,10 @@ def _draw_view(
     amodal = trained.amodal(responses, view.camera)
     futures = []
     for row, (query, threshold) in enumerate(zip(queries, responses.thresholds, strict=True)):
-        meanings, views = summary.setdefault(query.sentence, (set(), []))
+        meanings, views = summary.setdefault(query.sentence, ({}, []))
         result = responses.results[row]
         trace = result.trace if result else ("the field alone responds",)
-        meanings.add(trace[-1].rpartition("→ ")[2])
+        meanings[trace[-1].rpartition("→ ")[2]] = trace
         with atomic_write(folder / f"{query.stem}.trace.txt") as file:
             file.write("".join(f"{line}\n" for line in trace).encode())
         views.append(bool((visible[row] >= threshold).any()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from refer3d.runs.errors import InputError
 from refersplat.cameras import Camera
 from refersplat.evaluate import (
     best_threshold_iou,
@@ -17,6 +19,7 @@ from refersplat.evaluate import (
     metrics,
     training_sentences,
 )
+from refersplat.inference.questions import question_lines, read_questions, score_questions
 from refersplat.inference.samples import Sample
 from refersplat.inference.trained_scene import Responses, TrainedScene
 from refersplat.language.answer import GroupResponses
@@ -174,3 +177,56 @@ def test_a_pixel_that_no_gaussian_covers_is_background(trained):
     corner = 0, 0
     assert trained.visible(responses, trained.blend(CAMERA))[0][corner] < 0.01
     assert trained.amodal(responses, CAMERA)[0][corner] < 0.01
+
+
+def question(sentence, kind, *targets):
+    return {"sentence": sentence, "kind": kind, "targets": {"v1": list(targets)}}
+
+
+def square(category, left):
+    mask = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    mask[:10, left : left + 10] = True
+    return SimpleNamespace(category=category, mask=lambda: mask)
+
+
+@pytest.fixture
+def two_squares():
+    view = SimpleNamespace(name="v1", camera=CAMERA, objects=[square("cup", 0), square("pan", 20)])
+    return SimpleNamespace(path="scene", views=[view])
+
+
+def test_questions_are_scored_by_kind_and_as_in_gres(two_squares, tmp_path):
+    """A right pair, a half of a pair, a right and a wrong silence."""
+    cup, pan = (item.mask() for item in two_squares.views[0].objects)
+    masks = {"both": cup | pan, "all": cup, "dog": cup & pan, "cat": pan}
+    path = tmp_path / "questions.json"
+    records = [question("both", "several", "cup", "pan"), question("all", "several", "cup", "pan")]
+    records += [question("dog", "none"), question("cat", "none")]
+    path.write_text(json.dumps(records))
+    scores = score_questions(
+        SimpleNamespace(find=lambda text, _: SimpleNamespace(mask=masks[text], trace=(text,))),
+        two_squares,
+        read_questions(path, two_squares),
+    )
+    assert scores["kinds"] == {"several": 0.75, "none": 0.5}
+    assert scores["total"] == 0.625
+    assert scores["gIoU"] == (1 + 0.5 + 1 + 0) / 4
+    assert scores["cIoU"] == (200 + 100) / (200 + 200 + 0 + 100)
+    assert scores["N-acc"] == 0.5
+    assert "several" in "\n".join(question_lines(scores))
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        ({"sentence": "a", "kind": "b"}, "expected the key 'targets'"),
+        (question("a", "b", "dog"), "expected categories, got 'dog'"),
+        ({"sentence": "a", "kind": "b", "targets": {"v9": []}}, "got 'v9'"),
+    ],
+)
+def test_faults_of_questions_are_named(two_squares, tmp_path, record, fault):
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps([record]))
+    with pytest.raises(InputError, match=r"questions\.json: question 1") as error:
+        read_questions(path, two_squares)
+    assert fault in str(error.value)

@@ -1,0 +1,123 @@
+"""Scores of questions that mean one object, several or none, by kind of question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refer3d.runs.errors import InputError
+from refer3d.runs.records import as_kind, read_json, take
+from refersplat.data import Scene
+from refersplat.inference.trained_scene import TrainedScene
+from refersplat.metrics import iou, mean
+
+EMPTY = 20
+"""Pixels from which on a mask counts as one; where nothing is meant, fewer are right."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence and what it means in some views."""
+
+    sentence: str
+    kind: str
+    targets: dict[str, tuple[str, ...]]
+    """Categories of the objects that it means, by the view's name; () where it means none."""
+
+
+def read_questions(path: Path | str, scene: Scene) -> list[Question]:
+    """Reads a list of objects with ``sentence``, ``kind`` and ``targets``.
+
+    Raises:
+        InputError: The file is absent or of another form, or a view or category is not the scene's.
+    """
+    views = {view.name: view for view in scene.views}
+    categories = {item.category for view in scene.views for item in view.objects}
+    questions = []
+    for index, record in enumerate(read_json(path, list, "name a file of questions")):
+        where = f"{path}: question {index + 1}"
+        as_kind(record, dict, where)
+        targets: dict[str, tuple[str, ...]] = {}
+        for name, items in take(record, "targets", dict, where).items():
+            if name not in views:
+                raise InputError(f"{where}: expected a view of {scene.path}, got {name!r}")
+            targets[name] = tuple(as_kind(items, list, f"{where}: {name}"))
+            if unknown := set(targets[name]) - categories:
+                raise InputError(f"{where}: {name}: expected categories, got {unknown.pop()!r}")
+        sentence, kind = (take(record, key, str, where) for key in ("sentence", "kind"))
+        questions.append(Question(sentence, kind, targets))
+    return questions
+
+
+@torch.inference_mode()
+def score_questions(
+    trained: TrainedScene, scene: Scene, questions: Sequence[Question]
+) -> dict[str, Any]:
+    """Asks every question in its views.
+
+    Returns:
+        ``kinds``: mean IoU of each kind's questions, a question's being the mean over its views;
+        ``total``: their mean; ``gIoU``, ``cIoU`` and ``N-acc`` of generalised referring
+        segmentation, over (question, view) pairs: mean IoU, 1 for a rightly empty mask;
+        intersections over unions, summed; share of empty masks where nothing is meant;
+        ``questions``: each question's score and trace.
+    """
+    views = {view.name: view for view in scene.views}
+    rows, kinds, ious = [], {}, []
+    overlap, union, empty = 0, 0, []
+    for question in questions:
+        scores, trace = [], ()
+        for name, targets in question.targets.items():
+            truth = _union(views[name].objects, targets, views[name].camera)
+            if targets and not truth.any():
+                continue  # hidden here
+            answer = trained.find(question.sentence, views[name].camera)
+            mask, trace = answer.mask.cpu(), answer.trace
+            if targets:
+                scores.append(iou(mask, truth))
+                overlap += int((mask & truth).sum())
+            else:
+                scores.append(float(mask.sum() < EMPTY))
+                empty.append(scores[-1])
+            union += int((mask | truth).sum())
+        if scores:
+            ious += scores
+            kinds.setdefault(question.kind, []).append(mean(scores))
+            rows.append({"sentence": question.sentence, "kind": question.kind,
+                         "IoU": round(mean(scores), 4), "trace": list(trace)})  # fmt: skip
+    means = {kind: mean(values) for kind, values in kinds.items()}
+    return {
+        "kinds": means,
+        "total": mean(list(means.values())),
+        "gIoU": mean(ious),
+        "cIoU": overlap / max(1, union),
+        "N-acc": mean(empty) if empty else None,
+        "counts": {kind: len(values) for kind, values in kinds.items()},
+        "questions": rows,
+    }
+
+
+def question_lines(scores: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines of the table by kind."""
+    yield f"{'kind':<16}  {'mIoU':>6}  questions"
+    for kind, value in scores["kinds"].items():
+        yield f"{kind:<16}  {value:6.3f}  {scores['counts'][kind]:9d}"
+    yield "-" * 35
+    yield f"{'mean of kinds':<16}  {scores['total']:6.3f}  {sum(scores['counts'].values()):9d}"
+    for name in ("gIoU", "cIoU", "N-acc"):
+        if scores[name] is not None:
+            yield f"{name:<16}  {scores[name]:6.3f}"
+
+
+def _union(objects: Sequence[Any], categories: Sequence[str], camera: Any) -> Tensor:
+    """True pixels of all objects of some categories, [H, W] bool."""
+    truth = torch.zeros(camera.height, camera.width, dtype=torch.bool)
+    for item in objects:
+        if item.category in categories:
+            truth |= item.mask().cpu()
+    return truth

@@ -174,9 +174,8 @@ def _check(lens: Lens, where: str) -> None:
     checks += [(name, value, "finite", -math.inf, math.inf) for name, value in lens.coefficients]
     for name, value, expected, low, high in checks:
         if not low < value < high:
-            raise InputError(
-                f"{where}: {name} must be {expected}, got {value}; correct the camera's line"
-            )
+            message = f"{where}: {name} must be {expected}, got {value}; correct the camera's line"
+            raise InputError(message)
 
 
 @lru_cache(maxsize=4096)  # a folder may have as many lenses as photos

@@ -34,8 +34,7 @@ def view_names(files: Sequence[str]) -> list[str]:
     stems = [PurePosixPath(path).name for path in paths]
     names = stems
     if len(set(stems)) < len(stems):
-        names = ["_".join(part for part in PurePosixPath(path).parts if part != "..")
-                 for path in paths]  # fmt: skip
+        names = [path.replace("../", "").replace("/", "_") for path in paths]
     seen: dict[str, str] = {}
     for name, file in zip(names, files, strict=True):
         if name in seen:

@@ -153,8 +153,8 @@ class MaskFinder:
 
     def find_amodal(self, name: str) -> MaskFile | None:
         """The whole silhouette, in a file of the visible mask's name, if the scene has one."""
-        has_it = name in self._listings[_AMODAL_MASKS]
-        return MaskFile(self.scene / _AMODAL_MASKS / name) if has_it else None
+        path = self.scene / _AMODAL_MASKS / name
+        return MaskFile(path) if name in self._listings[_AMODAL_MASKS] else None
 
 
 def _exact_names(segmentation: str | None, category: str | None, view: str) -> list[str]:

@@ -72,16 +72,13 @@ def load_scene(config: DataConfig) -> Scene:
     sizes = in_threads(read_size, [shot.path for shot in shots])
     cache = PixelCache(int(config.image_cache_gb * 2**30))
     background = float(config.white_background)
-    views = []
+    views, allowed = [], {}
     for name, shot, size in zip(names.names, shots, sizes, strict=True):
         warp = _warp(shot, size, config.resolution, warnings)
         objects = tuple(ReferredObject(a, warp, cache) for a in annotations.get(name, ()))
         camera = _camera(shot, warp)
         views.append(View(name, camera, shot.path, objects, background, warp, cache))
-    allowed = {
-        name: {size, (shot.lens.width, shot.lens.height)}
-        for name, shot, size in zip(names.names, shots, sizes, strict=True)
-    }
+        allowed[name] = {size, (shot.lens.width, shot.lens.height)}
     check_masks(annotations, allowed)
     views.sort(key=lambda view: view.name)
     train = [view for view in views if view.name not in test]

@@ -62,13 +62,8 @@ def render(
     )
     values = colors if features is None else torch.cat([colors, features], dim=1)
     image, transmittance = rasterize(
-        projected.means2d,
-        projected.conics,
-        projected.depths,
-        gaussians.opacities,
-        values,
-        camera.height,
-        camera.width,
+        *(projected.means2d, projected.conics, projected.depths, gaussians.opacities, values),
+        *(camera.height, camera.width),
     )
     color = image[:3]
     if background is not None:

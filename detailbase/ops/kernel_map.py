@@ -134,11 +134,7 @@ def _fake_pairs(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return inputs, torch.empty_like(inputs), voxels.new_empty(num_starts, dtype=torch.int64)
 
 
-@operator(
-    "detailbase::submanifold_map",
-    cuda=cuda_voxels.submanifold_map,
-    reference=reference.submanifold_map,
-)
+@operator("detailbase::submanifold_map", reference=reference.submanifold_map)
 def _submanifold_map(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs, outputs and starts of :class:`Pairs`."""
     return _fake_pairs(voxels)
@@ -150,7 +146,10 @@ def _(native: Any, voxels: Tensor) -> tuple[Tensor, ...]:
     return tuple(map(torch.from_numpy, arrays))
 
 
-@operator("detailbase::strided_map", cuda=cuda_voxels.strided_map, reference=reference.strided_map)
+_submanifold_map.cuda(cuda_voxels.submanifold_map)
+
+
+@operator("detailbase::strided_map", reference=reference.strided_map)
 def _strided_map(
     voxels: Tensor, shape: list[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -163,3 +162,6 @@ def _strided_map(
 def _(native: Any, voxels: Tensor, shape: list[int]) -> tuple[Tensor, ...]:
     coarse, down, up = native.strided_map(as_array(voxels), shape, BLOCK, num_threads())
     return torch.from_numpy(coarse).view(-1, 4), *map(torch.from_numpy, (*down, *up))
+
+
+_strided_map.cuda(cuda_voxels.strided_map)

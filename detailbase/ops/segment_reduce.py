@@ -86,7 +86,7 @@ class _SegmentMax(torch.autograd.Function):
         return grad_values.scatter(0, rows.where(rows >= 0, ctx.num_rows), grad)[:-1], None, None
 
 
-@operator("detailbase::segment_sum", cuda=cuda_voxels.segment_sum, reference=reference.segment_sum)
+@operator("detailbase::segment_sum", reference=reference.segment_sum)
 def _segment_sum(values: Tensor, segments: Tensor, count: int) -> Tensor:
     return values.new_empty(count, values.shape[1])
 
@@ -96,7 +96,10 @@ def _(native: Any, values: Tensor, segments: Tensor, count: int) -> Tensor:
     return fill(native.segment_sum, (values, segments), _segment_sum.empty(values, segments, count))
 
 
-@operator("detailbase::segment_max", cuda=cuda_voxels.segment_max, reference=reference.segment_max)
+_segment_sum.cuda(cuda_voxels.segment_sum)
+
+
+@operator("detailbase::segment_max", reference=reference.segment_max)
 def _segment_max(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest values [S, C], 0 without rows, and their first rows, -1 without."""
     size = (count, values.shape[1])
@@ -106,3 +109,6 @@ def _segment_max(values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, 
 @_segment_max.cpu
 def _(native: Any, values: Tensor, segments: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return fill(native.segment_max, (values, segments), _segment_max.empty(values, segments, count))
+
+
+_segment_max.cuda(cuda_voxels.segment_max)

@@ -111,12 +111,7 @@ class _SparseConv(torch.autograd.Function):
         )
 
 
-@operator(
-    "detailbase::sparse_conv",
-    cuda=cuda_conv.sparse_conv,
-    reference=reference.sparse_conv,
-    cuda_dtypes=cuda_conv.DTYPES,
-)
+@operator("detailbase::sparse_conv", reference=reference.sparse_conv)
 def _sparse_conv(
     features: Tensor,
     weight: Tensor,
@@ -144,12 +139,10 @@ def _(native: Any, *arguments: Any) -> Tensor:
     return fill(convolve, inputs, _sparse_conv.empty(*arguments))
 
 
-@operator(
-    "detailbase::sparse_conv_weight_grad",
-    cuda=cuda_conv.weight_gradient,
-    reference=reference.sparse_conv_weight_grad,
-    cuda_dtypes=cuda_conv.DTYPES,
-)
+_sparse_conv.cuda(cuda_conv.sparse_conv, dtypes=cuda_conv.DTYPES)
+
+
+@operator("detailbase::sparse_conv_weight_grad", reference=reference.sparse_conv_weight_grad)
 def _weight_grad(
     features: Tensor,
     grad: Tensor,
@@ -167,3 +160,6 @@ def _(native: Any, *arguments: Any) -> Tensor:
     features, grad, _, *pairs, is_mirrored = arguments
     inputs = (features, grad, *pairs, BLOCK, is_mirrored)
     return fill(native.sparse_conv_weight_grad, inputs, _weight_grad.empty(*arguments))
+
+
+_weight_grad.cuda(cuda_conv.weight_gradient, dtypes=cuda_conv.DTYPES)

@@ -45,7 +45,7 @@ def check_integers(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name} must be int32 or int64, got {str(tensor.dtype)[6:]}")
 
 
-@operator("detailbase::voxelize", cuda=cuda_voxels.voxelize, reference=reference.voxelize)
+@operator("detailbase::voxelize", reference=reference.voxelize)
 def _voxelize(coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     num_voxels = torch.library.get_ctx().new_dynamic_size()
     return coords.new_empty(num_voxels, 4), coords.new_empty(coords.shape[0], dtype=torch.int64)
@@ -57,3 +57,6 @@ def _(native: Any, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     arrays = (as_array(coords), as_array(batch))
     voxels = native.voxelize(*arrays, num_threads(), point_to_voxel.numpy())
     return torch.from_numpy(voxels).view(-1, 4), point_to_voxel
+
+
+_voxelize.cuda(cuda_voxels.voxelize)

@@ -63,31 +63,7 @@ def adam_reference(
     parameter.sub_(sizes * first / (root + EPSILON))
 
 
-def _adam_cuda(
-    gpu: Kernels,
-    parameter: Tensor,
-    gradient: Tensor,
-    first: Tensor,
-    second: Tensor,
-    rates: Tensor,
-    step: int,
-) -> None:
-    if not parameter.numel():
-        return
-    unbias = 1 / (1 - BETAS[0] ** step)
-    root = 1 / math.sqrt(1 - BETAS[1] ** step)
-    tensors = (parameter, gradient.contiguous(), first, second, rates.contiguous())
-    numbers = (len(rates), parameter.numel(), *BETAS, EPSILON, unbias, root)
-    blocks, real = blocks_for(parameter.numel(), THREADS), REALS[parameter.dtype]
-    gpu.launch("adam", "adam", blocks, THREADS, *tensors, *numbers, REAL=real)
-
-
-@operator(
-    "refersplat::adam",
-    cuda=_adam_cuda,
-    reference=adam_reference,
-    mutates=("parameter", "first", "second"),
-)
+@operator("refersplat::adam", reference=adam_reference, mutates=("parameter", "first", "second"))
 def _adam(
     parameter: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rates: Tensor, step: int
 ) -> None:
@@ -98,3 +74,17 @@ def _adam(
 def _(native: Any, *inputs: Any) -> None:
     *tensors, step = inputs
     native.adam(*map(as_array, tensors), *BETAS, EPSILON, step, num_threads())
+
+
+@_adam.cuda
+def _(gpu: Kernels, *inputs: Any) -> None:
+    *tensors, step = inputs
+    size, dtype = tensors[0].numel(), tensors[0].dtype
+    if not size:
+        return
+    unbias = 1 / (1 - BETAS[0] ** step)
+    root = 1 / math.sqrt(1 - BETAS[1] ** step)
+    arguments = (*(t.contiguous() for t in tensors), len(tensors[4]), size)
+    numbers = (*BETAS, EPSILON, unbias, root)
+    blocks, real = blocks_for(size, THREADS), REALS[dtype]
+    gpu.launch("adam", "adam", blocks, THREADS, *arguments, *numbers, REAL=real)

@@ -124,9 +124,7 @@ def blend_matrix(
     return BlendMatrix(height, width, len(means2d), *parts)
 
 
-@operator(
-    "refersplat::blend_matrix", cuda=cuda_blend.blend_matrix, reference=reference.blend_matrix
-)
+@operator("refersplat::blend_matrix", reference=reference.blend_matrix)
 def _blend_matrix(
     means2d: Tensor,
     conics: Tensor,
@@ -157,6 +155,9 @@ def _(native: Any, *inputs: Any) -> tuple[Tensor, ...]:
     return *map(torch.from_numpy, arrays), transmittance
 
 
+_blend_matrix.cuda(cuda_blend.blend_matrix)
+
+
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, *rest: Any) -> Tensor:
@@ -181,7 +182,7 @@ class _TransposedProduct(torch.autograd.Function):
         return _Product.apply(grad, *ctx.saved_tensors, *ctx.size), *[None] * 7
 
 
-@operator("refersplat::blend", cuda=cuda_blend.product, reference=reference.blend_product)
+@operator("refersplat::blend", reference=reference.blend_product)
 def _product(
     values: Tensor,
     tile_groups: Tensor,
@@ -201,11 +202,10 @@ def _(native: Any, values: Tensor, *rest: Any) -> Tensor:
     return fill(native.blend_product, (*rest[:6], values), _product.empty(values, *rest))
 
 
-@operator(
-    "refersplat::blend_backward",
-    cuda=cuda_blend.transposed_product,
-    reference=reference.blend_transposed_product,
-)
+_product.cuda(cuda_blend.product)
+
+
+@operator("refersplat::blend_backward", reference=reference.blend_transposed_product)
 def _transposed_product(
     image: Tensor,
     tile_groups: Tensor,
@@ -223,3 +223,6 @@ def _transposed_product(
 def _(native: Any, image: Tensor, *rest: Any) -> Tensor:
     outputs = _transposed_product.empty(image, *rest)
     return fill(native.blend_transposed_product, (*rest[:6], image), outputs)
+
+
+_transposed_product.cuda(cuda_blend.transposed_product)

@@ -61,7 +61,7 @@ class _Knn(torch.autograd.Function):
         return toward_query.sum(dim=1), grad_points, None
 
 
-@operator("refersplat::knn", cuda=cuda_knn.knn, reference=reference.knn)
+@operator("refersplat::knn", reference=reference.knn)
 def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     size = (queries.shape[0], k)
     return queries.new_empty(size), queries.new_empty(size, dtype=torch.int64)
@@ -70,3 +70,6 @@ def _knn(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 @_knn.cpu
 def _(native: Any, queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return fill(native.knn, (queries, points), _knn.empty(queries, points, k))
+
+
+_knn.cuda(cuda_knn.knn)

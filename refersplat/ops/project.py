@@ -11,8 +11,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from refer3d.native import apply, check_real, check_same, check_shape, fill, is_compiled, operator
+from refer3d.native.cuda import Kernels, blocks_for
+from refer3d.native.cuda.launcher import REALS
 from refersplat.cameras import Camera
-from refersplat.ops import cuda_project, reference
+from refersplat.ops import reference
+
+THREADS = 128
+"""Threads of a block of the CUDA kernels."""
 
 
 class Projected(NamedTuple):
@@ -121,7 +126,7 @@ class _Project(torch.autograd.Function):
         return *others, F.pad(view, (0, 0, 0, 1)) if has_view else None, None, None, None
 
 
-@operator("refersplat::project", cuda=cuda_project.project)
+@operator("refersplat::project")
 def _project(
     means: Tensor,
     quats: Tensor,
@@ -142,7 +147,23 @@ def _(native: Any, *inputs: Any) -> tuple[Tensor, ...]:
     return fill(native.project, (*inputs[:4], lens), _project.empty(*inputs))
 
 
-@operator("refersplat::project_backward", cuda=cuda_project.project_backward)
+@_project.cuda
+def _(gpu: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
+    *tensors, lens, width, height = inputs
+    outputs = _project.empty(*inputs)
+    numbers = (*lens, float(width), float(height), len(tensors[0]))
+    _launch(gpu, "project_all", *tensors, *numbers, *outputs)
+    return outputs
+
+
+def _launch(gpu: Kernels, kernel: str, means: Tensor, *arguments: Any, **defines: int) -> None:
+    if len(means):
+        given = (t.contiguous() if isinstance(t, Tensor) else t for t in (means, *arguments))
+        blocks, real = blocks_for(len(means), THREADS), REALS[means.dtype]
+        gpu.launch("project", kernel, blocks, THREADS, *given, REAL=real, **defines)
+
+
+@operator("refersplat::project_backward")
 def _project_backward(
     means: Tensor,
     quats: Tensor,
@@ -168,6 +189,18 @@ def _(native: Any, *inputs: Any) -> tuple[Tensor, ...]:
     return fill(native.project_backward, (*inputs[:4], lens, *inputs[7:10]), outputs)
 
 
+@_project_backward.cuda
+def _(gpu: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
+    *tensors, lens, width, height = inputs[:7]
+    *grads, has_view = inputs[7:]
+    count = len(tensors[0])
+    *outputs, view = _project_backward.empty(*inputs)
+    views = view.new_empty(count, 3, 4) if has_view else None
+    numbers = (*lens, float(width), float(height), count)
+    _launch(gpu, "project_all_backward", *tensors, *numbers, *grads, *outputs, views)
+    return *outputs, view if views is None else views.sum(dim=0)
+
+
 class _Shade(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
@@ -186,7 +219,7 @@ class _Shade(torch.autograd.Function):
         return grad_means, grad_sh, grad_position, None
 
 
-@operator("refersplat::spherical_harmonics", cuda=cuda_project.shade)
+@operator("refersplat::spherical_harmonics")
 def _shade(means: Tensor, sh: Tensor, position: Tensor, degree: int) -> Tensor:
     return means.new_empty(means.shape[0], 3)
 
@@ -196,7 +229,16 @@ def _(native: Any, *inputs: Any) -> Tensor:
     return fill(native.shade, inputs, _shade.empty(*inputs))
 
 
-@operator("refersplat::spherical_harmonics_backward", cuda=cuda_project.shade_backward)
+@_shade.cuda
+def _(gpu: Kernels, *inputs: Any) -> Tensor:
+    *tensors, degree = inputs
+    colors = _shade.empty(*inputs)
+    numbers = (tensors[1].shape[1], len(colors))
+    _launch(gpu, "shade_all", *tensors, *numbers, colors, DEGREE=degree)
+    return colors
+
+
+@operator("refersplat::spherical_harmonics_backward")
 def _shade_backward(
     means: Tensor, sh: Tensor, position: Tensor, degree: int, colors: Tensor, grad_colors: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -206,3 +248,12 @@ def _shade_backward(
 @_shade_backward.cpu
 def _(native: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
     return fill(native.shade_backward, inputs, _shade_backward.empty(*inputs))
+
+
+@_shade_backward.cuda
+def _(gpu: Kernels, *inputs: Any) -> tuple[Tensor, Tensor]:
+    means, sh, position, degree, *grads = inputs
+    outputs = _shade_backward.empty(*inputs)
+    arguments = (means, sh, position, sh.shape[1], len(means), *grads, *outputs)
+    _launch(gpu, "shade_all_backward", *arguments, DEGREE=degree)
+    return outputs

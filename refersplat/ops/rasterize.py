@@ -99,7 +99,7 @@ class _Rasterize(torch.autograd.Function):
         return means2d, conics, None, opacities, values, None, None, None
 
 
-@operator("refersplat::rasterize", cuda=cuda_rasterize.rasterize)
+@operator("refersplat::rasterize")
 def _rasterize(
     means2d: Tensor,
     conics: Tensor,
@@ -134,13 +134,16 @@ def _(native: Any, *inputs: Any) -> tuple[Tensor, ...]:
     return *outputs, *(lists if keeps_lists else (part.new_empty(0) for part in lists))
 
 
+_rasterize.cuda(cuda_rasterize.rasterize)
+
+
 def _tile_lists(native: Any, *splats: Any) -> tuple[Tensor, ...]:
     """Candidates, entries and starts: see ``tiles.h``."""
     arrays = (as_array(given) if isinstance(given, Tensor) else given for given in splats)
     return tuple(map(torch.from_numpy, native.tile_lists(*arrays, num_threads())))
 
 
-@operator("refersplat::rasterize_backward", cuda=cuda_rasterize.rasterize_backward)
+@operator("refersplat::rasterize_backward")
 def _rasterize_backward(
     means2d: Tensor,
     conics: Tensor,
@@ -168,3 +171,6 @@ def _(native: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
         lists = _tile_lists(native, *inputs[:4], *inputs[6].shape)
     outputs = _rasterize_backward.empty(*inputs)
     return fill(native.rasterize_backward, (*lists, *inputs[4:7], *inputs[10:]), outputs)
+
+
+_rasterize_backward.cuda(cuda_rasterize.rasterize_backward)

@@ -20,13 +20,16 @@ from refer3d.native import (
     operator,
     outside_autocast,
 )
-from refersplat.ops import cuda_ssim
+from refer3d.native.cuda import Kernels, blocks_for
+from refer3d.native.cuda.launcher import REALS
 
 WINDOW = 11
 """Side of the Gaussian window in pixels."""
 SIGMA = 1.5
 C1 = 0.01**2
 C2 = 0.03**2
+TILE, THREADS = 16, 256
+"""Side in pixels and threads of a block of the CUDA kernels."""
 
 
 def ssim(
@@ -86,7 +89,7 @@ class _Ssim(torch.autograd.Function):
         return grad * gradient, None, None
 
 
-@operator("refersplat::ssim", cuda=cuda_ssim.ssim)
+@operator("refersplat::ssim")
 def _ssim(image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """The similarity, and its derivative by ``image``, which is empty without ``with_gradient``."""
     return image.new_empty(()), image.new_empty(image.shape if with_gradient else 0)
@@ -97,3 +100,20 @@ def _(native: Any, image: Tensor, target: Tensor, with_gradient: bool) -> tuple[
     _, gradient = _ssim.empty(image, target, with_gradient)
     arrays = (as_array(image), as_array(target))
     return image.new_tensor(native.ssim(*arrays, num_threads(), gradient.numpy())), gradient
+
+
+@_ssim.cuda
+def _(gpu: Kernels, image: Tensor, target: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    image, target = image.contiguous(), target.contiguous()
+    channels, height, width = image.shape
+    tiles = blocks_for(width, TILE) * blocks_for(height, TILE)
+    sums = torch.empty(channels, tiles, dtype=torch.float64, device=image.device)
+    slopes = image.new_empty(3, *image.shape) if with_gradient else None
+    grid, defines, size = (tiles, channels), {"REAL": REALS[image.dtype]}, image.numel()
+    arguments = (image, target, size, height, width, slopes, sums)
+    gpu.launch("ssim", "similarity", grid, THREADS, *arguments, **defines)
+    _, gradient = _ssim.empty(image, target, with_gradient)
+    if with_gradient:
+        arguments = (image, target, slopes, size, height, width, gradient)
+        gpu.launch("ssim", "similarity_gradient", grid, THREADS, *arguments, **defines)
+    return (sums.sum() / size).to(image.dtype), gradient

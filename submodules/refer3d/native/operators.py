@@ -6,8 +6,8 @@ which on a GPU is more than many of our kernels take.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ from refer3d.native.cuda.launcher import REALS
 from refer3d.native.loader import cpu_ops, num_threads
 
 Function = Callable[..., Any]
-F = TypeVar("F", bound=Function)
 
 
 class Operator:
@@ -31,48 +30,52 @@ class Operator:
     """
 
     def __init__(
-        self,
-        name: str,
-        fake: Function,
-        cuda: Function | None,
-        reference: Function | None,
-        cuda_dtypes: Iterable[torch.dtype],
-        mutates: Iterable[str],
+        self, name: str, fake: Function, reference: Function | None, mutates: Iterable[str]
     ) -> None:
         """Registers the operator; see :func:`operator`."""
         self.empty = fake
         """Allocates the results, from the operator's arguments."""
-        self._package, _, short = name.partition("::")
-        self._cpu, self._cuda, self._reference = fake, cuda, reference
-        self._cuda_dtypes = frozenset(cuda_dtypes)
+        self._package, _, self._short_name = name.partition("::")
+        self._reference = reference
+        self._cuda: Function | None = None
+        self._cuda_dtypes: Collection[torch.dtype] = ()
         self._library = torch.library.Library(self._package, "FRAGMENT")
         schema = torch.library.infer_schema(fake, mutates_args=tuple(mutates))
-        self._library.define(short + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        # A graph's compiler must not look into what its operators do.
-        runners = {"CPU": self._run_on_cpu, "CompositeExplicitAutograd": self._run_reference}
-        if cuda is not None:
-            runners["CUDA"] = self._run_on_cuda
-        for key, run in runners.items():
-            self._library.impl(short, torch.compiler.disable(run), key)
+        self._library.define(self._short_name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        self._register("CompositeExplicitAutograd", self._run_reference)
         torch.library.register_fake(name, fake, lib=self._library)
-        self._op = getattr(getattr(torch.ops, self._package), short).default
+        self._op = getattr(getattr(torch.ops, self._package), self._short_name).default
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls the operator through PyTorch's dispatcher."""
         return self._op(*arguments)
 
-    def cpu(self, kernel: F) -> F:
+    def cpu(self, kernel: Function) -> None:
         """Registers the CPU kernel, which takes the package's compiled module first."""
-        self._cpu = kernel
-        return kernel
 
-    def _run_on_cpu(self, like: Tensor, *rest: Any) -> Any:
-        if self._cuda is not None and emulator.active(self._package) is not None:  # in tests
-            return self._run_on_cuda(like, *rest)
-        native = cpu_ops(self._package, like.device, like.dtype)
-        return self._cpu(native, like, *rest) if native else self._run_reference(like, *rest)
+        def run(like: Tensor, *rest: Any) -> Any:
+            if self._cuda is not None and emulator.active(self._package) is not None:  # in tests
+                return self._run_on_gpu(like, *rest)
+            native = cpu_ops(self._package, like.device, like.dtype)
+            return kernel(native, like, *rest) if native else self._run_reference(like, *rest)
 
-    def _run_on_cuda(self, like: Tensor, *rest: Any) -> Any:
+        self._register("CPU", run)
+
+    def cuda(self, kernel: Function, dtypes: Collection[torch.dtype] = REALS) -> None:
+        """Registers the CUDA kernel, which takes the package's ``Kernels`` first.
+
+        Args:
+            kernel: Allocates the results and launches.
+            dtypes: Floating dtypes of the first argument that it takes.
+        """
+        self._cuda, self._cuda_dtypes = kernel, dtypes
+        self._register("CUDA", self._run_on_gpu)
+
+    def _register(self, key: str, run: Function) -> None:
+        # A graph's compiler must not look into what its operators do.
+        self._library.impl(self._short_name, torch.compiler.disable(run), key)
+
+    def _run_on_gpu(self, like: Tensor, *rest: Any) -> Any:
         gpu = kernels(self._package, like.device, like.dtype, self._cuda_dtypes)
         if gpu is None or self._cuda is None:
             return self._run_reference(like, *rest)
@@ -85,31 +88,19 @@ class Operator:
 
 
 def operator(
-    name: str,
-    *,
-    cuda: Function | None = None,
-    reference: Function | None = None,
-    cuda_dtypes: Iterable[torch.dtype] = REALS,
-    mutates: Iterable[str] = (),
+    name: str, *, reference: Function | None = None, mutates: Iterable[str] = ()
 ) -> Callable[[Function], Operator]:
     """Makes a function that allocates the results the operator ``<package>::<name>``.
 
-    Its annotations are the operator's schema, and graphs call it in the operator's place; the CPU
-    kernel is registered with :meth:`Operator.cpu`.
+    Its annotations are the operator's schema, and graphs call it in the operator's place. Kernels
+    are registered with :meth:`Operator.cpu` and :meth:`Operator.cuda`.
 
     Args:
         name: As ``torch.ops`` shows it.
-        cuda: Takes the ``Kernels`` of the package, then the operator's arguments. Without it GPU
-            tensors take the reference.
-        reference: The same in plain PyTorch, for all that has no compiled kernel.
-        cuda_dtypes: Floating dtypes of the first argument that ``cuda`` takes.
+        reference: The operator in plain PyTorch, for all that has no compiled kernel.
         mutates: Names of the arguments that are written in place.
     """
-
-    def register(fake: Function) -> Operator:
-        return Operator(name, fake, cuda, reference, cuda_dtypes, mutates)
-
-    return register
+    return lambda fake: Operator(name, fake, reference, mutates)
 
 
 class _NoGradient:

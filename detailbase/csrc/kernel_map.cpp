@@ -95,7 +95,7 @@ class BrickTable {
   }
 
  private:
-  // Where a key is or would be; the table is never full.
+  // The place of a key, or the free one for it; the table is never full.
   Brick& slot(uint64_t key) {
     size_t i = key * 0x9e3779b97f4a7c15ull >> (64 - slot_bits_);
     while (slots_[i].occupied != 0 && slots_[i].key != key) {

@@ -1,4 +1,4 @@
-// Which input voxel meets which output voxel under which offset of a convolution's kernel.
+// Pairs of an input and an output voxel under the offsets of a convolution's kernel.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,7 @@
 #ifndef PRECISION
 #define PRECISION kPlain
 #endif
-// What features, gradients and weights are stored as.
+// Storage type of features, gradients and weights.
 #ifdef HALF
 #define FEATURE uint16_t
 #else
@@ -31,7 +31,7 @@ namespace refer {
 
 using Word = Stored<PRECISION, REAL>::Word;
 using Words = Vector<Word>;
-// Of a row, as they are loaded. Halves stay as they come: to take them apart would wait for them.
+// Part of a row, as it is loaded. Halves stay as they come: to take them apart would wait for them.
 #if defined(HALF) && defined(ALIGNED)
 struct alignas(16) Numbers {
   static constexpr int kSize = 8;
@@ -71,7 +71,7 @@ struct Rows {
   const FEATURE* values;
   int channels;
 
-  // Where the row's channel c is; null for row -1.
+  // Address of the row's channel c; null for row -1.
   __device__ const FEATURE* find(int32_t row, int c) const {
     return row < 0 ? nullptr : values + int64_t(row) * channels + c;
   }
@@ -114,7 +114,7 @@ struct Chunks {
   }
 };
 
-// What is added to the sums of an output, if anything, and what happens to them then.
+// Terms that are added to the sums of an output, and what is done with them then.
 struct Epilogue {
   const FEATURE *bias, *residual;
   bool relu;
@@ -134,7 +134,7 @@ struct alignas(2 * sizeof(REAL)) Two {
   REAL x[2];
 };
 
-// Where a sum of the block stands: lanes whose rows follow each other meet different banks.
+// Place of a sum of the block: lanes whose rows follow each other use different banks.
 __device__ inline int place_of_sum(int row, int column) {
   return row * kColumns + (column ^ (row & 3) * (kColumns / 4));
 }

@@ -21,7 +21,7 @@ struct Weight {
   int64_t in_channels, out_channels;
 };
 
-// What happens to an output's sum before it is written; null for nothing.
+// Terms of an output that are added to its sum before it is written; null for none.
 template <typename T>
 struct Epilogue {
   const T* bias;      // [D]

@@ -28,8 +28,8 @@ constexpr int64_t kAtOnce = 1 << 14;
 // To this 1 - cos is rounded, and by this an edge must rise above its vertex's plane to be convex:
 // rounding errors would order the edges of flat surfaces by chance, on every machine differently.
 constexpr double kResolution = 1.0 / (int64_t{1} << 30);
-// Where the two smallest spreads of points differ by less than this part of the largest, they lie
-// in no plane.
+// Points whose two smallest spreads differ by less than this part of the largest lie in no
+// plane.
 constexpr double kFlatness = 1e-9;
 
 template <typename T>
@@ -60,7 +60,7 @@ template <typename T>
 Point<T> cross(const Point<T>& a, const Point<T>& b) {
   return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
-// Of length 1, or 0.
+// The vector of length 1, or 0.
 template <typename T>
 Point<T> unit(const Point<T>& a) {
   const T length = std::sqrt(dot(a, a));

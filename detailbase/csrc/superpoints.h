@@ -11,7 +11,7 @@
 
 namespace refer {
 
-// What a mesh's normals are. By area: the faces' cross products, added and brought to length 1.
+// Normals of a mesh. By area: the faces' cross products, added and brought to length 1.
 // As ScanNet's own program takes them: the mean of the faces' unit normals, whatever its length,
 // in float32, and every side of every triangle is an edge, so most occur twice.
 enum class MeshRule { kArea, kScannet };

@@ -9,7 +9,7 @@
 
 namespace refer {
 
-// How many bits a number takes.
+// Number of bits that a number takes.
 inline int bit_count(uint64_t x) {
   int bits = 0;
   for (; x != 0; x >>= 1) ++bits;

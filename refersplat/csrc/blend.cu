@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
       });
 }
 
-// What is stored of a view; see BlendMatrix.
+// The stored arrays of a view; see BlendMatrix.
 struct Matrix {
   const int64_t *tile_groups, *tile_weights;
   const int32_t *gaussians, *group_rows, *row_words;

@@ -14,7 +14,7 @@ namespace refer {
 
 constexpr int kPaddedChannels = padded(CHANNELS);
 
-// Which channels the block has: its own, as far as there are so many.
+// The channels of a block: CHANNELS, or those that are left.
 struct Channels {
   int64_t first, all;
   int count;

@@ -1,4 +1,4 @@
-// How one row of pixels blends one Gaussian, and how a tile's Gaussians go by.
+// Blending of one Gaussian into a row of pixels, and the walk through a tile's Gaussians.
 #pragma once
 
 #include <algorithm>
@@ -52,7 +52,7 @@ struct alignas(64) Lanes {
 template <typename T>
 using Row = Lanes<T>;
 
-// Where the Gaussian meets a tile: offsets from its centre, and which rows it can reach at all.
+// A Gaussian on a tile: offsets from its centre, and the rows that it can reach.
 template <typename T>
 struct Footprint {
   Lanes<T> dx, at_zero, per_dy;
@@ -108,7 +108,7 @@ inline void blend_row(const Candidate<T>& c, const Footprint<T>& f, T dy, Row<T>
   }
 }
 
-// What a row's pixels let through in the end.
+// The transmittance of a row's pixels in the end.
 template <typename T>
 void write_transmittance(const Row<T>& row, int columns, T* to) {
   for (int i = 0; i < columns; ++i) to[i] = std::abs(row[i]);
@@ -130,7 +130,7 @@ struct Window {
         y0(int(tile / tiles_x) * kTile),
         columns(std::min(kTile, width - x0)),
         rows(std::min(kTile, height - y0)) {}
-  // Where row y of the window begins in a plane of the image.
+  // Offset of the window's row y in a plane of the image.
   int64_t offset(int y, int width) const { return int64_t(y0 + y) * width + x0; }
 };
 

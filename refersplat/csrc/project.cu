@@ -2,7 +2,7 @@
 #ifndef REAL
 #define REAL float
 #endif
-// Of the harmonics, compiled in so that a Gaussian's stay in registers.
+// Degree of the harmonics, compiled in so that a Gaussian's stay in registers.
 #ifndef DEGREE
 #define DEGREE 3
 #endif

@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kGrain = 2048;
 constexpr int kTilesPerRange = 4;
 
-// Of a tile's pixels: the image's gradient [rows, C], and what the Gaussians behind the current one
+// A tile's pixels: the image's gradient [rows, C], and what the Gaussians behind the current one
 // and the transmittance add to the loss.
 template <typename T>
 struct PixelGradients {

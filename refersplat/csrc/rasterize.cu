@@ -50,7 +50,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, kBlocks)
 }
 
 #ifdef ORDERED
-// What each patch adds to the gradients of a batch.
+// Contributions of each patch to the gradients of a batch.
 struct Shares {
   REAL moments[kPatches][kBatch * kMoments];
   REAL values[kPatches][kBatch * CHANNELS];

@@ -10,8 +10,8 @@ template <typename T>
 void rasterize(const TileView<T>& lists, int height, int width, const T* values, int channels,
                int threads, T* image, T* transmittance);
 
-// Of `count` Gaussians. image and transmittance are what rasterize gave; the gradients of Gaussians
-// that are not seen are zero.
+// Gradients of `count` Gaussians, zero where they are not seen. image and transmittance are the
+// results of rasterize.
 template <typename T>
 void rasterize_backward(const TileView<T>& lists, int64_t count, int height, int width,
                         const T* values, int channels, const T* image, const T* transmittance,

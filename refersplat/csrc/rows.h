@@ -32,7 +32,7 @@ __device__ inline int find_offsets(Rows& rows, int count) {
   return static_cast<int>(all);
 }
 
-// How many weights of a row stand before pixel x's.
+// Number of a row's weights before that of pixel x.
 __device__ inline int rank(unsigned mask, int x) { return __popc(mask & ((1u << x) - 1)); }
 
 }  // namespace refer

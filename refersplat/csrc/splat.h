@@ -1,5 +1,5 @@
-// What happens to one Gaussian: its projection (EWA splatting, Zwicker et al. 2001, as in Kerbl et
-// al. 2023), its colour from spherical harmonics, and both their derivatives. No loops over
+// The arithmetic of one Gaussian: its projection (EWA splatting, Zwicker et al. 2001, as in Kerbl
+// et al. 2023), its colour from spherical harmonics, and both their derivatives. No loops over
 // Gaussians, no memory but the arguments: CPU and GPU code include it alike.
 #pragma once
 
@@ -46,7 +46,7 @@ REFER_HD void rotation_matrix(const T q[4], T r[9]) {
   r[6] = 2 * (x * z - w * y), r[7] = 2 * (y * z + w * x), r[8] = 1 - 2 * (x * x + y * y);
 }
 
-// What the projection and its derivative both need.
+// Intermediate values of the projection and its derivative.
 template <typename T>
 struct Projection {
   T x, y, z;  // in the camera's frame
@@ -124,7 +124,8 @@ REFER_HD void project_backward(const T mean[3], const T quat[4], const T scale[3
   p.compute(mean, quat, scale, camera);
   T gx = 0, gy = 0, gz = grad.depth;
   if (p.z > T(kNear)) {
-    // Of an inverse: dS = -K dK K, with the off-diagonal entry's gradient shared by its two places.
+    // Derivative of an inverse: dS = -K dK K, with the off-diagonal entry's gradient shared by its
+    // two places.
     const T xx = p.c * p.inverse_determinant, yy = p.a * p.inverse_determinant;
     const T xy = -p.b * p.inverse_determinant, h = grad.xy / 2;
     const T m00 = grad.xx * xx + h * xy, m01 = grad.xx * xy + h * yy;

@@ -1,6 +1,7 @@
-// Which Gaussians each tile of the image meets, nearest first: counted, listed and, by their tiles,
-// sorted outside. A thread goes through the tiles around its own Gaussian; where these are many,
-// its whole warp does, so that nobody waits for the thread of a Gaussian that fills the image.
+// Lists of the Gaussians in each tile of the image, nearest first: counted, listed and, by their
+// tiles, sorted outside. A thread goes through the tiles around its own Gaussian; where these are
+// many, its whole warp does, so that nobody waits for the thread of a Gaussian that fills the
+// image.
 #include "device.h"
 #include "record.h"
 

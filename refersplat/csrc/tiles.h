@@ -1,4 +1,4 @@
-// Which Gaussians each tile of the image meets, nearest first.
+// Lists of the Gaussians in each tile of the image, nearest first.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +53,7 @@ struct TileLists {
   }
 };
 
-// How many tiles lie along so many pixels.
+// Number of tiles that cover a row or column of pixels.
 inline int tiles_along(int pixels) { return (pixels + kTile - 1) / kTile; }
 
 template <typename T>

@@ -53,7 +53,7 @@ __device__ inline Record to_exponent(Record record) {
   return record;
 }
 
-// Where a Gaussian of a batch meets a pixel.
+// A Gaussian of a batch at a pixel.
 struct Touch {
   REAL dx, dy, alpha;  // alpha is 0 below 1/255
 

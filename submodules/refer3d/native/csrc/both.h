@@ -1,4 +1,4 @@
-// What a header needs that CPU and GPU code both include.
+// Macros of headers that CPU and GPU code both include.
 #pragma once
 
 #ifdef __CUDACC__

@@ -1,5 +1,5 @@
-// What every kernel file begins with: CUDA's words, for NVRTC or for the emulation on a CPU, and
-// what a warp does together.
+// Included first by every kernel file: CUDA's types, for NVRTC or for the emulation on a CPU, and
+// operations of a warp.
 #pragma once
 #ifdef REFER_EMULATED
 #include "emulation.h"
@@ -78,7 +78,7 @@ __device__ int64_t block_scan(int64_t value, int64_t (&totals)[kWarps], int64_t&
   return before + inside - value;
 }
 
-// How many numbers warp_sums takes for `count` of them.
+// Size of the array that warp_sums takes for `count` numbers.
 __host__ __device__ constexpr int padded(int count) {
   int size = 1;
   while (size < count) size *= 2;

@@ -208,7 +208,7 @@ inline void run_block(bool backwards) {
   }
 }
 
-// What a parameter takes: l an int64_t, d a double, and for pointers a capital or a digit.
+// Kinds of parameters: l an int64_t, d a double, and for pointers a capital or a digit.
 template <typename P>
 struct Kind;
 #define REFER_KIND(type, kind)          \
@@ -281,7 +281,7 @@ const char* launch(void (*kernel)(P...), const uint64_t* values, const char* kin
 
 }  // namespace emulation
 
-// What Python calls to run a kernel.
+// The function that Python calls to run a kernel.
 #define REFER_EMULATE(kernel)                                                                    \
   extern "C" const char* emulate_##kernel(const uint64_t* values, const char* kinds, unsigned x, \
                                           unsigned y, unsigned threads, bool backwards) {        \

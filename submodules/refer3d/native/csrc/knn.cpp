@@ -95,7 +95,7 @@ class Tree {
     keep_coordinates(order);
   }
 
-  // Which points lie below the j-th node of a level.
+  // The points below the j-th node of a level.
   int64_t range_begin(int level, int64_t j) const { return (count_ * j) >> level; }
 
   void search(const T* query, Nearest<T>& nearest) const {

@@ -112,7 +112,7 @@ __device__ void multiply_fragments(const uint32_t a[4], const uint32_t b[2], flo
 
 #endif
 
-// What is multiplied, as it lies in shared memory: numbers, or words of 32 bits with one number in
+// Operands, as they lie in shared memory: numbers, or words of 32 bits with one number in
 // tf32 or two of 16 bits that follow each other in depth.
 template <Precision kPrecision, typename T>
 struct Stored {

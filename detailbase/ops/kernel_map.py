@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,7 +152,8 @@ _submanifold_map.cuda(cuda_voxels.submanifold_map)
 
 @operator("detailbase::strided_map", reference=reference.strided_map)
 def _strided_map(
-    voxels: Tensor, shape: list[int]
+    voxels: Tensor,
+    shape: typing.Sequence[int],  # the only name that PyTorch 2.6 reads for it
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The coarse voxels, and the three tensors each of the pairs down and up."""
     num_coarse = torch.library.get_ctx().new_dynamic_size()

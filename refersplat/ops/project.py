@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +133,7 @@ def _project(
     quats: Tensor,
     scales: Tensor,
     view: Tensor,
-    lens: list[float],
+    lens: typing.Sequence[float],  # the only name that PyTorch 2.6 reads for it
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -169,7 +170,7 @@ def _project_backward(
     quats: Tensor,
     scales: Tensor,
     view: Tensor,
-    lens: list[float],
+    lens: typing.Sequence[float],
     width: int,
     height: int,
     grad_means2d: Tensor,

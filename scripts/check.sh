@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, documentation and all tests, also on a fresh clone: bash scripts/check.sh [pytest options]
+# Lint, types, documentation and all tests, also on a fresh clone: bash scripts/check.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
@@ -10,6 +10,8 @@ ruff check .
 ruff format --check .
 echo "clang-format"
 git ls-files -z '*.h' '*.cpp' '*.cu' | xargs -0 clang-format --dry-run -Werror
+echo "pyright"
+pyright
 echo "documentation"
 NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 echo "pytest"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refer3d.language import Description, Grade, Rank, parse, parser
+from refer3d.language import Description, Grade, Rank, parse, tokens
 
 PAGE = Path(__file__).parents[2] / "docs" / "language.md"
 TREES = re.findall(r"```text\n(.*?)\n(.*?)```", PAGE.read_text().split("<!-- trees -->")[1], re.S)
@@ -118,8 +118,8 @@ def test_any_words_give_a_description(words):
 
 
 def test_missing_model_names_the_package(monkeypatch):
-    monkeypatch.setattr(parser, "MODEL", "no_such_model")
-    parser.pipeline.cache_clear()
+    monkeypatch.setattr(tokens, "MODEL", "no_such_model")
+    tokens.pipeline.cache_clear()
     with pytest.raises(ImportError, match="pip install en-core-web-sm"):
-        parser.pipeline()
-    parser.pipeline.cache_clear()
+        tokens.pipeline()
+    tokens.pipeline.cache_clear()

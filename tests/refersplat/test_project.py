@@ -35,8 +35,10 @@ def reference_project(means, quats, scales, camera):
     return reference.project(means, quats, scales, camera.world_to_camera.to(means), lens, *size)
 
 
-@pytest.mark.parametrize("count", [0, 1, 5_000])
-@pytest.mark.parametrize("centre", [(None, None), (10.0, 60.0)])
+@pytest.mark.parametrize(
+    ("count", "centre"),
+    [(0, (None, None)), (1, (10.0, 60.0)), (5_000, (None, None)), (5_000, (10.0, 60.0))],
+)
 def test_projection_matches_reference(rng, device, count, centre):
     gaussians = random_gaussians(rng, count, device=device)
     view = camera(cx=centre[0], cy=centre[1]).to(device)
@@ -134,8 +136,9 @@ def test_colors_of_degree_zero_do_not_depend_on_direction(rng):
         assert_close(spherical_harmonics(means, sh, position, 0), want)
 
 
-@pytest.mark.parametrize("degree", [0, 1, 2, 3])
-@pytest.mark.parametrize("count", [0, 1, 3_000])
+@pytest.mark.parametrize(
+    ("degree", "count"), [(0, 3_000), (1, 3_000), (2, 3_000), (3, 3_000), (2, 0), (3, 1)]
+)
 def test_colors_match_reference(rng, device, degree, count):
     means = torch.randn(count, 3, generator=rng).to(device)
     sh = torch.randn(count, 16, 3, generator=rng).to(device)

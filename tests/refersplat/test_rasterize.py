@@ -51,8 +51,10 @@ def with_threads(number, compute):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 50, 2_000])
-@pytest.mark.parametrize("channels", [0, 1, 3, 5, 16])
+@pytest.mark.parametrize(
+    ("count", "channels"),
+    [(0, 3), (1, 1), (2, 0), (50, 0), (50, 16), (2_000, 1), (2_000, 3), (2_000, 5)],
+)
 def test_matches_reference(rng, device, count, channels):
     splats = random_splats(rng, count, channels, device=device)
     image, left = rasterize(*splats, HEIGHT, WIDTH)

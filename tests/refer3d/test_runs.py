@@ -360,7 +360,7 @@ def test_broken_states_are_refused(tmp_path):
 def test_results_are_json_that_everybody_reads(tmp_path):
     path = tmp_path / "results.json"
     save(path, {"a": math.nan, "b": (1, math.inf), "c": {2: "ü"}})
-    assert json.loads(path.read_text()) == {"a": None, "b": [1, None], "c": {"2": "ü"}}
+    assert json.loads(path.read_text("utf-8")) == {"a": None, "b": [1, None], "c": {"2": "ü"}}
     path.write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         load_results(path)
@@ -388,7 +388,7 @@ def test_a_stage_that_is_stopped_adds_up(tmp_path):
 def test_provenance_says_what_made_a_result():
     record = provenance("cpu-base")
     assert record["backend"] == "cpu-base"
-    assert record["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(record["versions"]["torch"])  # which may lack +cu124
     assert record["threads"] == torch.get_num_threads()
     assert record["git_commit"] == git_commit()
     assert 10 < peak_memory_mib() < 1e6
@@ -508,7 +508,7 @@ def test_help_needs_no_torch(model):
         "    except SystemExit: pass\n"
         "assert not {'torch', 'numpy'} & {*sys.modules}"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
     assert (done.returncode, done.stderr) == (0, "")
     programs = importlib.import_module(f"{model}.__main__").PROGRAMS
     assert all(f"usage: {model} {name}" in done.stdout for name in ("PROGRAM", *programs))

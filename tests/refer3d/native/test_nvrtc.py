@@ -132,6 +132,8 @@ def test_compiled_kernels_are_cached_until_their_source_changes(tmp_path, monkey
 
 def test_a_newer_gpu_gets_the_newest_ptx():
     assert compiler.target((9, 0)) == "sm_90"
-    assert compiler.target((99, 9)).startswith("compute_1")
+    kind, _, newest = compiler.target((99, 9)).partition("_")
+    assert kind == "compute"
+    assert int(newest) >= 90  # of the oldest NVRTC, 12.4
     with pytest.raises(RuntimeError, match="sm_35"):
         compiler.target((3, 5))

@@ -1,7 +1,6 @@
 #include "project.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "parallel.h"
 
@@ -9,7 +8,6 @@ namespace refer {
 namespace {
 
 constexpr int64_t kGrain = 2048;
-constexpr int64_t kView = 12;  // numbers of a view
 
 }  // namespace
 
@@ -31,19 +29,15 @@ template <typename T>
 void project_all_backward(int64_t count, const T* means, const T* quats, const T* scales,
                           const Pinhole<T>& camera, const T* grad_means2d, const T* grad_conics,
                           const T* grad_depths, int threads, T* grad_means, T* grad_quats,
-                          T* grad_scales, T* grad_view) {
-  // Sums of ranges, added in order: the number of threads does not change the result.
-  std::vector<T> parts(grad_view ? kView * ((count + kGrain - 1) / kGrain) : 0);
+                          T* grad_scales) {
   parallel_for(count, kGrain, threads, [&](int64_t begin, int64_t end) {
-    T* const part = grad_view ? parts.data() + kView * (begin / kGrain) : nullptr;
     for (int64_t i = begin; i < end; ++i) {
       const Splat<T> grad = {grad_means2d[2 * i],    grad_means2d[2 * i + 1], grad_conics[3 * i],
                              grad_conics[3 * i + 1], grad_conics[3 * i + 2],  grad_depths[i]};
       project_backward(means + 3 * i, quats + 4 * i, scales + 3 * i, camera, grad,
-                       grad_means + 3 * i, grad_quats + 4 * i, grad_scales + 3 * i, part);
+                       grad_means + 3 * i, grad_quats + 4 * i, grad_scales + 3 * i);
     }
   });
-  for (size_t i = 0; i < parts.size(); ++i) grad_view[i % kView] += parts[i];
 }
 
 template <typename T>
@@ -75,7 +69,7 @@ void shade_all_backward(int64_t count, int coefficients, int degree, const T* me
   template void project_all(int64_t, const T*, const T*, const T*, const Pinhole<T>&, int, T*, T*, \
                             T*, int32_t*);                                                         \
   template void project_all_backward(int64_t, const T*, const T*, const T*, const Pinhole<T>&,     \
-                                     const T*, const T*, const T*, int, T*, T*, T*, T*);           \
+                                     const T*, const T*, const T*, int, T*, T*, T*);               \
   template void shade_all(int64_t, int, int, const T*, const T*, const T*, int, T*);               \
   template void shade_all_backward(int64_t, int, int, const T*, const T*, const T*, const T*,      \
                                    const T*, int, T*, T*);

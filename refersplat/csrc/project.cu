@@ -43,11 +43,17 @@ extern "C" __global__ void project_all_backward(
   if (i >= count) return;
   const Splat<REAL> grad = {grad_means2d[2 * i],    grad_means2d[2 * i + 1], grad_conics[3 * i],
                             grad_conics[3 * i + 1], grad_conics[3 * i + 2],  grad_depths[i]};
-  REAL* const grad_view = grad_views ? grad_views + 12 * i : nullptr;
-  for (int k = 0; grad_view && k < 12; ++k) grad_view[k] = 0;
-  project_backward(means + 3 * i, quats + 4 * i, scales + 3 * i,
-                   pinhole(view, fx, fy, cx, cy, width, height), grad, grad_means + 3 * i,
-                   grad_quats + 4 * i, grad_scales + 3 * i, grad_view);
+  const Pinhole<REAL> camera = pinhole(view, fx, fy, cx, cy, width, height);
+  const REAL *const mean = means + 3 * i, *const quat = quats + 4 * i,
+                    *const scale = scales + 3 * i;
+  REAL* const to[3] = {grad_means + 3 * i, grad_quats + 4 * i, grad_scales + 3 * i};
+  if (!grad_views) {
+    project_backward(mean, quat, scale, camera, grad, to[0], to[1], to[2]);
+    return;
+  }
+  REAL* const grad_view = grad_views + 12 * i;
+  for (int k = 0; k < 12; ++k) grad_view[k] = 0;
+  project_backward(mean, quat, scale, camera, grad, to[0], to[1], to[2], grad_view);
 }
 
 extern "C" __global__ void shade_all(const REAL* means, const REAL* sh, const REAL* position,

@@ -12,7 +12,13 @@ void project_all(int64_t count, const T* means, const T* quats, const T* scales,
                  const Pinhole<T>& camera, int threads, T* means2d, T* conics, T* depths,
                  int32_t* radii);
 
-// grad_view [12], unless it is null, is added to.
+template <typename T>
+void project_all_backward(int64_t count, const T* means, const T* quats, const T* scales,
+                          const Pinhole<T>& camera, const T* grad_means2d, const T* grad_conics,
+                          const T* grad_depths, int threads, T* grad_means, T* grad_quats,
+                          T* grad_scales);
+
+// The same, and adds to grad_view [12].
 template <typename T>
 void project_all_backward(int64_t count, const T* means, const T* quats, const T* scales,
                           const Pinhole<T>& camera, const T* grad_means2d, const T* grad_conics,

@@ -54,11 +54,14 @@ void bind_projection(py::module_& m) {
          const Array<double>& lens, const Array<T>& grad_means2d, const Array<T>& grad_conics,
          const Array<T>& grad_depths, int threads, Array<T>& grad_means, Array<T>& grad_quats,
          Array<T>& grad_scales, Array<T>& grad_view) {
-        refer::project_all_backward(means.shape(0), means.data(), quats.data(), scales.data(),
-                                    pinhole<T>(view, lens), grad_means2d.data(), grad_conics.data(),
-                                    grad_depths.data(), threads, grad_means.mutable_data(),
-                                    grad_quats.mutable_data(), grad_scales.mutable_data(),
-                                    grad_view.size() ? grad_view.mutable_data() : nullptr);
+        const auto run = [&](auto... out) {
+          refer::project_all_backward(means.shape(0), means.data(), quats.data(), scales.data(),
+                                      pinhole<T>(view, lens), grad_means2d.data(),
+                                      grad_conics.data(), grad_depths.data(), threads,
+                                      grad_means.mutable_data(), grad_quats.mutable_data(),
+                                      grad_scales.mutable_data(), out...);
+        };
+        grad_view.size() ? run(grad_view.mutable_data()) : run();
       },
       refer::WithoutGil());
   m.def(

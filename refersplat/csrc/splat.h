@@ -112,12 +112,13 @@ REFER_HD int project(const T mean[3], const T quat[4], const T scale[3], const P
   return on_image ? static_cast<int>(fmin(radius, T(1 << 30))) : 0;
 }
 
-// Gradients of a loss in mean, quaternion and scale from those in the splat; those in the view
-// [12], unless it is null, are added to. Behind the camera only that in the depth is left.
-template <typename T>
+// Gradients of a loss in mean, quaternion and scale from those in the splat. Those in the view
+// [12], an optional last argument, are added to; without it the compiler sees none of it, and
+// rounds the others as ever. Behind the camera only the gradient in the depth is left.
+template <typename T, typename... View>
 REFER_HD void project_backward(const T mean[3], const T quat[4], const T scale[3],
                                const Pinhole<T>& camera, const Splat<T>& grad, T grad_mean[3],
-                               T grad_quat[4], T grad_scale[3], T* grad_view) {
+                               T grad_quat[4], T grad_scale[3], View... grad_view) {
   for (int i = 0; i < 3; ++i) grad_mean[i] = grad_scale[i] = 0;
   for (int i = 0; i < 4; ++i) grad_quat[i] = 0;
   Projection<T> p;
@@ -160,10 +161,12 @@ REFER_HD void project_backward(const T mean[3], const T quat[4], const T scale[3
     if (!p.clamped_x) gx -= camera.fx * inverse_z2 * g02;
     if (!p.clamped_y) gy -= camera.fy * inverse_z2 * g12;
 
-    for (int i = 0; grad_view && i < 3; ++i) {
-      grad_view[i] += camera.fx * inverse_z * gjw[i];
-      grad_view[4 + i] += camera.fy * inverse_z * gjw[3 + i];
-      grad_view[8 + i] += p.jx * gjw[i] + p.jy * gjw[3 + i];
+    if constexpr (sizeof...(View) > 0) {
+      for (int i = 0; i < 3; ++i) {
+        ((grad_view[i] += camera.fx * inverse_z * gjw[i]), ...);
+        ((grad_view[4 + i] += camera.fy * inverse_z * gjw[3 + i]), ...);
+        ((grad_view[8 + i] += p.jx * gjw[i] + p.jy * gjw[3 + i]), ...);
+      }
     }
 
     gx += camera.fx * inverse_z * grad.u;
@@ -184,9 +187,11 @@ REFER_HD void project_backward(const T mean[3], const T quat[4], const T scale[3
   for (int i = 0; i < 3; ++i) {
     grad_mean[i] = camera.view[i] * gx + camera.view[4 + i] * gy + camera.view[8 + i] * gz;
   }
-  for (int i = 0; grad_view && i < 4; ++i) {
-    const T at = i < 3 ? mean[i] : T(1);
-    grad_view[i] += gx * at, grad_view[4 + i] += gy * at, grad_view[8 + i] += gz * at;
+  if constexpr (sizeof...(View) > 0) {
+    for (int i = 0; i < 4; ++i) {
+      const T at = i < 3 ? mean[i] : T(1);
+      ((grad_view[i] += gx * at, grad_view[4 + i] += gy * at, grad_view[8 + i] += gz * at), ...);
+    }
   }
 }
 

@@ -112,7 +112,7 @@ class Executor:
                 order = torch.where(scores.holds, scores.total, -1).argsort(descending=True)
                 groups += [g for g in order.tolist() if g not in groups and scores.holds[g]]
                 groups = groups[: item.count]
-        self._note(item, torch.where(weights > 0, weights, scores.total), groups)
+        self._note(item, weights if weights.any() else scores.total, groups)
         return sorted(groups), weights
 
     def _select_parts(self, item: Description) -> tuple[list[int], Tensor]:

@@ -400,7 +400,7 @@ class Reader:
     def adjective(self, token: Any, draft: Draft) -> None:
         """A word that is a colour, a measure or another property."""
         word = self.word(token)
-        for piece in {word, *word.split("-")}:
+        for piece in dict.fromkeys((word, *word.split("-"))):
             if piece in words_of.COLOR_OF:
                 draft.colors.append(words_of.COLOR_OF[piece])
         if word in words_of.GRADES and token.i not in self.claimed:
@@ -530,7 +530,7 @@ class Reader:
             grade = Grade("near", 1 if before & {"nearest", "closest"} else -1)
             is_camera = word in words_of.CAMERA
             described = None if is_camera else self.joined(anchor)
-            self.claim(child.subtree)
+            self.claim((*child.subtree, *self.doc[begin : anchor.i + 1]))
             draft.ranks.append(Rank(grade, 1, described))
             return True
         if kind == "opposite":
@@ -550,7 +550,7 @@ class Reader:
             draft.relations.append(Relation(kind, self.pair([anchor, *more])))
         else:
             draft.relations.append(Relation(kind, (self.joined(anchor),)))
-        self.claim(child.subtree)
+        self.claim((*child.subtree, *self.doc[begin : anchor.i + 1]))
         return True
 
     def pair(self, tokens: Sequence[Any]) -> tuple[Description, ...]:

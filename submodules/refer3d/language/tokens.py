@@ -81,7 +81,7 @@ def correct(sentence: str, known: Collection[str]) -> str:
             continue
         stems = (lower, lower.removesuffix("s"), lower.removesuffix("es"))
         if not any(stem in known or stem in pipeline().vocab.strings for stem in stems):
-            near = difflib.get_close_matches(lower, [*known, *closed], n=1, cutoff=0.8)
+            near = difflib.get_close_matches(lower, sorted({*known, *closed}), n=1, cutoff=0.8)
             words[index] = near[0] if near else word
     return "".join(words)
 

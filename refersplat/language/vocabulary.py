@@ -173,6 +173,8 @@ class Vocabulary:
             without: Ablations, as in ``match.without``.
             state: Returned by :meth:`state_dict` with the same sentences and encoder.
         """
+        if state and state["features"] != list(FEATURES):
+            state = None  # of a version with others
         self.encoder, self.count = encoder, len(sentences)
         self.without = frozenset(without)
         self.owners = [group for group, texts in enumerate(sentences) for _ in texts]
@@ -211,6 +213,7 @@ class Vocabulary:
     def state_dict(self) -> dict[str, Any]:
         """Returns tensors and plain values."""
         return {
+            "features": list(FEATURES),
             "embeddings": torch.cat([self.texts, self.nouns, self.word_embeddings]),
             "regressions": {kind: asdict(model) for kind, model in self.regressions.items()},
         }

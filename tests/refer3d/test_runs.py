@@ -109,6 +109,7 @@ def test_an_empty_file_changes_nothing(tmp_path, text):
         ("- 1\n", "a.yaml: expected 'section:' and below it 'key: value', got [1]"),
         ("train: {", "a.yaml: is not YAML ("),
         ("limit: 1\nlimit: 2\n", "the key 'limit' stands twice"),
+        ("[" * 10_000, "a.yaml: is not YAML ("),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path, text, message):
@@ -203,6 +204,30 @@ def test_old_names_of_options_are_read_with_one_warning(tmp_path, caplog):
         parse(Schema, ["--train.head_rate", "["], program="", description="")
     argv = ["--config", str(path), "--train.momentum", "--train.no_decay"]
     assert parse(Schema, argv, program="", description="").train.without == ("decay",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("momentum: 'false'", "train.momentum: expected true or false, got 'false'"),
+        ("{momentum: false, without: 5}", "train: without: expected a list.*got 5"),
+        ("{momentum: false, without: null}", "train: without: expected a list.*got None"),
+        ("{head_rate: 2, head_lr: 3}", "train.head_rate is the old name of train.head_lr; delete"),
+    ],
+)
+def test_wrong_old_names_are_refused(tmp_path, text, message):
+    with pytest.raises(InputError, match=rf"a\.yaml: {message}"):
+        read(tmp_path / "a.yaml", f"train:\n  {text}\n")
+
+
+def test_an_old_switch_leaves_other_words_as_they_are(tmp_path):
+    text = "train: {without: [momentum, decay], momentum: false}"
+    assert read(tmp_path / "a.yaml", text).train.without == ("momentum", "decay")
+    with pytest.raises(SystemExit):  # a switch takes no value
+        parse(Schema, ["--train.momentum=False"], program="", description="")
+    argv = ["--train.without", "momentum", "--train.no_decay"]
+    with pytest.raises(InputError, match=r"--train\.decay: .* --train\.without, got both; add"):
+        parse(Schema, argv, program="", description="")
 
 
 def test_old_names_of_a_saved_config_are_read_silently(caplog):

@@ -132,6 +132,7 @@ def load_yaml(path: Path | str, schema: type[Schema], warn: bool = True) -> Sche
     values = dict(_read_yaml(Path(path)))
     values.pop(MODEL_KEY, None)
     config, old = _from_mapping(schema, values, str(path))
+    validate(config, f"{path}: ")
     if warn:
         _warn_of(schema, old, str(path))
     return config
@@ -154,15 +155,23 @@ def from_mapping(schema: type[Schema], values: Mapping[str, Any], where: str) ->
     Raises:
         InputError: A key or a value is wrong; the error begins with ``where``.
     """
-    return _from_mapping(schema, values, where)[0]
+    config, _ = _from_mapping(schema, values, where)
+    validate(config, f"{where}: ")
+    return config
 
 
-def upgrade(schema: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def upgrade(
+    schema: type, values: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], list[str]]:
     """Replaces old names of options in plain values.
 
     Returns:
         values: A copy with the new names.
         old: The old names that were there.
+
+    Raises:
+        InputError: An option has both names, or an old switch is neither on nor off; the error
+            begins with ``where``.
     """
     result, old = copy.deepcopy(dict(values)), []
     for name, new in getattr(schema, RENAMED, {}).items():
@@ -174,8 +183,17 @@ def upgrade(schema: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], li
         option, *switch = new.split()
         target, leaf = _section(result, option)
         if switch:
-            rest = [word for word in target.get(leaf, ()) if word not in switch]
-            value = rest if value else rest + switch
+            words = target.get(leaf, [])
+            if not isinstance(value, bool):
+                raise InputError(f"{where}: {name}: expected true or false, got {value!r}")
+            if not isinstance(words, list):
+                continue  # the builder reports it
+            if value:
+                value = [word for word in words if word not in switch]
+            else:
+                value = words + [word for word in switch if word not in words]
+        elif leaf in target:
+            raise InputError(f"{where}: {name} is the old name of {option}; delete one of the two")
         target[leaf] = value
     return result, old
 
@@ -203,23 +221,25 @@ def _take_old(config: Schema, argv: Sequence[str]) -> tuple[Schema, list[str]]:
     """Renames options in a command line; switches that became words go into its base config."""
     renamed = getattr(type(config), RENAMED, {})
     values, rest, old = to_mapping(config), [], []
-    for word in argv:
+    names = [word.partition("=")[0].replace("-", "_").removeprefix("__") for word in argv]
+    for word, name in zip(argv, names, strict=True):
         option, equals, value = word.partition("=")
-        name = option.replace("-", "_").removeprefix("__")
         on = name if name in renamed else re.sub(r"(^|\.)no_", r"\1", name)
-        if not option.startswith("--") or on not in renamed:
+        new, _, switch = renamed.get(on, "").partition(" ")
+        if not option.startswith("--") or not new or (switch and equals):
             rest.append(word)
             continue
         old.append(on)
-        new, *switch = renamed[on].split()
         if switch:
+            if new in names:
+                raise InputError(f"--{on}: expected a word of --{new}, got both; add it there")
             section, leaf = _section(values, on)
             section[leaf] = name == on
         else:
             section, dot, leaf = new.rpartition(".")
             rest.append(f"--{section}{dot}{'no_' * (name != on)}{leaf}{equals}{value}")
     _warn_of(type(config), old, "command line")
-    return (from_mapping(type(config), values, "command line") if old else config), rest
+    return (_from_mapping(type(config), values, "command line")[0] if old else config), rest
 
 
 def _warn_of(schema: type, old: Sequence[str], where: str) -> None:
@@ -245,7 +265,7 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
-    except (yaml.YAMLError, ValueError) as error:  # 2021-13-45 looks like a date, 0b_ like a number
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2021-13-45, 0b_, 1000 brackets
         reason = " ".join(str(error).replace(f'in "{path}",', "at").split())
         raise InputError(f"{path}: is not YAML ({reason}); correct it") from error
     if values is None:
@@ -258,10 +278,8 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
 def _from_mapping(
     schema: type[Schema], values: Mapping[str, Any], where: str
 ) -> tuple[Schema, list[str]]:
-    values, old = upgrade(schema, values)
-    config = _build(schema, values, where, [option.name for option in options(schema)])
-    validate(config, f"{where}: ")
-    return config, old
+    values, old = upgrade(schema, values, where)
+    return _build(schema, values, where, [option.name for option in options(schema)]), old
 
 
 def _build(schema: type[Schema], values: Any, where: str, names: Sequence[str]) -> Schema:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Sequence
+from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
 
@@ -37,16 +38,10 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     """
     words = [  # --resume may stand without a file
         f"{word}={NEWEST}" if word == "--resume" and after.startswith("-") else word
-        for word, after in zip(argv, [*argv[1:], "--"], strict=True)
+        for word, after in zip_longest(argv, argv[1:], fillvalue="--")
     ]
-
-    def read(words: Sequence[str]) -> Config:
-        config = parse(
-            Config, words, program=f"detailbase {program}", description=DESCRIPTIONS[program]
-        )
-        return _named(config, words)
-
-    config = read(words)
+    texts = {"program": f"detailbase {program}", "description": DESCRIPTIONS[program]}
+    config = _named(parse(Config, words, **texts), words, take_option(words, "--config")[0])
     refuse_file("--work_dir", config.work_dir)
     if program == "eval":
         return _as_learned(config, words)
@@ -59,7 +54,7 @@ def read_options(argv: Sequence[str], program: str) -> Config:
                 f"--resume: {state} is of a run of {name!r}, --config names that of "
                 f"{config.name!r}; give --config {run.config_file}"
             )
-        resumed = read([*words, "--config", str(run.config_file)])
+        resumed = _named(_over(run, words), words, run.config_file)
         run.refuse_changes(resumed, "train", "start another run")
         config = dataclasses.replace(resumed, resume=str(state))
     return config
@@ -75,8 +70,7 @@ def _as_learned(config: Config, words: Sequence[str]) -> Config:
     run = RunFolder(find_checkpoint(config).parent, Config)
     if not run.exists():
         return config
-    words = [*words, "--config", str(run.config_file)]
-    run.refuse_changes(parse(Config, words, program="", description=""), "eval", "train with it")
+    run.refuse_changes(_over(run, words), "eval", "train with it")
     names = [*LEARNED]
     if config.data.root == Config().data.root:
         names += ["data.root"] if config.data.prepared else ["data.root", "data.prepared"]
@@ -198,13 +192,19 @@ def _in_newest_run(config: Config, name: str, option: str) -> Path:
     return files[-1]
 
 
-def _named(config: Config, argv: Sequence[str]) -> Config:
+def _over(run: RunFolder[Config], argv: Sequence[str]) -> Config:
+    """Reads the command line over a run's options instead of those of --config."""
+    _, words = take_option(argv, "--config")
+    return parse(Config, words, program="", description="", base=run.config())
+
+
+def _named(config: Config, argv: Sequence[str], path: Path | str | None) -> Config:
     """Fills in the run's name from the config file's. A run's own config.yaml means the run beside
     it, wherever its folder has been moved to.
     """
-    path, _ = take_option(argv, "--config")
     if path is None:
         return config
-    if Path(path).name == RESOLVED and not any(word.startswith("--work_dir") for word in argv):
+    has_folder = take_option(argv, "--work_dir", "--work-dir")[0] is not None
+    if Path(path).name == RESOLVED and not has_folder:
         config = dataclasses.replace(config, work_dir=str(Path(path).parent))
     return config if config.name else dataclasses.replace(config, name=Path(path).stem)

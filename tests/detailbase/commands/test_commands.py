@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detailbase.command import read_options
 from detailbase.config import Config
 from detailbase.descriptions.datasets import unique_or_multiple
 from detailbase.descriptions.references import Reference
@@ -149,6 +150,29 @@ def test_a_checkpoint_is_scored_by_the_network_and_text_of_its_run(
     before = capsys.readouterr().out
     eval_main(argv)  # the run knows where its data are
     assert capsys.readouterr().out == before
+
+
+def test_programs_without_options_say_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_options([], "train") == Config()
+    with pytest.raises(InputError, match=r"--checkpoint: .* holds no best\.pth; train first"):
+        read_options([], "eval")
+
+
+def test_runs_with_old_names_are_resumed_and_scored_without_warning(
+    run_folder, config_path, tmp_path, caplog
+):
+    path = run_folder / "config.yaml"
+    path.write_text(path.read_text().replace("pos_weight:", "balance:"))
+    argv = ["--config", str(config_path), "--data.workers", "1"]
+    config = read_options([*argv, "--resume", str(run_folder)], "train")
+    assert (config.data.workers, config.work_dir) == (1, str(run_folder))
+    other = ["--resume", str(run_folder), "--work-dir", str(tmp_path)]
+    assert read_options([*argv, *other], "train").work_dir == str(tmp_path)
+    read_options([*argv, "--checkpoint", str(run_folder / "best.pth")], "eval")
+    assert not caplog.messages
+    with pytest.raises(InputError, match=r"--train\.pos_weight: .*, got 0\.1; leave"):
+        read_options([*argv, "--resume", str(run_folder), "--train.balance", "0.1"], "train")
 
 
 def test_scanrefer_has_unique_and_multiple_objects(tmp_path):

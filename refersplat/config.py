@@ -148,7 +148,7 @@ class MatchConfig:
     weights fitted to left-out training sentences (prior weights instead)."""
     reject: Annotated[float, Bounds(0)] = 2.0
     """Tolerance for sentences that may mean nothing in the scene, in log odds: smaller values
-    answer fewer, infinity answers all."""
+    answer fewer, 100 answers all."""
 
     def check(self) -> None:
         """Requires a scorer, if groups answer."""

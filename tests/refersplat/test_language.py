@@ -221,7 +221,7 @@ def test_parts_can_be_ablated(encoder, part):
 
 def test_reject_sets_how_much_is_answered(encoder, desk):
     assert desk("the laptop") == []
-    assert len(Desk(encoder, options=MatchConfig(reject=float("inf")))("the laptop")) == 1
+    assert len(Desk(encoder, options=MatchConfig(reject=100.0))("the laptop")) == 1
     assert Desk(encoder, options=MatchConfig(reject=0.0))("what a doctor would wear") == []
 
 

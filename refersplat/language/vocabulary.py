@@ -199,9 +199,12 @@ class Vocabulary:
         return parse(correct(sentence, self.words))
 
     def embed(self, phrases: Sequence[Phrase]) -> dict[str, Tensor]:
-        """Encodes all texts of phrases in one batch."""
-        distinct = list(dict.fromkeys(text for phrase in phrases for text in phrase.texts))
-        return dict(zip(distinct, self.encoder(distinct).embeddings, strict=True))
+        """Encodes the texts of phrases that the scene's sentences do not have, in one batch."""
+        distinct = dict.fromkeys(text for phrase in phrases for text in phrase.texts)
+        if unknown := [text for text in distinct if text not in self.embedded]:
+            new = dict(zip(unknown, self.encoder(unknown).embeddings, strict=True))
+            return self.embedded | new
+        return self.embedded
 
     @torch.no_grad()
     def probabilities(self, phrases: Sequence[Phrase]) -> Tensor:  # [B, G]
@@ -242,10 +245,12 @@ class Vocabulary:
 
     def _encode(self, embedded: Tensor | None) -> None:
         phrases, count = self.phrases, len(self.phrases)
+        texts = [p.text for p in phrases] + [p.noun for p in phrases] + self.words
         if embedded is None:
-            texts = [p.text for p in phrases] + [p.noun for p in phrases] + self.words
             distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
             embedded = self.encoder(list(distinct)).embeddings[[distinct[text] for text in texts]]
+        self.embedded = dict(zip(texts, embedded, strict=True))
+        """[T] of each text of the scene."""
         self.texts, self.nouns = embedded[:count], embedded[count : 2 * count]
         self.word_embeddings = embedded[2 * count :]
         self.member = F.one_hot(torch.tensor(self.owners), self.count).float()  # [S, G]

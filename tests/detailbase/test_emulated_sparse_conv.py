@@ -11,8 +11,6 @@ from tests.detailbase.test_sparse_conv import by_definition
 
 pytestmark = pytest.mark.slow  # g++ compiles the kernels
 
-SIZES = [(0, 3, 4), (1, 1, 1), (300, 35, 70), (300, 8, 32), (9, 0, 2)]
-
 
 @pytest.fixture
 def exact():
@@ -53,10 +51,17 @@ def make_leaves(rng, kernel_map, channels, width, dtype):
 
 
 @pytest.mark.parametrize(
-    ("backwards", "kind"),
-    [(False, "submanifold"), (True, "submanifold"), (True, "down"), (False, "up")],
+    ("backwards", "kind", "count", "channels", "width"),
+    [
+        (False, "submanifold", 300, 35, 70),
+        (True, "submanifold", 300, 8, 32),
+        (True, "down", 300, 35, 70),
+        (False, "up", 300, 8, 32),
+        (True, "submanifold", 0, 3, 4),
+        (True, "up", 1, 1, 1),
+        (False, "down", 9, 0, 2),
+    ],
 )
-@pytest.mark.parametrize(("count", "channels", "width"), SIZES)
 def test_emulated_convolution_matches_reference(rng, backwards, kind, count, channels, width):
     kernel_map = make_map(rng, count, kind)
     leaves = make_leaves(rng, kernel_map, channels, width, torch.float64)
@@ -69,17 +74,18 @@ def test_emulated_convolution_matches_reference(rng, backwards, kind, count, cha
 
 
 @pytest.mark.parametrize(
-    ("dtype", "precision", "tolerance"),
+    ("dtype", "precision", "tolerance", "channels", "width"),
     [
         # The operands' rounding by 2^-11, or the results' by 2^-8 and 2^-11, averaged over the
         # numbers. Measured worst 2.1e-7, 3e-4, 1.7e-3 and 2.2e-4.
-        (torch.float32, "highest", 5e-7),
-        (torch.float32, "high", 1e-3),
-        (torch.bfloat16, "highest", 8e-3),
-        (torch.float16, "highest", 1e-3),
+        (torch.float32, "highest", 5e-7, 35, 20),
+        (torch.float32, "high", 1e-3, 40, 72),
+        (torch.float32, "high", 1e-3, 35, 20),
+        (torch.bfloat16, "highest", 8e-3, 35, 20),
+        (torch.bfloat16, "highest", 8e-3, 16, 32),
+        (torch.float16, "highest", 1e-3, 16, 32),
     ],
 )
-@pytest.mark.parametrize(("channels", "width"), [(35, 20), (40, 72), (16, 32)])
 @pytest.mark.usefixtures("exact")
 def test_emulated_convolution_on_tensor_cores(rng, dtype, precision, tolerance, channels, width):
     kernel_map = make_map(rng, 700, "submanifold")

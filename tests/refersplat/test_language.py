@@ -16,7 +16,7 @@ from refersplat.language.groups import Groups
 from refersplat.language.places import Places
 from refersplat.language.vocabulary import Phrase, Vocabulary
 
-OBJECTS = {
+OBJECTS: dict[str, tuple[str, ...]] = {
     "mug": (
         "The red mug with a handle.",
         "A mug to drink coffee from, standing next to the teapot.",

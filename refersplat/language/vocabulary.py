@@ -173,7 +173,7 @@ class Vocabulary:
             without: Ablations, as in ``match.without``.
             state: Returned by :meth:`state_dict` with the same sentences and encoder.
         """
-        if state and state["features"] != list(FEATURES):
+        if state and state.get("features") != list(FEATURES):
             state = None  # of a version with others
         self.encoder, self.count = encoder, len(sentences)
         self.without = frozenset(without)

@@ -235,6 +235,8 @@ def test_a_calibrated_vocabulary_goes_through_its_state(encoder):
     sentences = list(OBJECTS.values())
     fitted = Vocabulary(sentences, encoder)
     again = Vocabulary(sentences, encoder, state=fitted.state_dict())
+    older = {name: value for name, value in fitted.state_dict().items() if name != "features"}
+    assert Vocabulary(sentences, encoder, state=older).state_dict()["features"]
     phrases = [Phrase.of(parse("the cup of tea"))]
     assert_close(again.probabilities(phrases), fitted.probabilities(phrases), rtol=0, atol=0)
 

@@ -40,8 +40,10 @@ def read_options(argv: Sequence[str], program: str) -> Config:
         f"{word}={NEWEST}" if word == "--resume" and after.startswith("-") else word
         for word, after in zip_longest(argv, argv[1:], fillvalue="--")
     ]
-    texts = {"program": f"detailbase {program}", "description": DESCRIPTIONS[program]}
-    config = _named(parse(Config, words, **texts), words, take_option(words, "--config")[0])
+    config = parse(
+        Config, words, program=f"detailbase {program}", description=DESCRIPTIONS[program]
+    )
+    config = _named(config, words, take_option(words, "--config")[0])
     refuse_file("--work_dir", config.work_dir)
     if program == "eval":
         return _as_learned(config, words)

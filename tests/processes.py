@@ -17,14 +17,15 @@ if HAS_SERVER:
 
 
 def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
-    """Starts a module-level function in a process of its own, on one thread."""
-    process = CONTEXT.Process(target=_run, args=(function, arguments), daemon=True)
+    """Starts a module-level function in a process of its own, on as many threads as here."""
+    run = (torch.get_num_threads(), function, arguments)
+    process = CONTEXT.Process(target=_run, args=run, daemon=True)
     process.start()
     return process
 
 
 def call(function: Callable[..., Any], *arguments: object) -> Any:
-    """Runs a module-level function in a process of its own, on one thread; returns its result."""
+    """Runs a module-level function in a process of its own; returns its result."""
     receiver, sender = CONTEXT.Pipe(duplex=False)
     process = start(_send_result, sender, function, arguments)
     sender.close()
@@ -35,8 +36,8 @@ def call(function: Callable[..., Any], *arguments: object) -> Any:
         raise AssertionError(f"{function} ended with exit code {process.exitcode}") from None
 
 
-def _run(function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    torch.set_num_threads(1)
+def _run(threads: int, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    torch.set_num_threads(threads)  # the bits of a training depend on it
     function(*arguments)
 
 

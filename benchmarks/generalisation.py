@@ -89,7 +89,7 @@ def score(
 
 
 class Run(NamedTuple):
-    """What train.py left in a folder."""
+    """A trained run, read from its folder."""
 
     config: Config
     gaussians: Gaussians

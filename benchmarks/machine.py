@@ -1,4 +1,4 @@
-"""What every benchmark reports: times, and what they were measured on."""
+"""Times, peak memory and the machine, as every benchmark reports them."""
 
 from __future__ import annotations
 

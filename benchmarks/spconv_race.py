@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def differs(out: Tensor, right: Tensor) -> Tensor:  # [M, D], [M, D] -> [M] bool
-    """Which rows are more than rounding away."""
+    """Marks the rows that are more than rounding away."""
     return (out - right).abs().amax(dim=1) > 1e-5
 
 

@@ -83,6 +83,13 @@ class _Finder:
         self._folders: dict[Path, ImageFolder] = {}
 
     def find(self, name: str, where: str) -> Path:
+        """Finds a frame's image: as its path says, or by the same name in the images' folder.
+
+        With another images' folder that one comes first.
+
+        Raises:
+            InputError: Neither place has it.
+        """
         below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # without "images/"
         parent = (self.scene / name).parent
         folder = self._folders.setdefault(parent, ImageFolder(parent))

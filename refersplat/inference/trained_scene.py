@@ -45,7 +45,7 @@ class Answer(NamedTuple):
     groups: tuple[int, ...] | None
     """The groups of Gaussians that it means; None where the field responded."""
     probabilities: dict[str, float]
-    """How probably each group is meant, by the group's name, the most probable first."""
+    """Probability of each group to be meant, by its name, the most probable first."""
     trace: tuple[str, ...]
     """Lines that tell how the groups were found."""
 

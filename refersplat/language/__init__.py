@@ -1,1 +1,1 @@
-"""Which group of Gaussians a sentence means."""
+"""Finds the groups of Gaussians that a sentence means."""

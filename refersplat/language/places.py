@@ -17,7 +17,7 @@ POINTS = 64
 
 @dataclass(frozen=True)
 class Places:
-    """Where the G groups are: in the scene, and seen from a camera."""
+    """Places of the G groups, in the scene and seen from a camera."""
 
     boxes: GroupAttributes
     points: Tensor

@@ -1,1 +1,1 @@
-"""What both models share: text encoders, run folders and options, the loader of compiled ops."""
+"""Shared by both models: text encoders, the parser of questions, run folders, compiled ops."""

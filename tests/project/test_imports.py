@@ -62,7 +62,7 @@ def split(module: str) -> tuple[str, str]:
 
 
 def layer(package: str, part: str) -> int:
-    """How far from the top a part stands; a name that is no part is one of ``__init__``."""
+    """Distance of a part from the top; a name that is no part is one of ``__init__``."""
     layers = LAYERS[package]
     places = [index for index, parts in enumerate(layers) if part in parts]
     return places[0] if places else next(i for i, ps in enumerate(layers) if "__init__" in ps)

@@ -237,7 +237,7 @@ class Reader:
         return None
 
     def phrase(self, head: Any, draft: Draft) -> None:
-        """What a noun and its dependents say."""
+        """Adds the statements of a noun and its dependents."""
         word = self.word(head)
         grade = words_of.GRADES.get(word)
         is_graded = grade is not None and (grade[2] != "plain") and head.pos_ != "VERB"
@@ -297,7 +297,7 @@ class Reader:
         return " ".join(parts)
 
     def children(self, head: Any, draft: Draft) -> None:
-        """What a token's dependents say."""
+        """Adds the statements of a token's dependents."""
         for child in head.children:
             if child.i in self.claimed:
                 continue
@@ -611,7 +611,7 @@ class Reader:
     # -- clauses -----------------------------------------------------------------------------
 
     def clause(self, verb: Any, draft: Draft, subject: Any | None = None) -> None:
-        """What a verb says of the object: a place, a comparison, a negation or a property."""
+        """Adds a verb's statement: a place, a comparison, a negation or a property."""
         kids = list(verb.children)
         negations = [c for c in kids if c.dep_ == "neg" or self.word(c) in ("not", "n't", "never")]
         neither = any(self.word(t) == "neither" for t in verb.subtree)
@@ -708,7 +708,7 @@ class Reader:
         agent: Any | None,
         draft: Draft,
     ) -> None:
-        """What stands behind a verb of being."""
+        """Adds the complement of a verb of being."""
         for child in kids:
             if child in relative or child.dep_ in ("neg", "punct", "cc", "aux", "auxpass"):
                 continue

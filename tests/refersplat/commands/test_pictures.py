@@ -67,7 +67,7 @@ def test_the_marked_object_is_brighter_than_what_is_around_it():
 
 
 def cameras(centre, count=7):
-    """On a ring of radius 3, one above ``centre``, which all look at; up is -y."""
+    """Cameras on a ring of radius 3, one above ``centre``, which all look at; up is -y."""
     ring = []
     for angle in torch.linspace(0, 2, count).tolist():
         offset = torch.tensor([3 * np.sin(angle), -1, -3 * np.cos(angle)], dtype=torch.float32)

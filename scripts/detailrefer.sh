@@ -1,6 +1,7 @@
 # Sourced by train.sh and test.sh: finds DetailRefer and ScanNet, and prepares the scans.
 #
-# Sets DATA, the dataset folder; PREPARED, the folder of prepared scans; OPTIONS, the other arguments.
+# Sets DATA, the dataset folder; PREPARED, the folder of prepared scans; CONFIG, the config file;
+# OPTIONS, the other arguments.
 
 # find_dataset SPLITS [folder] [options]: SPLITS are the required ones of DetailRefer.
 find_dataset() {
@@ -11,7 +12,14 @@ find_dataset() {
     DATA="$1"
     shift
   fi
-  OPTIONS=("$@")
+  CONFIG="configs/detailbase/detailrefer.yaml" OPTIONS=()
+  while [[ $# -gt 0 ]]; do
+    case "$1" in
+      --config) CONFIG="${2:?--config: expected a file}"; shift 2 ;;
+      --config=*) CONFIG="${1#--config=}"; shift ;;
+      *) OPTIONS+=("$1"); shift ;;
+    esac
+  done
   for split in $splits; do
     place="$DATA/DetailRefer/DetailRefer_$split.json"
     [[ -f "$place" ]] || missing+=("$place")

@@ -76,6 +76,16 @@ def test_scans_are_prepared_beside_them_and_options_are_handed_on(clone):
     ]
 
 
+@pytest.mark.parametrize("option", [("--config", "my.yaml"), ("--config=my.yaml",)])
+def test_another_config_takes_the_place_of_the_default(clone, option):
+    dataset(clone / "data", "train", "val")
+    status, errors, calls = shell(clone, "scripts/train.sh", *option, "--epochs", "3")
+    assert status == 0, errors
+    assert calls[-1].startswith("train.py --config my.yaml --data.root data ")
+    assert calls[-1].endswith("--epochs 3")
+    assert calls[-1].count("--config") == 1
+
+
 def test_a_read_only_dataset_stays_as_it_is(clone):
     folder = dataset(clone / "mini", "test", scans="scans")
     folder.chmod(0o555)

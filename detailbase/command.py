@@ -16,7 +16,6 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED, RunFolder, refuse_file
 from refer3d.runs.options import override
 
-MODEL = "detailbase"
 RUNS = Path("exps")
 LAST, BEST = "last.pth", "best.pth"
 NEWEST = "newest"
@@ -174,7 +173,7 @@ def claim_folder(config: Config) -> Path:
     )
     # Absolute, to be found from any folder.
     values = {"resume": "", "work_dir": str(folder), "data.root": root, "data.prepared": prepared}
-    run.claim(override(config, values), MODEL)
+    run.claim(override(config, values))
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,15 +137,20 @@ class TrainedScene:
         """The language model."""
         return self.answerer.encoder
 
-    @torch.inference_mode()
-    def mask(self, sentence: str, camera: Camera, amodal: bool = False) -> Tensor:  # [H, W] bool
+    def mask(
+        self, sentence: str, camera: Camera, amodal: bool = False, *, through: bool | None = None
+    ) -> Tensor:  # [H, W] bool
         """Returns the mask of the object that a sentence means.
 
         Args:
             sentence: Any English sentence.
             camera: View of the mask.
             amodal: Include the parts of the object that others hide.
+            through: The old name of ``amodal``, to be removed in the next release.
         """
+        if through is not None:
+            warnings.warn("through is deprecated; use amodal", DeprecationWarning, stacklevel=2)
+            amodal = through
         return self.find(sentence, camera, amodal).mask
 
     @torch.inference_mode()

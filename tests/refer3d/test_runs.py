@@ -80,7 +80,7 @@ def test_file_changes_the_defaults(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "model: refersplat\n", "train:\n"])
+@pytest.mark.parametrize("text", ["", "# nothing\n", "model: tests\n", "train:\n"])
 def test_an_empty_file_changes_nothing(tmp_path, text):
     assert read(tmp_path / "a.yaml", text) == Schema()
 
@@ -252,6 +252,14 @@ def test_a_folder_belongs_to_one_run(tmp_path):
     with pytest.raises(InputError, match="-m: expected a folder, got the file"):
         refuse_file("-m", tmp_path / "file")
     refuse_file("-m", tmp_path)
+
+
+def test_a_run_of_another_model_is_refused(tmp_path):
+    run = RunFolder(tmp_path, Schema)
+    run.claim(Schema())
+    run.config_file.write_text(run.config_file.read_text().replace("model: tests", "model: other"))
+    with pytest.raises(InputError, match=r"config\.yaml: .*tests, got one of other; use other"):
+        run.config()
 
 
 def test_options_change_in_the_programs_that_they_name(tmp_path):

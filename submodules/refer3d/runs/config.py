@@ -127,10 +127,17 @@ def load_yaml(path: Path | str, schema: type[Schema], warn: bool = True) -> Sche
         warn: Whether to warn of old names of options.
 
     Raises:
-        InputError: The file is absent, is not YAML, or has a wrong key or value.
+        InputError: The file is absent, is not YAML, is of another model, or has a wrong key or
+            value.
     """
     values = dict(_read_yaml(Path(path)))
-    values.pop(MODEL_KEY, None)
+    own = _model(schema)
+    model = values.pop(MODEL_KEY, own)
+    if model != own:
+        raise InputError(
+            f"{path}: expected a file of {own}, got one of {model}; use {model}'s programs, or "
+            "name another file"
+        )
     config, old = _from_mapping(schema, values, str(path))
     validate(config, f"{path}: ")
     if warn:
@@ -138,12 +145,12 @@ def load_yaml(path: Path | str, schema: type[Schema], warn: bool = True) -> Sche
     return config
 
 
-def save_yaml(config: Any, path: Path | str, model: str = "") -> None:
-    """Writes every option with its value, and the model's name if given.
+def save_yaml(config: Any, path: Path | str) -> None:
+    """Writes the model's name and every option with its value.
 
     ``--config`` takes such a file from any folder.
     """
-    values = {MODEL_KEY: model} if model else {}
+    values = {MODEL_KEY: _model(type(config))}
     with atomic_write(path) as file:
         text = yaml.safe_dump(values | to_mapping(config), sort_keys=False, allow_unicode=True)
         file.write(text.encode())
@@ -204,6 +211,11 @@ def take_option(argv: Sequence[str], *names: str) -> tuple[str | None, list[str]
     parser.add_argument(*names, dest="value")
     parsed, rest = parser.parse_known_args(list(argv))
     return parsed.value, rest
+
+
+def _model(schema: type) -> str:
+    """Name of the package whose options the schema holds."""
+    return schema.__module__.partition(".")[0]
 
 
 def _section(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:

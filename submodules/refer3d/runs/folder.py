@@ -86,6 +86,6 @@ class RunFolder(Generic[Schema]):
                 "name another folder, or delete it"
             )
 
-    def claim(self, config: Schema, model: str = "") -> None:
+    def claim(self, config: Schema) -> None:
         """Makes the folder the run's own by writing its options there."""
-        save_yaml(config, self.config_file, model)
+        save_yaml(config, self.config_file)

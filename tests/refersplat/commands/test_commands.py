@@ -166,6 +166,15 @@ def test_two_sources_of_gaussians_are_refused(trained, balls, tmp_path):
     assert [path.name for path in theirs.iterdir()] == ["point_cloud"]
 
 
+def test_the_old_name_of_amodal_works_and_warns(run):
+    scene = refersplat.TrainedScene.load(run)
+    question = "the red apple", scene.cameras["frame_00001"]
+    with pytest.warns(DeprecationWarning, match="amodal") as warned:
+        whole = scene.mask(*question, through=True)
+    assert warned[0].filename == __file__
+    assert whole.equal(scene.mask(*question, amodal=True))
+
+
 def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, caplog):
     caplog.set_level("INFO")
     learned = load_state(trained / "referring.pt", FORMAT)

@@ -12,13 +12,13 @@ import torch
 
 from detailbase.config import Config
 from detailbase.data.batches import make_batch
-from detailbase.descriptions.phrases import find_phrases
 from detailbase.descriptions.references import Phrase, Reference, split_words
 from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.answering import THRESHOLD, answer
 from detailbase.model.checkpoint import Checkpoint
 from detailbase.model.network import DetailBase
 from detailbase.scans.scan import Scan, read_scan_file
+from refer3d.language import find_phrases
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
 from refer3d.text_encoder import TextEncoder

@@ -218,6 +218,13 @@ COMPARED = {
 }
 """Relations that comparatives with "than" state."""
 SCENE = word_set("scene picture image photo view room arrangement group pile stack row")
+NO_THINGS = frozenset(place for (place,) in PLACES) | word_set(
+    """
+    side room scene spot space area place position direction distance color colour shape size
+    look view way kind sort type style
+    """
+)
+"""Nouns of places and properties, which name nothing by themselves."""
 REQUEST = (
     r"(?:(?:i|we) (?:can't|cannot|can not|could not|couldn't|don't) (?:see|find) |"
     r"(?:i|we)(?:'ve| have)? lost )?"

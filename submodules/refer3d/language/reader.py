@@ -14,7 +14,7 @@ from typing import Any
 
 from refer3d.language import lexicon as words_of
 from refer3d.language.description import Description, Grade, Rank, Relation
-from refer3d.language.tokens import parser_words, pipeline, trigger
+from refer3d.language.tokens import analyze, trigger
 
 
 @dataclass
@@ -53,13 +53,7 @@ class Reader:
     def __init__(self, tokens: Sequence[str]) -> None:
         is_bare = tokens[0] not in words_of.STARTS
         self.words = ["the", *tokens] if is_bare else list(tokens)
-        nlp = pipeline()
-        from spacy.tokens import Doc
-
-        doc = Doc(nlp.vocab, words=parser_words(self.words))
-        for _, component in nlp.pipeline:
-            doc = component(doc)
-        self.doc = doc
+        self.doc = analyze(self.words)
         self.claimed: set[int] = set()
         """Tokens that are no part of their phrase's text."""
         self.active: set[int] = set()

@@ -28,6 +28,25 @@ def pipeline() -> Any:
         ) from error
 
 
+def analyze(words: Sequence[str]) -> Any:
+    """Tags and parses words, as a spaCy ``Doc`` of plainer words of the same classes."""
+    nlp = pipeline()
+    from spacy.tokens import Doc
+
+    doc = Doc(nlp.vocab, words=parser_words(words))
+    for _, component in nlp.pipeline:
+        doc = component(doc)
+    return doc
+
+
+def request_length(words: Sequence[str]) -> int:
+    """Counts the words of the request before what it asks for: "show me the mug" has two."""
+    text = " ".join(words).lower().replace("’", "'") + " "
+    match = re.match(words_of.REQUEST, text)
+    length = len(text[: match.end()].split()) if match else 0
+    return length if length < len(words) else 0
+
+
 def tokenize(sentence: str) -> list[str]:
     """Lower-case words and marks, without the request around them; hyphens stay inside words."""
     text = " ".join(sentence.lower().replace("’", "'").replace("`", "'").split())

@@ -9,6 +9,7 @@ which a GPU is given by itself.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from detailbase.model.backbone import SparseUNet, build_levels, spatial_shape
 from detailbase.ops import voxelize
-from refer3d.native.cuda import emulation, emulator
+from refer3d.native.cuda import set_kernels
 from refersplat.cameras import Camera
 from refersplat.config import Config, RgbConfig, TrainConfig
 from refersplat.field import folded
@@ -36,6 +37,9 @@ from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam
 from refersplat.rgb.state import RgbState
 from refersplat.splats.gaussians import Gaussians
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.emulation import EmulatedKernels, emulation
 
 COUNT, SIDE = 20, 32
 """Gaussians, and pixels along the image."""
@@ -51,6 +55,7 @@ class NoKernels:
     """Takes the arguments of kernels, and runs none."""
 
     name = "none"
+    has_tf32 = True
 
     def __init__(self) -> None:
         self.launched = 0
@@ -150,14 +155,14 @@ def map_operations() -> int:
     """Operations of the kernel maps of the U-Net's levels, with our kernels."""
     axis = torch.arange(6)
     places = torch.cartesian_prod(axis, axis, axis)
-    run, launched = emulator.EmulatedKernels.launch, []
+    run, launched = EmulatedKernels.launch, []
 
     def launch(*arguments: Any, **defines: Any) -> None:
         launched.append(arguments[2])
         with _disable_current_modes():  # what the emulation itself does is not asked of a GPU
             run(*arguments, **defines)
 
-    with emulation(), mock.patch.object(emulator.EmulatedKernels, "launch", launch):
+    with emulation(), mock.patch.object(EmulatedKernels, "launch", launch):
         voxels = voxelize(places, torch.zeros(len(places), dtype=torch.int64))[0]
         launched.clear()
         with Operations() as operations:
@@ -202,10 +207,8 @@ def main() -> None:
     }
     gpu = NoKernels()
     # What no kernel has written must not be read as how much memory is needed.
-    with (
-        mock.patch.object(emulator, "active", return_value=gpu),
-        mock.patch.object(torch, "empty_like", torch.zeros_like),
-    ):
+    set_kernels("cpu", lambda package, device: gpu)
+    with mock.patch.object(torch, "empty_like", torch.zeros_like):
         for what, step in steps.items():
             ms = milliseconds(step)
             gpu.launched = 0

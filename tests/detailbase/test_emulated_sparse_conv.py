@@ -5,9 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from detailbase.ops import cuda_conv, sparse_conv, strided_map, submanifold_map, voxelize
-from refer3d.native.cuda import emulation
-from refer3d.native.cuda.emulator import EmulatedKernels
 from tests.detailbase.test_sparse_conv import by_definition
+from tests.emulation import EmulatedKernels, emulation
 
 pytestmark = pytest.mark.slow  # g++ compiles the kernels
 

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from detailbase.ops import segment_reduce, strided_map, submanifold_map, voxelize
-from refer3d.native.cuda import emulation
+from tests.emulation import emulation
 
 pytestmark = pytest.mark.slow  # g++ compiles the kernels
 

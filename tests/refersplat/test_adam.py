@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refer3d.native.cuda import emulation
 from refersplat.ops.adam import BETAS, EPSILON, adam_reference, adam_step
+from tests.emulation import emulation
 
 
 def arguments(rng, shape, dtype=torch.float32, device="cpu"):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refer3d.native.cuda import emulation
 from refersplat.ops import knn, reference
+from tests.emulation import emulation
 
 pytestmark = pytest.mark.slow  # g++ compiles the kernels
 

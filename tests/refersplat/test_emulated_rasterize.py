@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refer3d.native.cuda import emulation, kernels
+from refer3d.native.cuda import kernels
 from refersplat.ops import (
     blend_matrix,
     cuda_rasterize,
@@ -16,6 +16,7 @@ from refersplat.ops import (
     spherical_harmonics,
 )
 from refersplat.ops.cuda_rasterize import TILE
+from tests.emulation import emulation
 from tests.refersplat.splats import HEIGHT, WIDTH, camera, gaussians, splats
 from tests.refersplat.test_rasterize import NAMES, gradients, random_weights
 

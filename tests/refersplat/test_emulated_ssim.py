@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refer3d.native.cuda import emulation
 from refersplat.ops.ssim import ssim, ssim_reference
+from tests.emulation import emulation
 from tests.refersplat.test_ssim import images
 
 pytestmark = pytest.mark.slow  # g++ compiles the kernels

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refer3d.native.cuda import emulation
 from refersplat.ops import blend_matrix, rasterize, reference
+from tests.emulation import emulation
 from tests.refersplat.splats import HEIGHT, WIDTH
 from tests.refersplat.splats import splats as random_splats
 

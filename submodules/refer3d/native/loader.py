@@ -4,7 +4,7 @@
 Two environment variables steer what is loaded:
 
 * ``REFER3D_BACKEND``: ``reference`` for the ops in plain PyTorch, or a variant (``cpu-base``,
-  ``cpu-avx2``, ``cpu-avx512``); ``emulated``, for tests, runs the CUDA kernels on the CPU.
+  ``cpu-avx2``, ``cpu-avx512``).
 * ``REFER3D_STRICT=1``: an error instead of the reference where nothing compiled can be loaded.
 """
 
@@ -45,7 +45,7 @@ def load(package: str) -> ModuleType | None:
         ValueError: ``REFER3D_BACKEND`` names no backend of this machine.
     """
     variants = runnable_variants()
-    choice = os.environ.get("REFER3D_BACKEND", "").replace("emulated", "")
+    choice = os.environ.get("REFER3D_BACKEND", "")
     if choice == "reference":
         return None
     if choice:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from refer3d.native.checks import as_array
-from refer3d.native.cuda import emulator, kernels
+from refer3d.native.cuda import kernels
 from refer3d.native.cuda.launcher import REALS
 from refer3d.native.loader import cpu_ops, num_threads
 
@@ -37,6 +37,7 @@ class Operator:
         """Allocates the results, from the operator's arguments."""
         self._package, _, self._short_name = name.partition("::")
         self._reference = reference
+        self._cpu: Function | None = None
         self._cuda: Function | None = None
         self._cuda_dtypes: Collection[torch.dtype] = ()
         self._library = torch.library.Library(self._package, "FRAGMENT")
@@ -52,14 +53,8 @@ class Operator:
 
     def cpu(self, kernel: Function) -> None:
         """Registers the CPU kernel, which takes the package's compiled module first."""
-
-        def run(like: Tensor, *rest: Any) -> Any:
-            if self._cuda is not None and emulator.active(self._package) is not None:  # in tests
-                return self._run_on_gpu(like, *rest)
-            native = cpu_ops(self._package, like.device, like.dtype)
-            return kernel(native, like, *rest) if native else self._run_reference(like, *rest)
-
-        self._register("CPU", run)
+        self._cpu = kernel
+        self._register("CPU", self._run)
 
     def cuda(self, kernel: Function, dtypes: Collection[torch.dtype] = REALS) -> None:
         """Registers the CUDA kernel, which takes the package's ``Kernels`` first.
@@ -69,17 +64,19 @@ class Operator:
             dtypes: Floating dtypes of the first argument that it takes.
         """
         self._cuda, self._cuda_dtypes = kernel, dtypes
-        self._register("CUDA", self._run_on_gpu)
+        self._register("CUDA", self._run)
 
     def _register(self, key: str, run: Function) -> None:
         # A graph's compiler must not look into what its operators do.
         self._library.impl(self._short_name, torch.compiler.disable(run), key)
 
-    def _run_on_gpu(self, like: Tensor, *rest: Any) -> Any:
-        gpu = kernels(self._package, like.device, like.dtype, self._cuda_dtypes)
-        if gpu is None or self._cuda is None:
-            return self._run_reference(like, *rest)
-        return self._cuda(gpu, like, *rest)
+    def _run(self, like: Tensor, *rest: Any) -> Any:
+        device, dtype = like.device, like.dtype
+        if self._cuda and (gpu := kernels(self._package, device, dtype, self._cuda_dtypes)):
+            return self._cuda(gpu, like, *rest)
+        if self._cpu and (native := cpu_ops(self._package, device, dtype)):
+            return self._cpu(native, like, *rest)
+        return self._run_reference(like, *rest)
 
     def _run_reference(self, *arguments: Any) -> Any:
         if self._reference is None:

@@ -6,9 +6,10 @@ import warnings
 import pytest
 import torch
 
-from refer3d.native.cuda import emulation, kernels
+from refer3d.native.cuda import kernels
 from refer3d.native.cuda import launcher as loader
 from refer3d.native.cuda.source import read_source
+from tests.emulation import emulation
 from tests.errors import assert_names, raises
 
 GPU = torch.device("cuda", 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refer3d.native.cuda.emulator import EmulatedKernels
+from tests.emulation import EmulatedKernels
 from tests.errors import raises
 
 KERNELS = r"""

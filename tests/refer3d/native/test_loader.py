@@ -9,6 +9,7 @@ import torch
 
 from refer3d import native
 from refer3d.native import loader
+from tests.emulation import emulation
 from tests.errors import raises
 
 
@@ -103,7 +104,7 @@ def test_a_variant_can_be_chosen(package, monkeypatch):
 
 
 def test_the_backend_is_that_of_the_device(monkeypatch):
-    from refer3d.native.cuda import emulation, launcher
+    from refer3d.native.cuda import launcher
 
     assert native.backend("detailbase", "cpu").startswith("cpu-")
     assert native.backend("detailbase", "meta") == "reference"

@@ -9,7 +9,7 @@ from torch._subclasses import FakeTensorMode
 from torch.autograd.function import once_differentiable
 
 from refer3d.native import operator, operators
-from refer3d.native.cuda import emulation
+from tests.emulation import emulation
 
 
 def double_in_torch(x: Tensor, factor: float) -> tuple[Tensor, Tensor]:

@@ -1,18 +1,6 @@
-// Included first by every kernel file: CUDA's types, for NVRTC or for the emulation on a CPU, and
-// operations of a warp.
+// Operations of a warp and a block. Included first by every kernel file.
 #pragma once
-#ifdef REFER_EMULATED
-#include "emulation.h"
-#else
-typedef unsigned char uint8_t;
-typedef short int16_t;
-typedef unsigned short uint16_t;
-typedef int int32_t;
-typedef unsigned int uint32_t;
-typedef long long int64_t;
-typedef unsigned long long uint64_t;
-#define INFINITY __int_as_float(0x7f800000)
-#endif
+#include "hardware.h"
 
 namespace refer {
 
@@ -25,22 +13,6 @@ __device__ inline int64_t global_thread() {
 
 __device__ inline int lane_of_thread() { return static_cast<int>(threadIdx.x) % kWarp; }
 __device__ inline int warp_of_thread() { return static_cast<int>(threadIdx.x) / kWarp; }
-
-// 2^x and x / y: for floats in one or two instructions, within two units in the last place, and 0
-// instead of what is no normal number.
-#ifdef REFER_EMULATED
-inline float quick_exp2(float x) { return exp2(x); }
-inline float quick_ratio(float x, float y) { return x / y; }
-#else
-__device__ inline float quick_exp2(float x) {
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
-  return power;
-}
-__device__ inline float quick_ratio(float x, float y) { return __fdividef(x, y); }
-#endif
-__device__ inline double quick_exp2(double x) { return exp2(x); }
-__device__ inline double quick_ratio(double x, double y) { return x / y; }
 
 // The sum of the warp's values, in all lanes.
 template <typename T>

@@ -1,10 +1,9 @@
-"""CUDA kernels without a toolkit: compiled by NVRTC at first use, or emulated on the CPU in tests.
+"""CUDA kernels without a toolkit: compiled by NVRTC at first use.
 
 An op asks ``kernels`` for what launches its package's kernels, and takes its reference where there
-is nothing. The code that allocates and launches is the same for a GPU and for the emulation.
+is nothing.
 """
 
-from refer3d.native.cuda.emulator import emulation
-from refer3d.native.cuda.launcher import Kernels, blocks_for, kernels
+from refer3d.native.cuda.launcher import Kernels, blocks_for, kernels, set_kernels
 
-__all__ = ["Kernels", "blocks_for", "emulation", "kernels"]
+__all__ = ["Kernels", "blocks_for", "kernels", "set_kernels"]

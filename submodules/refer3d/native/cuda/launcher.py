@@ -6,13 +6,12 @@ import functools
 import os
 import threading
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from refer3d.native.cuda import emulator
 from refer3d.native.cuda.compiler import compiled, cuda_module, target
 from refer3d.native.cuda.source import kernel_names, sources
 
@@ -20,6 +19,7 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 INSTALL = 'pip install "refer3d[cuda]" (a driver older than 580 needs "refer3d[cuda12]")'
 
 Argument = Tensor | int | float | None
+Load = Callable[[str, torch.device], "Kernels | None"]
 
 
 class Kernels(Protocol):
@@ -27,7 +27,7 @@ class Kernels(Protocol):
 
     @property
     def name(self) -> str:
-        """``cuda-sm_90``, for another GPU its architecture; ``emulated`` on a CPU."""
+        """``cuda-sm_90``, for another GPU its architecture."""
         ...
 
     @property
@@ -151,7 +151,7 @@ def kernels(
 
     Args:
         package: With a folder ``csrc`` of kernels.
-        device: A GPU; in tests that emulate one, the CPU.
+        device: A GPU, or a device with kernels of :func:`set_kernels`.
         dtype: Of the tensors.
         dtypes: The floating dtypes that the kernels take.
 
@@ -160,9 +160,25 @@ def kernels(
     """
     if dtype.is_floating_point and dtype not in dtypes:
         return None
-    if device.type == "cuda":
-        return _load(package, device)
-    return emulator.active(package) if device.type == "cpu" else None
+    load = _loaders.get(device.type)
+    return load(package, device) if load else None
+
+
+def set_kernels(device_type: str, load: Load | None) -> Load | None:
+    """Runs the CUDA kernels of all packages for tensors of another type of device.
+
+    Args:
+        device_type: Such as ``cpu``, whose own compiled code ``load`` replaces.
+        load: Returns the launcher of a package's kernels on a device, or None to take its
+            reference; None leaves such devices without kernels.
+
+    Returns:
+        What stood there before.
+    """
+    before = _loaders.pop(device_type, None)
+    if load:
+        _loaders[device_type] = load
+    return before
 
 
 @functools.cache
@@ -182,6 +198,9 @@ def _load(package: str, device: torch.device) -> Kernels | None:
             raise ImportError(message) from error
     warnings.warn(f"{message}. Using the reference ops, which are slow.", stacklevel=4)
     return None
+
+
+_loaders: dict[str, Load] = {"cuda": _load}
 
 
 @functools.cache

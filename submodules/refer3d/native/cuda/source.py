@@ -23,23 +23,26 @@ def sources(package: str) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in Path(folder, "csrc").glob("*.cu")}
 
 
-def read_source(path: Path) -> str:
-    """A file's text with our headers in the place of their includes, each of them once."""
-    return _expand(path, path.parent, set())
+def read_source(path: Path, *folders: Path) -> str:
+    """A file's text with our headers in the place of their includes, each of them once.
+
+    Args:
+        path: Kernel file.
+        folders: Searched for headers before the file's own folder and the shared one.
+    """
+    return _expand(path, [*folders, path.parent, SHARED_HEADERS], set())
 
 
-def _expand(path: Path, folder: Path, seen: set[Path]) -> str:
+def _expand(path: Path, folders: list[Path], seen: set[Path]) -> str:
     text = path.read_text(encoding="utf-8").replace("#pragma once\n", "\n")
 
     def header(match: re.Match[str]) -> str:
-        include = next(
-            file for place in (folder, SHARED_HEADERS) if (file := place / match[1]).is_file()
-        )
+        include = next(file for folder in folders if (file := folder / match[1]).is_file())
         if include in seen:
             return ""
         seen.add(include)
         line = text.count("\n", 0, match.start()) + 2
-        return f'{_expand(include, folder, seen)}\n#line {line} "{path.name}"'
+        return f'{_expand(include, folders, seen)}\n#line {line} "{path.name}"'
 
     return f'#line 1 "{path.name}"\n' + INCLUDE.sub(header, text)
 

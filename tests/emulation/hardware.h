@@ -345,3 +345,77 @@ using std::log;
 using std::max;
 using std::min;
 using std::sqrt;
+
+namespace refer {
+
+enum Precision { kPlain, kTf32, kBfloat16, kFloat16 };
+
+template <typename T>
+T quick_exp2(T x) {
+  return exp2(x);
+}
+template <typename T>
+T quick_ratio(T x, T y) {
+  return x / y;
+}
+
+inline uint32_t to_tf32(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  return (bits + 0x1000) & ~0x1fffu;  // to the nearest of ten bits, away from zero
+}
+inline uint32_t to_bfloat16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t to_float16(float x) {
+  const _Float16 half = _Float16(x);
+  uint16_t bits;
+  memcpy(&bits, &half, 2);
+  return bits;
+}
+inline float from_tf32(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, 4);
+  return x;
+}
+inline float from_bfloat16(uint32_t bits) { return from_tf32(bits << 16); }
+inline float from_float16(uint32_t bits) {
+  const uint16_t low = uint16_t(bits);
+  _Float16 half;
+  memcpy(&half, &low, 2);
+  return float(half);
+}
+
+// Adds a b to the sums as PTX defines it: a lane's registers hold these places of a [16, K] and
+// b [K, 8]; its sums are of two rows and two columns.
+template <Precision kPrecision>
+void multiply_fragments(const uint32_t a[4], const uint32_t b[2], float* upper_row,
+                        float* lower_row) {
+  constexpr int kDepth = kPrecision == kTf32 ? 8 : 16, kEach = kDepth / 8;
+  uint64_t registers[3][emulation::kLanes];
+  const uint32_t own[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+  for (int i = 0; i < 3; ++i) {
+    const uint64_t pair = own[2 * i] | uint64_t(own[2 * i + 1]) << 32;
+    memcpy(registers[i], emulation::exchange(0xffffffffu, pair, __LINE__), sizeof(registers[i]));
+  }
+  const auto value = [&](int index, int lane, int part) {
+    const uint32_t bits = uint32_t(registers[index / 2][lane] >> (32 * (index % 2)));
+    if (kPrecision == kTf32) return from_tf32(bits);
+    const uint32_t half = bits >> (16 * part) & 0xffff;
+    return kPrecision == kBfloat16 ? from_bfloat16(half) : from_float16(half);
+  };
+  const int lane = emulation::current % emulation::kLanes;
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < kDepth; ++k) {
+      const int upper = k / (kDepth / 2), quad = k % (kDepth / 2) / kEach, part = k % kEach;
+      (i < 2 ? upper_row : lower_row)[i % 2] +=
+          value(2 * upper + row / 8, row % 8 * 4 + quad, part) *
+          value(4 + upper, column * 4 + quad, part);
+    }
+  }
+}
+
+}  // namespace refer

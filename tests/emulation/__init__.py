@@ -1,4 +1,4 @@
-"""Kernels compiled for the CPU by g++, so that tests find a wrong index without a GPU."""
+"""The CUDA kernels on a CPU, compiled by g++: a wrong index or a race shows without a GPU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from refer3d.native.cuda.launcher import Argument, set_kernels
 from refer3d.native.cuda.source import (
     Defines,
     cache_folder,
@@ -26,11 +26,8 @@ from refer3d.native.cuda.source import (
     sources,
 )
 
-if TYPE_CHECKING:
-    from refer3d.native.cuda.launcher import Argument, Kernels
-
 COMPILER = [
-    *("g++", "-std=c++17", "-O1", "-g0", "-shared", "-fPIC", "-x", "c++", "-DREFER_EMULATED"),
+    *("g++", "-std=c++17", "-O1", "-g0", "-shared", "-fPIC", "-x", "c++"),
     *("-U_FORTIFY_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
     *("-Wno-clobbered", "-Wno-unused-function", "-ffp-contract=off"),
 ]
@@ -124,24 +121,20 @@ class EmulatedKernels:
 
 
 _one_at_a_time = threading.Lock()
-_active: bool | None = False if os.environ.get("REFER3D_BACKEND") == "emulated" else None
-"""None: CPU tensors are not emulated. Else whether threads run backwards."""
 
 
 @contextmanager
 def emulation(backwards: bool = False) -> Iterator[None]:
-    """Inside, the ops run their CUDA kernels for CPU tensors."""
-    global _active
-    before, _active = _active, backwards
+    """Inside, the ops run their CUDA kernels for CPU tensors.
+
+    Args:
+        backwards: Run the threads of a block in the reverse order.
+    """
+    before = set_kernels("cpu", lambda package, _: _kernels(package, backwards))
     try:
         yield
     finally:
-        _active = before
-
-
-def active(package: str) -> Kernels | None:
-    """The emulation of a package's kernels, or None outside of ``emulation``."""
-    return None if _active is None else _kernels(package, _active)
+        set_kernels("cpu", before)
 
 
 @functools.cache
@@ -156,7 +149,7 @@ def _library(path: Path, defines: tuple) -> ctypes.CDLL:
 
 def compile_for_cpu(path: Path, defines: Defines) -> Path:
     """The library of a file's kernels, made anew where its text or the defines have changed."""
-    text = read_source(path)
+    text = read_source(path, Path(__file__).parent)
     text += "".join(f"\nREFER_EMULATE({name})" for name in kernel_names(path))
     key = digest(text, sorted(defines.items()), COMPILER)
     library = cache_folder() / "emulated" / f"{path.stem}-{key}.so"

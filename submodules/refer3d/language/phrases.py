@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from refer3d.language import lexicon as words_of
 from refer3d.language.tokens import analyze, request_length, trigger
 
+HEADS = words_of.word_set("nsubj nsubjpass dobj pobj pcomp dative attr appos conj oprd ROOT")
+"""Dependencies of a noun that heads a phrase."""
+QUALIFIERS = ("ADJ", "ADV", "NOUN", "NUM", "PROPN", "VERB", "CCONJ", "PART")
+"""Parts of speech between a determiner and its noun."""
+
 
 def find_phrases(words: Sequence[str]) -> list[tuple[int, str]]:
     """Finds the noun phrases that name things, in order.
@@ -37,14 +42,17 @@ def find_phrases(words: Sequence[str]) -> list[tuple[int, str]]:
         for token in ("the", plain[index]) if index in starts else (plain[index],):
             dressed.append(token)
             places.append(index)
-    doc = analyze(dressed)
     phrases = []
-    for chunk in doc.noun_chunks:
-        head = chunk.root.i
-        begins = [i + 1 for i in range(chunk.start, head) if doc[i].text in words_of.STARTS]
-        first = max(begins, default=chunk.start)  # spaCy joins "near it a lamp"
-        is_pronoun = chunk.root.pos_ == "PRON" and chunk.root.is_stop  # "bookshelf" is tagged so
-        if is_pronoun or doc[head].text in words_of.PRONOUNS | words_of.NO_THINGS:
+    for head in analyze(dressed):
+        if head.pos_ not in ("NOUN", "PROPN", "PRON") or head.dep_ not in HEADS:
             continue
-        phrases.append((places[head], " ".join(words[places[first] : places[head] + 1])))
+        if any(child.dep_ == "nsubj" for child in head.children):
+            continue  # a verb taken for a noun
+        is_pronoun = head.pos_ == "PRON" and head.is_stop  # "bookshelf" is tagged so, too
+        if is_pronoun or head.text in words_of.PRONOUNS | words_of.NO_THINGS:
+            continue
+        first = head
+        while first.i > head.left_edge.i and first.nbor(-1).pos_ in QUALIFIERS:
+            first = first.nbor(-1)
+        phrases.append((places[head.i], " ".join(words[places[first.i] : places[head.i] + 1])))
     return phrases

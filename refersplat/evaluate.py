@@ -26,7 +26,7 @@ from refersplat.inference.questions import question_lines, read_questions, score
 from refersplat.inference.report import draw_report
 from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import TrainedScene
-from refersplat.metrics import METRICS, mean, mean_scores
+from refersplat.metrics import METRICS, Overlap, generalized, mean, mean_scores
 from refersplat.rgb.train import evaluate_rgb
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
@@ -70,7 +70,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             f"{scene.path}: there are no test views ({scene.split}), so there is nothing to score; "
             "train with --eval"
         )
-    if not any(view.objects for view in scene.test):
+    if all(item.is_nothing for view in scene.test for item in view.objects):
         return evaluate_colors(config, scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     watch = Stopwatch(out / TIMINGS)
@@ -78,19 +78,21 @@ def evaluate(config: Config) -> dict[str, Any]:
         out / name.format(scene_suffix(config)) for name in (RESULTS, REPORT)
     )
     with watch.stage("evaluate"):
-        samples = list(evaluate_views(trained, scene.test, lambda o: o.sentences, amodal=True))
+        samples, overlaps = evaluate_views(trained, scene.test, lambda o: o.sentences, amodal=True)
         of_category = training_sentences(scene)
-        training = list(
-            evaluate_views(trained, scene.test, lambda o: of_category.get(o.category, ()))
+        training, _ = evaluate_views(
+            trained,
+            scene.test,
+            lambda o: () if o.is_nothing else of_category.get(o.category, ()),
         )
         photos = evaluate_rgb(trained.gaussians, scene.test)
         results = {
-            "metrics": metrics(samples, training) | photos,
+            "metrics": metrics(samples, training) | generalized(overlaps) | photos,
             **break_down(samples),
             "threshold": trained.threshold,
             "threshold_of_the_field": trained.field_threshold,
             "threshold_chosen_by": trained.chosen_by,
-            "counts": counts(scene, samples, trained),
+            "counts": counts(scene, samples, overlaps, trained),
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
             **conditions(config, trained.gaussians),
         }
@@ -158,10 +160,10 @@ def training_sentences(scene: Scene) -> dict[str | None, list[str]]:
     sentences: dict[str | None, dict[str, None]] = defaultdict(dict)
     for view in scene.train:
         for item in view.objects:
-            if item.category is not None:
+            if item.category is not None and not item.is_nothing:
                 sentences[item.category].update(dict.fromkeys(item.sentences))
     for view in (*scene.train, *scene.test):
-        categories = Counter(item.category for item in view.objects)
+        categories = Counter(item.category for item in view.objects if not item.is_nothing)
         for category, count in categories.items():
             if count > 1:
                 sentences.pop(category, None)
@@ -246,8 +248,11 @@ def _group(groups: tuple[int, ...] | None) -> int | list[int] | None:
     return groups[0] if groups and len(groups) == 1 else None if groups is None else list(groups)
 
 
-def counts(scene: Scene, samples: Sequence[Sample], trained: TrainedScene) -> dict[str, int]:
+def counts(
+    scene: Scene, samples: Sequence[Sample], overlaps: Sequence[Overlap], trained: TrainedScene
+) -> dict[str, int]:
     """Counts the views, objects, sentences and samples behind the scores."""
+    nothing = sum(len(o.sentences) for v in scene.test for o in v.objects if o.is_nothing)
     return {
         "training_views": len(scene.train),
         "test_views": len({sample.view.name for sample in samples}),
@@ -255,6 +260,8 @@ def counts(scene: Scene, samples: Sequence[Sample], trained: TrainedScene) -> di
         "sentences": len({sample.sentence for sample in samples}),
         "cases": len(samples),
         "cases_without_object": sum(sample.is_empty for sample in samples),
+        "sentences_in_views": len(overlaps),
+        "sentences_that_mean_nothing": nothing,
         "gaussians": trained.gaussians.count,
     }
 
@@ -285,6 +292,9 @@ def table(results: dict[str, Any]) -> str:
         ("amodal", "mIoU_amodal", "against whole silhouettes"),
         ("LERF convention", "lerf_mIoU", "one sentence per view and category, no hidden objects"),
         ("threshold 0.5", "mIoU_threshold_0.5", ""),
+        ("gIoU", "gIoU", "all objects of a sentence together, and sentences that mean nothing"),
+        ("cIoU", "cIoU", "the same, summed over pixels"),
+        ("N-acc", "N-acc", "empty masks where a sentence means nothing visible"),
         ("best thresholds", "mIoU_best_threshold", "an upper bound: the best of each sentence"),
         ("PSNR", "psnr", "dB"),
         ("SSIM", "ssim", ""),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 THRESHOLDS = torch.linspace(0, 1, 101)[1:-1]
 """[99] candidate thresholds: 0.01, 0.02, … 0.99."""
+EMPTY = 20
+"""Pixels from which on a mask counts as one; where nothing is meant, fewer are right."""
 
 
 def iou(
@@ -51,6 +54,51 @@ def mean_scores(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def mean(values: Sequence[float]) -> float:
     """The mean in float64; NaN of no values."""
     return float(torch.tensor(values, dtype=torch.float64).mean())
+
+
+class Overlap(NamedTuple):
+    """Pixels of a predicted mask and of all that a sentence means in a view."""
+
+    both: int
+    predicted: int
+    true: int
+
+    @classmethod
+    def of(
+        cls,
+        prediction: Tensor,  # [H, W] bool
+        truth: Tensor,  # [H, W] bool
+    ) -> Overlap:
+        """Counts the pixels."""
+        return cls(*(int(x.sum()) for x in (prediction & truth, prediction, truth)))
+
+    @property
+    def either(self) -> int:
+        """Pixels of the union."""
+        return self.predicted + self.true - self.both
+
+    @property
+    def score(self) -> float:
+        """IoU; without a true pixel, 1 for fewer than ``EMPTY`` predicted ones, else 0."""
+        return self.both / self.either if self.true else float(self.predicted < EMPTY)
+
+
+def generalized(overlaps: Sequence[Overlap]) -> dict[str, float | None]:
+    """Metrics of generalised referring segmentation (GRES, Liu et al. 2023).
+
+    Returns:
+        gIoU: Mean score of the sentences.
+        cIoU: All intersections over all unions; NaN where these are empty.
+        N-acc: Share of rightly empty masks among sentences without a true pixel; None if all have
+            one.
+    """
+    union = sum(overlap.either for overlap in overlaps)
+    empty = [overlap.score for overlap in overlaps if not overlap.true]
+    return {
+        "gIoU": mean([overlap.score for overlap in overlaps]),
+        "cIoU": sum(overlap.both for overlap in overlaps) / union if union else float("nan"),
+        "N-acc": mean(empty) if empty else None,
+    }
 
 
 def iou_curve(

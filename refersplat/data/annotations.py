@@ -62,8 +62,8 @@ class Annotation:
 
     category: str | None
     sentences: tuple[str, ...]
-    mask: Mask
-    """The visible pixels."""
+    mask: Mask | None
+    """The visible pixels; None where the sentences mean nothing in the photo."""
     where: str
     """File and field, for messages."""
     amodal: Mask | None = None

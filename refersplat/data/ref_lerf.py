@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ def read(
         name: read_objects(file, name, finder, name in test or file.is_test, warnings)
         for name, file in find_json(folder, views, warnings).items()
     }
-    uses = Counter(str(a.mask) for of_view in annotations.values() for a in of_view)
+    uses = Counter(str(a.mask) for of_view in annotations.values() for a in of_view if a.mask)
     warnings += [f"{mask}: is the mask of {num} views" for mask, num in uses.items() if num > 1]
     if finder.num_missing:
         warnings.append(
@@ -187,23 +188,28 @@ def _named_after(files: frozenset[str], category: str | None, view: str) -> list
 def read_objects(
     file: JsonFile, view: str, masks: MaskFinder, is_test: bool, warnings: list[str]
 ) -> list[Annotation]:
-    """The objects with sentences of a view's json.
+    """The objects with sentences of a view's json; ``"segmentation": null`` means nothing there.
 
     Objects without a sentence are left out, entries with the same mask are joined, with warnings.
 
     Raises:
-        InputError: The file is not as the format says, or a mask is missing.
+        InputError: The file is not as the format says, a mask is missing, or a sentence means both
+            an object and nothing.
     """
     annotations: dict[MaskFile, Annotation] = {}
+    nothing: list[Annotation] = []
     objects = take(read_json(file.path, dict), "object", list, str(file.path))
     for index, record in enumerate(objects):
         where = f"{file.path}: object[{index}]"
         as_kind(record, dict, where)
         category = _optional_text(record, "category", where)
         segmentation = _optional_text(record, "segmentation", where)
-        if category is None and segmentation is None:
+        if category is None and segmentation is None and "segmentation" not in record:
             take(record, "segmentation", str, where)
         sentences = _sentences(record, where)
+        if record.get("segmentation", ...) is None:
+            nothing += [Annotation(category, sentences, None, where)] if sentences else []
+            continue
         place = masks.find(segmentation, category, view, is_test, where)
         if place is None:
             continue
@@ -217,7 +223,13 @@ def read_objects(
             category = annotations[mask].category
         amodal = masks.find_amodal(place[1])
         annotations[mask] = Annotation(category, sentences, mask, where, amodal)
-    return list(annotations.values())
+    for item, other in itertools.product(nothing, annotations.values()):
+        for sentence in set(item.sentences) & set(other.sentences):
+            raise InputError(
+                f"{item.where}: segmentation: expected no object that {sentence!r} means, got that "
+                f"of {other.where}; delete one of the two sentences"
+            )
+    return [*annotations.values(), *nothing]
 
 
 def _optional_text(record: Mapping[str, Any], key: str, where: str) -> str | None:

@@ -15,12 +15,14 @@ from refersplat.cameras import Camera
 
 
 class Target(NamedTuple):
-    """One object that a view shows."""
+    """An object that a view shows, or several that sentences mean together."""
 
     sentences: list[int]
     """Rows of the training sentences."""
     mask: np.ndarray
     """[H, ceil(W / 8)] uint8, its pixels, eight to a byte along the rows."""
+    count: int = 1
+    """Number of objects that each of the sentences means together."""
 
 
 @dataclass(frozen=True)

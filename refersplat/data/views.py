@@ -39,8 +39,15 @@ class ReferredObject:
         """The sentences that refer to the object in this view."""
         return self.annotation.sentences
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether its sentences mean nothing in the view."""
+        return self.annotation.mask is None
+
     def mask(self) -> Tensor:  # [H, W] bool
         """The visible pixels of the object, at the camera's size; may be empty."""
+        if self.annotation.mask is None:
+            return torch.zeros(self._warp.height, self._warp.width, dtype=torch.bool)
         return self._read(self.annotation.mask)
 
     def amodal_mask(self) -> Tensor | None:  # [H, W] bool

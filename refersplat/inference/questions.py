@@ -14,10 +14,7 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data import Scene
 from refersplat.inference.trained_scene import TrainedScene
-from refersplat.metrics import iou, mean
-
-EMPTY = 20
-"""Pixels from which on a mask counts as one; where nothing is meant, fewer are right."""
+from refersplat.metrics import Overlap, generalized, mean
 
 
 @dataclass(frozen=True)
@@ -62,31 +59,22 @@ def score_questions(
 
     Returns:
         ``kinds``: mean IoU of each kind's questions, a question's being the mean over its views;
-        ``total``: their mean; ``gIoU``, ``cIoU`` and ``N-acc`` of generalised referring
-        segmentation, over (question, view) pairs: mean IoU, 1 for a rightly empty mask;
-        intersections over unions, summed; share of empty masks where nothing is meant;
+        ``total``: their mean; the metrics of ``generalized`` over (question, view) pairs;
         ``questions``: each question's score and trace.
     """
     views = {view.name: view for view in scene.views}
-    rows, kinds, ious = [], {}, []
-    overlap, union, empty = 0, 0, []
+    rows, kinds = [], {}
+    overlaps: list[Overlap] = []
     for question in questions:
-        scores, trace = [], ()
+        start, trace = len(overlaps), ()
         for name, targets in question.targets.items():
             truth = _union(views[name].objects, targets, views[name].camera)
             if targets and not truth.any():
                 continue  # hidden here
             answer = trained.find(question.sentence, views[name].camera)
-            mask, trace = answer.mask.cpu(), answer.trace
-            if targets:
-                scores.append(iou(mask, truth))
-                overlap += int((mask & truth).sum())
-            else:
-                scores.append(float(mask.sum() < EMPTY))
-                empty.append(scores[-1])
-            union += int((mask | truth).sum())
-        if scores:
-            ious += scores
+            overlaps.append(Overlap.of(answer.mask.cpu(), truth))
+            trace = answer.trace
+        if scores := [overlap.score for overlap in overlaps[start:]]:
             kinds.setdefault(question.kind, []).append(mean(scores))
             rows.append({"sentence": question.sentence, "kind": question.kind,
                          "IoU": round(mean(scores), 4), "trace": list(trace)})  # fmt: skip
@@ -94,9 +82,7 @@ def score_questions(
     return {
         "kinds": means,
         "total": mean(list(means.values())),
-        "gIoU": mean(ious),
-        "cIoU": overlap / max(1, union),
-        "N-acc": mean(empty) if empty else None,
+        **generalized(overlaps),
         "counts": {kind: len(values) for kind, values in kinds.items()},
         "questions": rows,
     }

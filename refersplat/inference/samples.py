@@ -11,7 +11,7 @@ from torch import Tensor
 from refer3d.runs.progress import Progress
 from refersplat.data import ReferredObject, View
 from refersplat.inference.trained_scene import TrainedScene
-from refersplat.metrics import THRESHOLDS, iou, iou_curve, score
+from refersplat.metrics import THRESHOLDS, Overlap, iou, iou_curve, score
 from refersplat.ops import BlendMatrix
 
 
@@ -55,7 +55,7 @@ def evaluate_views(
     views: Sequence[View],
     sentences_of: Callable[[ReferredObject], Sequence[str]],
     amodal: bool = False,
-) -> Iterator[Sample]:
+) -> tuple[list[Sample], list[Overlap]]:
     """Evaluates sentences about every object of every view.
 
     Args:
@@ -63,14 +63,26 @@ def evaluate_views(
         views: Views with true masks.
         sentences_of: Returns the sentences about an object.
         amodal: Also score amodal masks, where the scene has whole silhouettes.
+
+    Returns:
+        samples: Each sentence about each object.
+        overlaps: Each sentence of each view once, against all objects that it means there; those
+            that mean nothing included.
     """
+    samples, overlaps = [], []
     with Progress("views", len(views)) as progress:
         for view in views:
             blend = trained.blend(view.camera)
+            masks: dict[str, tuple[Tensor, Tensor]] = {}
             for target in view.objects:
-                if sentences := sentences_of(target):
-                    yield from _evaluate(trained, view, blend, target, sentences, amodal)
+                truth, sentences = target.mask(), sentences_of(target)
+                for sample, mask in _evaluate(trained, view, blend, target, sentences, amodal):
+                    samples += [] if target.is_nothing else [sample]
+                    _, others = masks.get(sample.sentence, (mask, truth))
+                    masks[sample.sentence] = mask, truth | others
+            overlaps += [Overlap.of(*pair) for pair in masks.values()]
             progress.advance()
+    return samples, overlaps
 
 
 def _evaluate(
@@ -80,7 +92,10 @@ def _evaluate(
     target: ReferredObject,
     sentences: Sequence[str],
     amodal: bool,
-) -> Iterator[Sample]:
+) -> Iterator[tuple[Sample, Tensor]]:
+    """Yields each sentence's sample and mask."""
+    if not sentences:
+        return
     responses = trained.respond(sentences, view.camera)
     truth, silhouette = target.mask(), target.amodal_mask() if amodal else None
     amodal_ious: list[float | None] = [None] * len(sentences)
@@ -95,13 +110,15 @@ def _evaluate(
         *(sentences, responses.results, responses.thresholds, amodal_ious),
         strict=True,
     ):
-        yield Sample(
+        mask = image >= threshold
+        sample = Sample(
             view=view,
             target=target,
             sentence=sentence,
             groups=result.groups if result else None,
-            scores=score(image >= threshold, truth),
+            scores=score(mask, truth),
             curve=iou_curve(image, truth),
             is_empty=not truth.any(),
             amodal_iou=amodal_iou,
         )
+        yield sample, mask

@@ -121,7 +121,9 @@ def build_groups(
     Returns:
         None where every sentence belongs to several objects, so that none separates them.
     """
-    sets = join_sentences([[t.sentences for t in view.targets] for view in views])
+    sets = join_sentences(
+        [[t.sentences for t in view.targets for _ in range(t.count)] for view in views]
+    )
     if not sets:
         return None
     votes, _ = _vote(_masks(views, blends, sets), gaussians.means, len(sets))

@@ -6,11 +6,13 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from refer3d.runs.device import free_memory
 from refer3d.runs.errors import InputError
 from refersplat.config import Config
-from refersplat.data import ReferredObject, Scene, View
+from refersplat.data import Scene, View
 from refersplat.data.supervised import SupervisedView, Target
 from refersplat.language.groups import Groups
 from refersplat.ops import BlendMatrix
@@ -36,7 +38,8 @@ def supervise(scene: Scene, hold_out_every: int) -> Supervision:
     """Collects the sentences and masks of the training views.
 
     A mask without a pixel is left out: in a training view it means that a detector missed the
-    object.
+    object. So are sentences that mean nothing there. A sentence of several objects has the union of
+    their masks.
 
     Args:
         scene: Scene whose training views are used.
@@ -48,8 +51,7 @@ def supervise(scene: Scene, hold_out_every: int) -> Supervision:
     sentences: dict[str, int] = {}
     views = []
     for view in scene.train:
-        targets = [target for item in view.objects if (target := _target(item, sentences))]
-        if targets:
+        if targets := _targets(view, sentences):
             views.append(SupervisedView(view.name, view.camera, targets))
     if not views:
         raise InputError(
@@ -64,12 +66,24 @@ def supervise(scene: Scene, hold_out_every: int) -> Supervision:
     return Supervision(list(sentences), views, held_out)
 
 
-def _target(item: ReferredObject, sentences: dict[str, int]) -> Target | None:
-    mask = item.mask()
-    if not item.sentences or not mask.any():
-        return None
-    rows = [sentences.setdefault(sentence, len(sentences)) for sentence in item.sentences]
-    return Target(rows, np.packbits(mask.numpy(), axis=1))
+def _targets(view: View, sentences: dict[str, int]) -> list[Target]:
+    """The sets of objects that the view's sentences mean; adds new sentences to ``sentences``."""
+    masks = [(item.sentences, mask) for item in view.objects if (mask := item.mask()).any()]
+    meant: dict[str, list[int]] = {}
+    for index, (texts, _) in enumerate(masks):
+        for text in dict.fromkeys(texts):
+            meant.setdefault(text, []).append(index)
+    rows: dict[tuple[int, ...], list[int]] = {}
+    for text, indices in meant.items():
+        rows.setdefault(tuple(indices), []).append(sentences.setdefault(text, len(sentences)))
+    return [
+        Target(rows_of, _pack([masks[index][1] for index in indices]), len(indices))
+        for indices, rows_of in rows.items()
+    ]
+
+
+def _pack(masks: list[Tensor]) -> np.ndarray:  # [H, ceil(W / 8)] uint8
+    return np.packbits(torch.stack(masks).any(dim=0).numpy(), axis=1)
 
 
 def hold_out_sentences(groups: Groups, seed: int) -> tuple[int, ...]:

@@ -91,6 +91,15 @@ def test_joins_entries_of_one_sentence_by_their_masks():
     assert_heaps(groups)
 
 
+def test_a_sentence_of_several_objects_makes_no_group():
+    views = supervised(lambda _: [(0, [0]), (1, [1]), (2, [2])])
+    both = views[0].masks([0, 1], "cpu").any(dim=0)
+    views[0].targets.append(Target([3], np.packbits(both.numpy(), axis=1), count=2))
+    groups = build_groups(views, gaussians(), blends, 0)
+    assert groups.sentences == ((0,), (1,), (2,))
+    assert_heaps(groups)
+
+
 def test_joins_sentences_that_no_view_shows_together():
     views = supervised(lambda view: [(0, [view % 2]), (1, [2 + view % 2]), (2, [4 + view % 2])])
     assert build_groups(views, gaussians(), blends, 0).sentences == ((0, 1), (2, 3), (4, 5))

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from refersplat.metrics import METRICS, THRESHOLDS, iou, iou_curve, mean_scores, score
+from refersplat.metrics import (
+    EMPTY,
+    METRICS,
+    THRESHOLDS,
+    Overlap,
+    generalized,
+    iou,
+    iou_curve,
+    mean_scores,
+    score,
+)
 
 
 def masks(*rows):
@@ -29,6 +39,16 @@ def masks(*rows):
 )
 def test_iou_by_hand(prediction, truth, expected):
     assert iou(masks(*prediction), masks(*truth)) == pytest.approx(expected)
+
+
+def test_generalized_metrics_by_hand():
+    few, many = Overlap(0, EMPTY - 1, 0), Overlap(0, EMPTY, 0)
+    half = Overlap.of(masks("##..", "##.."), masks("###.", ".#.."))
+    assert half == (3, 4, 4)
+    assert (half.either, half.score, few.score, many.score) == (5, 0.6, 1, 0)
+    scores = generalized([half, few, many])
+    assert scores == pytest.approx({"gIoU": 1.6 / 3, "cIoU": 3 / (5 + 2 * EMPTY - 1), "N-acc": 0.5})
+    assert generalized([half])["N-acc"] is None
 
 
 random_masks = st.lists(st.booleans(), min_size=12, max_size=12).map(

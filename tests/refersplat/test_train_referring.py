@@ -202,6 +202,19 @@ def test_empty_masks_are_left_out():
     assert len(supervision.sentences) == 9
 
 
+def test_a_sentence_of_several_objects_has_all_their_pixels():
+    some = scene()
+    ball, box, _ = some.train[0].objects
+    for item in (ball, box):
+        item.sentences = (*item.sentences, "both")
+    supervision = supervise(some, 0)
+    view, row = supervision.views[0], supervision.sentences.index("both")
+    (index,) = (i for i, target in enumerate(view.targets) if row in target.sentences)
+    assert (view.targets[index].sentences, view.targets[index].count) == ([row], 2)
+    assert view.masks([index], "cpu")[0].equal(ball.mask() | box.mask())
+    assert [len(view.targets) for view in supervision.views] == [4] + [3] * 7
+
+
 @pytest.mark.parametrize(("every", "names"), [(0, []), (4, ["2", "6"]), (10, ["4"])])
 def test_held_out_views_do_not_train(every, names):
     supervision = supervise(scene(), every)

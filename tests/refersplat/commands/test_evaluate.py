@@ -20,11 +20,11 @@ from refersplat.evaluate import (
     training_sentences,
 )
 from refersplat.inference.questions import question_lines, read_questions, score_questions
-from refersplat.inference.samples import Sample
+from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import Responses, TrainedScene
 from refersplat.language.answer import GroupResponses
 from refersplat.language.execute import Result
-from refersplat.metrics import THRESHOLDS
+from refersplat.metrics import THRESHOLDS, generalized
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.visibility import visible_share
 
@@ -92,12 +92,15 @@ def test_objects_without_a_category_go_by_their_first_sentence():
 
 def test_training_sentences_are_collected_by_category_of_one_object():
     def view(*objects):
-        items = [SimpleNamespace(category=name, sentences=texts) for name, texts in objects]
+        items = [
+            SimpleNamespace(category=name, sentences=texts, is_nothing=texts[0] == "nothing")
+            for name, texts in objects
+        ]
         return SimpleNamespace(objects=items)
 
     train = [
         view(("cup", ("a", "b")), (None, ("x",)), ("fork", ("f",))),
-        view(("cup", ("b", "c"))),
+        view(("cup", ("b", "c")), ("cup", ("nothing",))),
     ]
     scene = SimpleNamespace(train=train, test=[view(("cup", ("d",)))])
     assert training_sentences(scene) == {"cup": ["a", "b", "c"], "fork": ["f"]}
@@ -177,6 +180,35 @@ def test_a_pixel_that_no_gaussian_covers_is_background(trained):
     corner = 0, 0
     assert trained.visible(responses, trained.blend(CAMERA))[0][corner] < 0.01
     assert trained.amodal(responses, CAMERA)[0][corner] < 0.01
+
+
+def test_sentences_of_several_objects_or_none_are_scored_as_in_gres(trained):
+    """A pair of halves, a right silence, and an answer where there is nothing."""
+    front = trained.mask("front", CAMERA)
+    left = torch.arange(WIDTH) < WIDTH // 2
+
+    def view(*objects):
+        items = [
+            SimpleNamespace(
+                sentences=(text,),
+                category=text,
+                mask=lambda mask=mask: torch.zeros_like(front) if mask is None else mask,
+                amodal_mask=lambda: None,
+                is_nothing=mask is None,
+            )
+            for text, mask in objects
+        ]
+        return SimpleNamespace(camera=CAMERA, objects=items)
+
+    pair = [("front", front & left), ("front", front & ~left)]
+    views = [view(*pair, ("nothing", None)), view(("front", None))]
+    samples, overlaps = evaluate_views(trained, views, lambda item: item.sentences)
+    scores = generalized(overlaps)
+    assert scores["gIoU"] == pytest.approx((1 + 1 + 0) / 3)
+    assert scores["cIoU"] == 0.5
+    assert scores["N-acc"] == 0.5
+    assert sum(sample.iou for sample in samples) == pytest.approx(1)  # of each half alone
+    assert len(samples) == 2
 
 
 def question(sentence, kind, *targets):

@@ -29,6 +29,12 @@ def json_object(**changes):
     return breaks
 
 
+def nothing_and_something(small):
+    content = small.read_json("frame_00002")
+    content["object"].append({"segmentation": None, "sentence": "The cup on the table."})
+    small.write_json("frame_00002", content)
+
+
 def two_candidates(small):
     json_object(segmentation=None)(small)
     path = small.path / MASK
@@ -62,6 +68,10 @@ CASES = {
     "neither mask nor category": (
         json_object(segmentation=None, category=None),
         *(OBJECT, "'segmentation'", "add it"),
+    ),
+    "sentence of nothing and something": (
+        nothing_and_something,
+        *(f"{JSON}: object[2]", "'The cup on the table.'", "object[0]", "delete"),
     ),
     "missing mask": (
         lambda s: s.remove(MASK),

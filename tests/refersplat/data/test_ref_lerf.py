@@ -116,6 +116,23 @@ def test_one_sentence_needs_no_list_and_no_category(small_scene):
     assert (cup.category, cup.sentences) == (None, ("A cup.",))
 
 
+def test_a_sentence_may_mean_nothing_in_a_view(small_scene):
+    content = small_scene.read_json("frame_00001")
+    both = "The two things."
+    for entry in content["object"]:
+        entry["sentence"].append(both)
+    nothing = {"category": "cup", "segmentation": None, "sentence": "A second cup."}
+    content["object"].append(nothing)  # a mask of that category exists, but is not meant
+    small_scene.write_json("frame_00001", content)
+    cup, bowl, nothing = load(small_scene).views[0].objects
+    assert [item.is_nothing for item in (cup, bowl, nothing)] == [False, False, True]
+    assert nothing.sentences == ("A second cup.",)
+    assert nothing.mask().shape == cup.mask().shape
+    assert not nothing.mask().any()
+    assert both in cup.sentences
+    assert both in bowl.sentences
+
+
 def test_whole_silhouettes(small_scene):
     shutil.copytree(small_scene.path / "gt_mask", small_scene.path / "gt_mask_amodal")
     (small_scene.path / "gt_mask_amodal/bowl_frame_00001.png").unlink()

@@ -25,7 +25,7 @@ from refersplat.data import Scene, load_scene
 from refersplat.language.answer import Answerer, Language
 from refersplat.language.groups import Groups, build_groups
 from refersplat.metrics import iou
-from refersplat.referring.state import FORMAT, RESULT_FILE
+from refersplat.referring.state import FORMAT, RESULT, RESULT_FILE
 from refersplat.referring.supervision import (
     BlendCache,
     Supervision,
@@ -100,7 +100,7 @@ class Run(NamedTuple):
 def load_run(folder: Path, supervision: Supervision, config: Config) -> Run:
     """Reads the trained scene in a folder."""
     gaussians = trained_gaussians(folder)
-    learned = load_state(folder / RESULT_FILE, FORMAT)
+    learned = load_state(folder / RESULT_FILE, FORMAT, RESULT)
     encoder = make_encoder(config.text.encoder, config.text.cache)
     answerer = Answerer.from_state(learned, gaussians.means, encoder)
     return Run(config, gaussians, answerer, learned["threshold"])

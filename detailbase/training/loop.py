@@ -41,6 +41,7 @@ def run_epoch(
     save_every = options.checkpoint_every * options.accumulate
     left_out = 0
     training.network.train()
+    training.set_rates(options)
     for batch in batches.loader():
         left_out += batch.left_out
         losses = add_gradients(training, batch.to(sentences.device), sentences, options)
@@ -57,7 +58,6 @@ def run_epoch(
             "epoch %d: %d phrases name objects without points and were left out",
             *(training.epoch + 1, left_out),
         )
-    training.scheduler.step()
     training.epoch, training.batch = training.epoch + 1, 0
 
 

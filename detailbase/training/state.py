@@ -8,21 +8,35 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import MultiStepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from detailbase.config import Config
+from detailbase.config import Config, TrainConfig
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
 from detailbase.model.weights import BACKBONE, file_names, load_backbone, network_names
 from refer3d.runs.errors import InputError
 from refer3d.runs.options import to_mapping
-from refer3d.runs.states import load_state, save_state
+from refer3d.runs.states import (
+    Array,
+    Number,
+    adam_schema,
+    first_line,
+    like,
+    load_adam,
+    load_state,
+    save_state,
+)
 from refer3d.text_encoder import TextEncoder
 
 FORMAT = 1
-PLAIN = ("epoch", "batch", "mIoU", "best", "seconds")
-"""Fields of a training that are saved as they are."""
+PLAIN = {
+    "epoch": Number(int, 0),
+    "batch": Number(int, 0),
+    "mIoU": Number(float, 0, 1),
+    "best": Number(float, -1, 1),
+    "seconds": {...: Number(float, 0)},
+}
+"""Fields of a training that are saved as they are, and their schema."""
 
 
 def running_mean(network: nn.Module, keep: float) -> AveragedModel:
@@ -46,7 +60,6 @@ class Training:
 
     network: DetailBase
     optimizer: torch.optim.AdamW
-    scheduler: MultiStepLR
     average: AveragedModel | None = None
     """Running mean of the weights and of the norms' statistics."""
     epoch: int = 0
@@ -76,16 +89,20 @@ class Training:
         backbone, others = [], []
         for name, parameter in network.named_parameters():
             (backbone if name.startswith(BACKBONE) else others).append(parameter)
-        groups = [
-            {"params": others},
-            {"params": backbone, "lr": options.lr * options.backbone_lr_scale},
-        ]
-        optimizer = torch.optim.AdamW(
-            groups, lr=options.lr, weight_decay=options.weight_decay, fused=True
-        )
-        drops = [round(share * options.epochs) for share in options.lr_drops]
+        groups = [{"params": others}, {"params": backbone}]
+        optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         average = running_mean(network, options.ema_decay) if options.ema_decay else None
-        return cls(network, optimizer, MultiStepLR(optimizer, drops, gamma=0.5), average)
+        training = cls(network, optimizer, average)
+        training.set_rates(options)
+        return training
+
+    def set_rates(self, options: TrainConfig) -> None:
+        """Sets the epoch's learning rates: halved after some shares of the epochs."""
+        drops = sum(round(share * options.epochs) <= self.epoch for share in options.lr_drops)
+        for group, scale in zip(
+            self.optimizer.param_groups, (1.0, options.backbone_lr_scale), strict=True
+        ):
+            group["lr"] = options.lr * scale * 0.5**drops
 
     @property
     def evaluated(self) -> nn.Module:
@@ -98,7 +115,6 @@ class Training:
             "format": FORMAT,
             "model": file_names(self.network.state_dict()),
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
             "average": self.average and file_names(self.average.state_dict()),
             "rng": torch.get_rng_state(),
         }
@@ -110,22 +126,25 @@ class Training:
         Raises:
             InputError: The file is broken, or belongs to other options.
         """
-        state = load_state(path, FORMAT)
+        schema = {
+            "model": file_names(like(self.network.state_dict())),
+            "optimizer": adam_schema(self.optimizer),
+            "rng": Array.like(torch.get_rng_state()),
+            **PLAIN,
+        }
+        if self.average is not None:
+            schema["average"] = file_names(like(self.average.state_dict()))
+        state = load_state(path, FORMAT, schema, "start another run")
         try:
-            self.network.load_state_dict(network_names(state["model"]))
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            if self.average is not None:
-                self.average.load_state_dict(network_names(state["average"]))
             torch.set_rng_state(state["rng"])
-            for name in PLAIN:
-                setattr(self, name, state[name])
-        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{path}: expected a state of train.py with these options ({reason}); start "
-                "another run"
-            ) from error
+        except RuntimeError as error:
+            raise InputError(f"{path}: rng: {first_line(error)}; start another run") from error
+        self.network.load_state_dict(network_names(state["model"]))
+        load_adam(self.optimizer, state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(network_names(state["average"]))
+        for name in PLAIN:
+            setattr(self, name, state[name])
 
 
 def save_best(path: Path, training: Training, config: Config, encoder: TextEncoder) -> None:

@@ -20,7 +20,7 @@ from refersplat.config import TextConfig
 from refersplat.language.answer import Answerer
 from refersplat.language.execute import Result
 from refersplat.ops import BlendMatrix
-from refersplat.referring.state import FORMAT, RESULT_FILE
+from refersplat.referring.state import FORMAT, RESULT, RESULT_FILE
 from refersplat.referring.threshold import mask_probabilities
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
@@ -101,10 +101,10 @@ class TrainedScene:
                 f"{path}: no such file, so the referring stage has not finished; run train.py "
                 "--resume, after adding json/ and gt_mask/ where the scene has none"
             )
-        learned = load_state(path, FORMAT)
+        learned = load_state(path, FORMAT, RESULT, "train into a new folder")
         where = choose_device(device)
         gaussians = trained_gaussians(Path(folder)).to(where)
-        text = text or TextConfig(str(learned.get("encoder", "auto")))
+        text = text or TextConfig(learned["encoder"] or "auto")
         encoder = make_encoder(text.encoder, text.cache, where)
         try:
             if len(learned["features"]) != gaussians.count:
@@ -124,9 +124,9 @@ class TrainedScene:
                 learned["is_surface"].to(where),
                 {name: Camera(**camera) for name, camera in learned["cameras"].items()},
             )
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, InputError):
             raise
-        except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
             raise InputError(
                 f"{path}: not a result of train.py ({reason}); train into a new folder"

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.states import first_line, load_state, save_state
+from refer3d.runs.states import (
+    Array,
+    Finite,
+    Maybe,
+    Number,
+    adam_schema,
+    first_line,
+    like,
+    load_adam,
+    load_state,
+    save_state,
+)
 from refer3d.text_encoder import TextFeatures
 from refersplat.config import Config
 from refersplat.field.network import ReferringField
@@ -23,6 +34,38 @@ FORMAT = 2
 STATE_FILE = "referring_state.pt"
 RESULT_FILE = "referring.pt"
 FEATURE_DIM = 16
+SHARE = Number(float, 0, 1)
+RESULT = {
+    "field": Finite,
+    "features": Array(("N", "C")),
+    "encoder": Maybe(str),
+    "encoder_identity": str,
+    "text_dim": Number(int, 1, 2**16),
+    "threshold": SHARE,
+    "field_threshold": SHARE,
+    "aside": [str],
+    "language": Maybe(
+        {
+            "groups": {
+                "logits": Array(("N", "G"), torch.float16),
+                "sentences": [[Number(int, 0)]],
+                "facts": Finite,
+            },
+            "known": {...: Number(int, 0)},
+            "options": Finite,
+            ...: Finite,
+        }
+    ),
+    "is_surface": Array(("N",), torch.bool),
+    "cameras": {
+        ...: {
+            "world_to_camera": Array((4, 4)),
+            **dict.fromkeys(("fx", "fy", "cx", "cy"), Number(float)),
+            **dict.fromkeys(("width", "height"), Number(int, 1, 2**16)),
+        }
+    },
+}
+"""Schema of ``referring.pt``."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +163,19 @@ class ReferringState:
         Raises:
             InputError: The file is broken, or its run had other Gaussians, text or options.
         """
-        state = load_state(path, FORMAT)
-        for name, value in identity.items():
-            if state["identity"].get(name) != value:
-                raise InputError(
-                    f"{path}: expected {name} {value!r}, the stopped run has "
-                    f"{state['identity'].get(name)!r}; use the same, or omit --resume to start anew"
-                )
+        learned = {"field": like(self.field.state_dict()), "features": Array.like(self.features)}
+        schema = {
+            "identity": identity,
+            "stage": Number(int, 0),
+            "step": Number(int, 0),
+            "learned": learned,
+            "optimizer": adam_schema(self.optimizer),
+            "teacher": Maybe({**learned, "threshold": SHARE}),
+            "trial": Maybe(Array((None, None))),
+        }
+        remedy = "use the stopped run's scene and options, or omit --resume to start anew"
+        state = load_state(path, FORMAT, schema, remedy)
         self.stage, self.step, self.teacher = state["stage"], state["step"], state["teacher"]
         self.held_out_scores = state["trial"]
         self.set_learned(state["learned"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_adam(self.optimizer, state["optimizer"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.states import load_state, save_state
+from refer3d.runs.states import Array, Number, load_state, save_state
 from refersplat.config import Config
 from refersplat.data import Scene, View
 from refersplat.ops.adam import BETAS, EPSILON
 from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.initialize import initial_gaussians
 from refersplat.rgb.optimizer import Adam
-from refersplat.splats.checkpoints import RGB_FORMAT
-from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.checkpoints import GAUSSIANS, RGB_FORMAT
+from refersplat.splats.gaussians import Gaussians, validate
 
 STATE_FILE = "rgb_state.pt"
+SECOND_MOMENTS = {name: replace(array, low=0) for name, array in GAUSSIANS.items()}
+SCHEMA = {
+    "iteration": Number(int, 0),
+    "gaussians": GAUSSIANS,
+    "first": GAUSSIANS,
+    "second": SECOND_MOMENTS,
+    "steps": Number(int, 0),
+    "statistics": dict.fromkeys(
+        (field.name for field in fields(DensificationStatistics)), Array(("N",), low=0)
+    ),
+    "generator": Array.like(torch.Generator().get_state()),
+    "views": [str],
+    "extent": Number(float, 0),
+}
 
 
 @dataclass
@@ -66,7 +80,7 @@ class RgbState:
         Raises:
             InputError: The file is broken or belongs to another scene.
         """
-        state = load_state(path, RGB_FORMAT)
+        state = load_state(path, RGB_FORMAT, SCHEMA)
         if state["views"] != [view.name for view in views] or state["extent"] != extent:
             raise InputError(
                 f"{path}: views: expected the {len(views)} training views of this scene and split, "
@@ -75,6 +89,7 @@ class RgbState:
         gaussians, first, second = (
             Gaussians(**state[name]).to(device) for name in ("gaussians", "first", "second")
         )
+        validate(gaussians, path)
         adam = Adam.start(gaussians)
         adam.first, adam.second, adam.steps = first, second, state["steps"]
         statistics = DensificationStatistics(

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
-from refer3d.runs.states import first_line
+from refer3d.runs.records import short
+from refer3d.runs.states import Array, check, read_tensors
 from refersplat.command import newest_cloud
 from refersplat.config import DataConfig
 from refersplat.data import View
-from refersplat.splats.gaussians import Gaussians, load_ply, padded_sh, validate
+from refersplat.splats.gaussians import (
+    SH_COEFFICIENTS,
+    Gaussians,
+    load_ply,
+    padded_sh,
+    validate,
+)
 
 RGB_FORMAT = 1
 """Format of ``rgb_state.pt``, the state that training resumes from."""
@@ -27,6 +32,14 @@ INRIA_LENGTH = 12
 REFERSPLAT_LENGTH = 17
 REFERSPLAT_NETWORKS = ("mlp1", "mlp2", "mlp3", "cross_attention")
 SH_SIZES = (1, 4, 9, 16)
+GAUSSIANS = {
+    "means": Array(("N", 3)),
+    "log_scales": Array(("N", 3)),
+    "quats": Array(("N", 4)),
+    "logit_opacities": Array(("N",)),
+    "sh": Array(("N", SH_COEFFICIENTS, 3)),
+}
+"""Schema of the Gaussians in ``rgb_state.pt``."""
 REMEDY = "give a chkpnt*.pth, rgb_state.pt or point_cloud.ply of a trained scene"
 
 
@@ -56,14 +69,11 @@ def load_gaussians(path: Path | str) -> Gaussians:
     if isinstance(content, dict) and "gaussians" in content:
         if content.get("format") != RGB_FORMAT:
             raise InputError(
-                f"{path}: has format {content.get('format')}, this code reads {RGB_FORMAT}; "
+                f"{path}: has format {short(content.get('format'))}, this code reads {RGB_FORMAT}; "
                 "train the scene again"
             )
-        try:
-            gaussians = Gaussians(**content["gaussians"])
-        except TypeError as error:
-            raise InputError(f"{path}: holds other tensors ({error}); {REMEDY}") from error
-        return validate(gaussians, path)
+        gaussians = check(content["gaussians"], GAUSSIANS, f"{path}: gaussians", REMEDY)
+        return validate(Gaussians(**gaussians), path)
     return _from_tuple(_scene_tuple(content, path), path)
 
 
@@ -146,32 +156,9 @@ def save_viewer_files(folder: Path | str, views: Sequence[View], data: DataConfi
 
 
 def _load(path: Path) -> Any:
-    """``torch.load`` of tensors and plain values, and of NumPy numbers, such as Inria's extent."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; {REMEDY}")
-    scalar = np.float64(0).__reduce__()[0]
-    numbers = [
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        *(np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType),
-    ]
-    try:
-        with torch.serialization.safe_globals(numbers):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise InputError(
-                f"{path}: holds Python objects besides tensors and numbers, which are not loaded "
-                f"because they could run code; {REMEDY}"
-            ) from error
-        raise _unreadable(path, error) from error
-    except Exception as error:  # the reader of pickles fails on other bytes in any way
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = first_line(error) or "it ends too early"
-    return InputError(f"{path}: is not a whole checkpoint ({reason}); copy it again, or {REMEDY}")
+    return read_tensors(path, f"copy it again, or {REMEDY}", " as a checkpoint")
 
 
 def _scene_tuple(content: Any, path: Path) -> tuple:

@@ -206,7 +206,7 @@ BROKEN = {
     "truncated": (truncated, "copy it again", GIVE),
     "code": (saved((RunsCode(), 7)), "could run code", GIVE),
     "plain pickle": (lambda path, rng: path.write_bytes(PICKLED), "could run code", GIVE),
-    "state dict": (saved(nn.Linear(2, 2).state_dict()), "12 or 17", "OrderedDict of 2", GIVE),
+    "state dict": (saved(nn.Linear(2, 2).state_dict()), "12 or 17", "dict of 2", GIVE),
     "length": (shortened, "12 or 17", "tuple of 10", GIVE),
     "kind": (changed(1, "xyz"), "xyz", "a tensor", "got a str", GIVE),
     "NaN": (changed(1, torch.full((COUNT, 3), torch.nan)), "means of 6 of 6", "remove them"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,5 +81,8 @@ def take(
 
 def short(value: Any) -> str:
     """Formats a value for an error message, in at most 60 characters."""
-    text = repr(value)
+    try:
+        text = reprlib.repr(value) if isinstance(value, list | tuple | dict) else repr(value)
+    except (ValueError, RecursionError):  # a number of 5000 digits
+        text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."

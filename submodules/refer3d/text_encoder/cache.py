@@ -11,12 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.states import load_state, save_state
+from refer3d.runs.states import Array, load_state, save_state
 from refer3d.text_encoder.features import TextEncoder, TextFeatures
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+SCHEMA = {"words": Array(("L", "T")), "embedding": Array(("T",))}
 
 
 class CachedTextEncoder:
@@ -76,7 +77,7 @@ def _read(path: Path) -> tuple[Tensor, Tensor] | None:
     if not path.is_file():
         return None
     try:
-        state = load_state(path, FORMAT)
+        state = load_state(path, FORMAT, SCHEMA)
     except (InputError, OSError) as error:
         log.warning("%s; the sentence is encoded again", error)
         return None

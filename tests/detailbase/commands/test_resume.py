@@ -32,7 +32,6 @@ def weights(folder):
         **{f"average {name}": value for name, value in state["average"].items()},
         **{f"best {name}": value for name, value in best["model"].items()},
         **numbers,
-        "rates": torch.tensor(state["scheduler"]["_last_lr"]),
     }
 
 

@@ -50,10 +50,9 @@ def test_the_published_rates():
     options = dataclasses.replace(config.train, backbone="")
     training = Training.start(Config(network=NETWORK, train=options), 64, CPU)
     rates = []
-    for _ in range(options.epochs):
+    for training.epoch in range(options.epochs):
+        training.set_rates(options)
         rates.append([group["lr"] for group in training.optimizer.param_groups])
-        training.optimizer.step()
-        training.scheduler.step()
     assert all(decoder == backbone for decoder, backbone in rates)
     drops = {epoch for epoch in range(1, 50) if rates[epoch][0] == rates[epoch - 1][0] / 2}
     assert drops == {26, 34, 42}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from refer3d.runs.errors import run
-from refer3d.runs.states import load_state, save_state
+from refer3d.runs.states import Finite, load_state, save_state
 from refersplat.config import SCORERS
 from refersplat.referring.state import FORMAT
 from refersplat.splats.gaussians import load_ply, save_ply
@@ -99,7 +99,7 @@ def finished(trained, tmp_path):
         (["-s", "SCENE", "-m", "OUT", "--eval", "--data.test_views", "99"], "99"),
         (["-s", "SCENE", "-m", "OUT", "--data.images", "pictures"], "pictures"),
         (["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "no.pth"], "no.pth: no such file"),
-        (["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "FILE"], "is not a whole checkpoint"),
+        (["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "FILE"], "cannot be read as a checkpoint"),
         (["-s", "SCENE", "-m", "OUT", "--text.encoder", "SCENE"], "text.encoder:"),
         (["-s", "SCENE", "-m", "OUT", "--config", "no.yaml"], "no.yaml: no such config file"),
         (["--config", "YAML"], "lies in no model's folder; expected configs/<model>/"),
@@ -162,7 +162,7 @@ def cut_sentences(out: Path) -> None:
 
 
 def change(out: Path, **changes: object) -> None:
-    state = load_state(out / "referring.pt", FORMAT)
+    state = load_state(out / "referring.pt", FORMAT, {...: Finite})
     save_state(out / "referring.pt", {**state, **changes})
 
 
@@ -218,7 +218,7 @@ def forget_test_views(out: Path) -> None:
         (cut_sentences, "referring.pt: cannot be read"),
         (age_sentences, "referring.pt: has format 0, this code reads 2"),
         (empty_field, "referring.pt: not a result of train.py"),
-        (lose_parts, "referring.pt: not a result of train.py"),
+        (lose_parts, "referring.pt: expected 'field'"),
         (lose_cloud, "point_cloud: holds no iteration_*/point_cloud.ply"),
         (cut_cloud, "export or copy it again"),
         (shrink_cloud, "referring.pt: expected features of"),

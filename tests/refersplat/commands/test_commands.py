@@ -22,7 +22,7 @@ import refersplat.train
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED
-from refer3d.runs.states import load_state
+from refer3d.runs.states import Finite, load_state
 from refersplat.config import Config
 from refersplat.inference.trained_scene import Responses
 from refersplat.pictures import digest, slug
@@ -135,11 +135,13 @@ def test_a_finished_run_is_not_trained_again(run, caplog):
 
 
 def test_resuming_restores_a_lost_referring_field(run):
-    lost = load_state(run / "referring.pt", FORMAT)
+    lost = load_state(run / "referring.pt", FORMAT, {...: Finite})
     (run / "referring.pt").unlink()
     (run / "timings.json").unlink()  # which only tells how long it took
     refersplat.train.main(["-m", str(run), "--resume"])
-    assert load_state(run / "referring.pt", FORMAT)["features"].equal(lost["features"])
+    assert load_state(run / "referring.pt", FORMAT, {...: Finite})["features"].equal(
+        lost["features"]
+    )
 
 
 def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path):
@@ -177,7 +179,7 @@ def test_the_old_name_of_amodal_works_and_warns(run):
 
 def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, caplog):
     caplog.set_level("INFO")
-    learned = load_state(trained / "referring.pt", FORMAT)
+    learned = load_state(trained / "referring.pt", FORMAT, {...: Finite})
     names = ("mlp1", "mlp2", "mlp3", "cross_attention")
     networks = [
         {key.removeprefix(f"{n}."): v for key, v in learned["field"].items() if key.startswith(n)}
@@ -189,7 +191,7 @@ def test_the_field_of_a_published_checkpoint_answers(trained, balls, tmp_path, c
     argv = ["-s", str(balls), "--eval", "--text.encoder", "hash", "--start_checkpoint", str(path)]
     argv += ["--train.hold_out_every", "5"]
     refersplat.train.main([*argv, "-m", str(out), "--train.setting", "published"])
-    adopted = load_state(out / "referring.pt", FORMAT)
+    adopted = load_state(out / "referring.pt", FORMAT, {...: Finite})
     assert adopted["features"].equal(learned["features"])
     assert all(adopted["field"][name].equal(t) for name, t in learned["field"].items())
     assert adopted["threshold"] == adopted["field_threshold"] == learned["field_threshold"]

@@ -28,7 +28,7 @@ from refer3d.runs.programs import Program, run_program
 from refer3d.runs.progress import Progress
 from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
 from refer3d.runs.results import save_results as save
-from refer3d.runs.states import Array, Finite, load_state, save_state
+from refer3d.runs.states import save_state
 
 
 @dataclass(frozen=True)
@@ -359,35 +359,6 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         file.write(b"tw" * (1 // 0))
     assert path.read_bytes() == b"one"
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_states_go_and_come_back(tmp_path):
-    save_state(tmp_path / "a.pt", {"format": 3, "steps": 5, "values": torch.arange(3)})
-    state = load_state(tmp_path / "a.pt", 3, {"steps": int, "values": Array((3,), torch.int64)})
-    assert state["steps"] == 5
-    assert state["values"].tolist() == [0, 1, 2]
-
-
-def test_broken_states_are_refused(tmp_path):
-    path = tmp_path / "a.pt"
-    with pytest.raises(InputError, match=r"a\.pt: no such file"):
-        load_state(path, 1, {...: Finite})
-    save_state(path, {"format": 1, "values": torch.zeros(1000)})
-    with pytest.raises(InputError, match="has format 1, this code reads 2"):
-        load_state(path, 2, {...: Finite})
-    path.write_bytes(path.read_bytes()[:1500])
-    with pytest.raises(InputError, match="cannot be read"):
-        load_state(path, 1, {...: Finite})
-    for text in ("just text", "", "x = 1\n", "hello world " * 9):
-        path.write_text(text)
-        with pytest.raises(InputError, match="cannot be read"):
-            load_state(path, 1, {...: Finite})
-    torch.save([1, 2], path)
-    with pytest.raises(InputError, match="has format None"):
-        load_state(path, 1, {...: Finite})
-    torch.save({"format": 1, "code": test_states_go_and_come_back}, path)
-    with pytest.raises(InputError, match="cannot be read"):
-        load_state(path, 1, {...: Finite})
 
 
 def test_results_are_json_that_everybody_reads(tmp_path):

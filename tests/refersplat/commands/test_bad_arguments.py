@@ -99,7 +99,10 @@ def finished(trained, tmp_path):
         (["-s", "SCENE", "-m", "OUT", "--eval", "--data.test_views", "99"], "99"),
         (["-s", "SCENE", "-m", "OUT", "--data.images", "pictures"], "pictures"),
         (["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "no.pth"], "no.pth: no such file"),
-        (["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "FILE"], "cannot be read as a checkpoint"),
+        (
+            ["-s", "SCENE", "-m", "OUT", "--start_checkpoint", "FILE"],
+            "cannot be read as a checkpoint",
+        ),
         (["-s", "SCENE", "-m", "OUT", "--text.encoder", "SCENE"], "text.encoder:"),
         (["-s", "SCENE", "-m", "OUT", "--config", "no.yaml"], "no.yaml: no such config file"),
         (["--config", "YAML"], "lies in no model's folder; expected configs/<model>/"),

@@ -1,0 +1,105 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from refersplat.config import Config, RgbConfig
+from refersplat.referring.state import STATE_FILE as REFERRING
+from refersplat.referring.state import ReferringState
+from refersplat.rgb.densify import DensificationStatistics
+from refersplat.rgb.optimizer import Adam, learning_rates
+from refersplat.rgb.state import STATE_FILE, RgbState
+from refersplat.splats.checkpoints import load_gaussians
+from tests.mutations import is_refused, mutated, mutations, places
+from tests.refersplat.splats import random_gaussians
+
+COUNT, EXTENT = 7, 2.5
+VIEWS = [SimpleNamespace(name="a"), SimpleNamespace(name="b")]
+IDENTITY = {"seed": 0, "encoder": "hash-64", "Gaussians": COUNT}
+RATES = learning_rates(RgbConfig(), EXTENT, 1)
+
+
+def rgb_step(adam):
+    for tensor in adam.gaussians.tensors().values():
+        tensor.grad = torch.ones_like(tensor)
+    adam.step(RATES)
+
+
+def start_referring():
+    text = SimpleNamespace(words=torch.zeros(1, 1, 64))
+    return ReferringState.start(
+        Config(), SimpleNamespace(positions=torch.zeros(COUNT, 3), text=text)
+    )
+
+
+def referring_step(state):
+    for parameter in (state.features, *state.field.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    state.optimizer.step()
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states")
+    rng = torch.Generator().manual_seed(0)
+    adam = Adam.start(random_gaussians(rng, COUNT))
+    rgb_step(adam)
+    rgb = RgbState(adam, DensificationStatistics.start(adam.gaussians), rng, iteration=10)
+    rgb.save(folder / STATE_FILE, VIEWS, EXTENT)
+    referring = start_referring()
+    referring_step(referring)
+    referring.teacher = {**referring.learned(), "threshold": 0.4}
+    referring.held_out_scores = torch.zeros(2, 3)
+    referring.save(folder / REFERRING, IDENTITY)
+    return {name: torch.load(folder / name) for name in (STATE_FILE, REFERRING)}
+
+
+def resume_rgb(path):
+    state = RgbState.load(path, VIEWS, EXTENT, "cpu")
+    rgb_step(state.adam)
+    state.adam.keep(torch.ones(COUNT, dtype=torch.bool))
+
+
+def resume_referring(path):
+    state = start_referring()
+    state.load(path, IDENTITY)
+    referring_step(state)
+
+
+READERS = {STATE_FILE: resume_rgb, REFERRING: resume_referring}
+
+
+def test_whole_states_are_resumed(states, tmp_path):
+    for name, read in READERS.items():
+        torch.save(states[name], tmp_path / name)
+        read(tmp_path / name)
+    assert load_gaussians(tmp_path / STATE_FILE).count == COUNT
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_mutated_state_is_refused_or_trains(states, tmp_path, name, data):
+    mutation = data.draw(mutations(states[name]))
+    torch.save(mutated(states[name], *mutation), tmp_path / name)
+    is_refused(READERS[name], tmp_path / name)
+    if name == STATE_FILE:
+        is_refused(load_gaussians, tmp_path / name)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_moment_of_another_shape_is_taken(states, tmp_path, name):
+    moments = [p for p in places(states[name]) if {"first", "second", "exp_avg"} & {*p[:-1], p[-1]}]
+    moments = [p for p in moments if isinstance(at(states[name], p), torch.Tensor)]
+    assert len(moments) >= 10
+    for place in moments:
+        torch.save(mutated(states[name], place, "tensor", "fewer rows"), tmp_path / name)
+        assert is_refused(READERS[name], tmp_path / name), place
+
+
+def at(state, place):
+    for name in place:
+        state = state[name]
+    return state

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all; text and contents of files that others wrote."""
 
 from __future__ import annotations
 
@@ -35,3 +35,40 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
+
+
+def decode_text(data: bytes) -> str:
+    """Decodes UTF-16 by its byte order mark, UTF-8 with or without one, else Windows-1252."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+_CONTENTS = {
+    b"version https://git-lfs": "a Git LFS pointer (run git lfs pull)",
+    b"<!DOCTYPE": "a web page",
+    b"<html": "a web page",
+    b"ply": "a PLY file",
+    b"glTF": "a glTF file",
+    b"\x1f\x8b": "a gzip archive",
+    b"PK": "a zip archive",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x93NUMPY": "a NumPy array",
+    b"LASF": "a LAS cloud",
+    b"ASTM-E57": "an E57 scan",
+    b"# .PCD": "a PCD cloud",
+    b"OFF": "an OFF mesh",
+    b"solid": "an STL mesh",
+}
+"""Contents of files by their first bytes."""
+
+
+def describe_content(start: bytes) -> str:
+    """Says what a file is by its first bytes; empty if they are not known."""
+    if not start.strip(b"\0"):
+        return "only zeros" if start else "an empty file"
+    return next((kind for magic, kind in _CONTENTS.items() if start.startswith(magic)), "")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from refer3d.runs.errors import InputError
-from refersplat.data.images import SUFFIXES
+from refersplat.data.images import SUFFIXES, fold
 
 
 def frame_number(name: str) -> int | None:
@@ -57,6 +57,8 @@ class ViewNames:
             self._exact[without_suffix(file)] = name
             self._numbers.setdefault(frame_number(name), []).append(name)
         self._exact.update({name: name for name in names})
+        for spelling, name in list(self._exact.items()):
+            self._exact.setdefault(fold(spelling), name)
 
     def find(self, text: str) -> str | None:
         """The view of a name, or None; digits alone also match a frame number.
@@ -65,7 +67,7 @@ class ViewNames:
         """
         text = without_suffix(str(text))
         stem = PurePosixPath(text).name
-        for candidate in (text, stem):
+        for candidate in (text, stem, fold(text), fold(stem)):
             if candidate in self._exact:
                 return self._exact[candidate]
         number = frame_number(stem)

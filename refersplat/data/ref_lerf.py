@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data.annotations import Annotation, Dataset, MaskFile
+from refersplat.data.images import fold, list_files
 from refersplat.data.names import ViewNames, frame_number
 
 _TRUE_MASKS = "gt_mask"
@@ -61,8 +62,11 @@ def find_json(folder: Path, views: ViewNames, warnings: list[str]) -> dict[str, 
     folder = folder / "json"
     files: dict[str, JsonFile] = {}
     others = []
-    for path in sorted(folder.rglob("*.json")):
-        part, *rest = path.relative_to(folder).parts
+    for file_name in list_files(folder):
+        if not file_name.lower().endswith(".json"):
+            continue
+        path = folder / file_name
+        part, *rest = file_name.split("/")
         is_split = part in ("train_json", "test_json") and bool(rest)
         file = JsonFile(path, is_test=is_split and part == "test_json")
         name = views.find("/".join(rest if is_split else (part, *rest)))
@@ -101,14 +105,11 @@ class MaskFinder:
         """Objects of training views without a mask in the folder of pseudo masks."""
 
     @cached_property
-    def _listings(self) -> dict[str, frozenset[str]]:
+    def _listings(self) -> dict[str, dict[str, str]]:
+        """The files of each folder, by their folded names."""
         folders = dict.fromkeys((self.masks, _TRUE_MASKS, _OTHER_MASKS, _AMODAL_MASKS))
         return {
-            folder: frozenset(
-                path.relative_to(self.scene / folder).as_posix()
-                for path in (self.scene / folder).rglob("*")
-                if path.is_file()
-            )
+            folder: {fold(name): name for name in list_files(self.scene / folder)}
             for folder in folders
         }
 
@@ -128,11 +129,11 @@ class MaskFinder:
         folders = tuple(dict.fromkeys((*first, _OTHER_MASKS)))
         for folder in folders:
             files = self._listings[folder]
-            for name in _exact_names(segmentation, category, view):
+            for name in map(fold, _exact_names(segmentation, category, view)):
                 if name in files:
-                    return folder, name
+                    return folder, files[name]
         for folder in folders:
-            matches = _named_after(self._listings[folder], category, view)
+            matches = _named_after(self._listings[folder].values(), category, view)
             if len(matches) == 1:
                 return folder, matches[0]
             if matches:
@@ -140,8 +141,8 @@ class MaskFinder:
                     f"{where}: several files of {self.scene / folder} match the mask of "
                     f"{category!r} in {view}: {', '.join(matches)}; name one in 'segmentation'"
                 )
-        if category and f"{category}.png" in self._listings[folders[0]]:
-            return folders[0], f"{category}.png"
+        if category and (name := self._listings[folders[0]].get(fold(f"{category}.png"))):
+            return folders[0], name
         is_pseudo = self.masks not in (_TRUE_MASKS, _OTHER_MASKS)
         if is_pseudo and not is_test and self._listings[self.masks]:
             self.num_missing += 1
@@ -154,8 +155,8 @@ class MaskFinder:
 
     def find_amodal(self, name: str) -> MaskFile | None:
         """The whole silhouette, in a file of the visible mask's name, if the scene has one."""
-        path = self.scene / _AMODAL_MASKS / name
-        return MaskFile(path) if name in self._listings[_AMODAL_MASKS] else None
+        file = self._listings[_AMODAL_MASKS].get(fold(name))
+        return MaskFile(self.scene / _AMODAL_MASKS / file) if file else None
 
 
 def _exact_names(segmentation: str | None, category: str | None, view: str) -> list[str]:
@@ -168,7 +169,7 @@ def _exact_names(segmentation: str | None, category: str | None, view: str) -> l
     return names
 
 
-def _named_after(files: frozenset[str], category: str | None, view: str) -> list[str]:
+def _named_after(files: Iterable[str], category: str | None, view: str) -> list[str]:
     """Files ``<category>_….png`` that hold the view's name, or end in its frame number."""
     if not category:
         return []

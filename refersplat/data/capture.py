@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import plyfile
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.ply import read_colors, read_ply
 from refersplat.data.lens import Lens
 
 _RIGID_TOLERANCE = 1e-3  # several tools write six digits; a mirrored or scaled pose is far outside
@@ -38,6 +38,7 @@ class PointCloud:
     """[P, 3] float64."""
     colors: np.ndarray
     """[P, 3] uint8."""
+    warnings: tuple[str, ...] = ()
 
 
 def read_vertices(path: Path, remedy: str) -> np.ndarray:  # structured, one row per vertex
@@ -46,13 +47,35 @@ def read_vertices(path: Path, remedy: str) -> np.ndarray:  # structured, one row
     Raises:
         InputError: The file is absent, no PLY, cut, or has no vertices; the message ends in remedy.
     """
-    try:
-        # plyfile documents False, but its annotation is inferred from the default, "c".
-        document = plyfile.PlyData.read(path, mmap=False)  # pyright: ignore[reportArgumentType]
-        return document["vertex"].data
-    except (plyfile.PlyParseError, KeyError, ValueError, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be read as a point cloud ({reason}); {remedy}") from error
+    document = read_ply(path, remedy)
+    if "vertex" not in document:
+        names = ", ".join(element.name for element in document.elements) or "none"
+        raise InputError(f"{path}: expected the element vertex, got {names}; {remedy}")
+    return document["vertex"].data
+
+
+def read_point_cloud(path: Path) -> PointCloud:
+    """Reads positions and colours of a .ply; gray if it has no colours.
+
+    Raises:
+        InputError: The file cannot be read or holds no finite points.
+    """
+    remedy = "export it again, or delete it to start from random points"
+    vertices = read_vertices(path, remedy)
+    names = {name.lower(): name for name in vertices.dtype.names or ()}
+    if missing := [axis for axis in "xyz" if axis not in names]:
+        raise InputError(f"{path}: expected x, y and z, got no {missing[0]}; {remedy}")
+    positions = np.stack([vertices[names[axis]] for axis in "xyz"], axis=1).astype(np.float64)
+    bad = int((~np.isfinite(positions).all(axis=1)).sum())
+    if bad or not len(positions):
+        got = f"{bad} of {len(positions)} that are not" if bad else "none"
+        raise InputError(f"{path}: expected at least one point, all finite, got {got}; {remedy}")
+    warnings: list[str] = []
+    colors = read_colors(vertices, path, warnings)
+    if colors is None:
+        warnings.append(f"{path}: the points have no colours, gray is taken")
+        colors = np.full(positions.shape, 128, dtype=np.uint8)
+    return PointCloud(positions, colors, tuple(warnings))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Callable
@@ -11,7 +12,8 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from refer3d.runs.errors import InputError
-from refersplat.data.capture import Capture, PointCloud, Shot, rigid
+from refer3d.runs.files import decode_text, describe_content
+from refersplat.data.capture import Capture, PointCloud, Shot, read_point_cloud, rigid
 from refersplat.data.images import ImageFolder
 from refersplat.data.lens import MODELS, Lens, camera_model
 
@@ -50,11 +52,18 @@ def read_colmap(model: Path, images: ImageFolder) -> Capture:
     Raises:
         InputError: A file is missing, cut short or inconsistent.
     """
-    is_binary = (model / "cameras.bin").is_file()
-    paths = [model / f"{stem}.{'bin' if is_binary else 'txt'}" for stem in ("cameras", "images")]
-    for path in paths:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file beside the others; copy the whole model")
+    endings = [
+        ending
+        for ending in ("bin", "txt")
+        if all((model / f"{stem}.{ending}").is_file() for stem in ("cameras", "images"))
+    ]
+    if not endings:
+        has_cameras = any(model.glob("cameras.*"))
+        ending = next(model.glob("cameras.*" if has_cameras else "images.*")).suffix
+        missing = model / f"{'images' if has_cameras else 'cameras'}{ending}"
+        raise InputError(f"{missing}: no such file beside the others; copy the whole model")
+    is_binary = endings[0] == "bin"
+    paths = [model / f"{stem}.{endings[0]}" for stem in ("cameras", "images")]
     cameras = (_cameras_bin if is_binary else _cameras_txt)(paths[0])
     lenses = {camera.key: _lens(camera, f"{paths[0]}: camera {camera.key}") for camera in cameras}
     entries = (_images_bin if is_binary else _images_txt)(paths[1])
@@ -64,7 +73,10 @@ def read_colmap(model: Path, images: ImageFolder) -> Capture:
             "registers some"
         )
     shots = [_shot(entry, lenses, images, f"{paths[1]}: image {entry.name}") for entry in entries]
-    capture = Capture(shots, _read_points(model))
+    capture = Capture(shots)
+    if len(endings) > 1:
+        capture.warnings.append(_not_read(paths[1], paths[1].with_suffix(".txt")))
+    capture.points = _read_points(model, capture.warnings)
     if model.name == "0" and (others := sorted(p.name for p in model.parent.glob("[1-9]*"))):
         capture.warnings.append(
             f"{model.parent}: only model 0 is read; COLMAP left others too ({', '.join(others)})"
@@ -108,11 +120,24 @@ def _shot(image: _Image, lenses: dict[int, Lens], images: ImageFolder, where: st
     return Shot(image.name, path, rigid(pose, where), lenses[image.camera], where)
 
 
-def _read_points(model: Path) -> PointCloud | None:
+def _not_read(path: Path, other: Path) -> str:
+    newer = ", though newer" if other.stat().st_mtime > path.stat().st_mtime else ""
+    return f"{path}: is read; {other.name} beside it is not{newer}; delete the one that is outdated"
+
+
+def _read_points(model: Path, warnings: list[str]) -> PointCloud | None:
+    """Reads the points, a .ply first, as Inria's code does."""
     files = {model / "points3D.bin": _points_bin, model / "points3D.txt": _points_txt}
-    path = next((path for path in files if path.is_file()), None)
-    if path is None:
+    cloud = model / "points3D.ply"
+    paths = [path for path in (cloud, *files) if path.is_file()]
+    if not paths:
         return None
+    path = paths[0]
+    warnings += [_not_read(path, other) for other in paths[1:]]
+    if path == cloud:
+        points = read_point_cloud(path)
+        warnings += points.warnings
+        return points
     points = files[path](path)
     if not points:
         raise InputError(
@@ -145,7 +170,7 @@ class _Bytes:
         if end < 0:
             self.cut_short(entry)
         self.offset = end + 1
-        return self.data[start:end].decode("utf-8", errors="replace")
+        return decode_text(self.data[start:end])
 
     def skip(self, size: int, entry: str) -> None:
         if self.offset + size > len(self.data):
@@ -153,9 +178,10 @@ class _Bytes:
         self.offset += size
 
     def cut_short(self, entry: str) -> NoReturn:
+        kind = describe_content(self.data) or "cut short or not COLMAP's"
         raise InputError(
-            f"{self.path}: is cut short: {len(self.data)} bytes, but {entry} needs more; "
-            "copy the file again"
+            f"{self.path}: is {kind}: {len(self.data)} bytes, but {entry} needs more; "
+            "copy it again, or export the model again"
         )
 
     def end(self) -> None:
@@ -210,37 +236,45 @@ def _points_bin(path: Path) -> list[_Point]:
 
 
 def _read_text(path: Path, layout: str, parse: Callable, has_points: bool = False) -> list:
-    """Parses the lines of a file, each followed by a line of image points with ``has_points``."""
-    entries, stated = [], 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        lines = enumerate(map(str.strip, file), start=1)
-        for number, line in lines:
-            if line.startswith("#"):
-                header = re.search(r"Number of \w+: (\d+)", line)
-                stated = int(header[1]) if header else stated
-                continue
-            if not line:
-                continue
-            try:
-                entries.append(parse(line))
-            except (ValueError, IndexError):
-                raise InputError(
-                    f"{path}, line {number}: expected {layout}, got {line[:80]!r}; "
-                    "the file is cut short or damaged: copy it again"
-                ) from None
-            if has_points:
-                number, points = next(lines, (number + 1, ""))
-                if len(points.split()) % 3:
-                    raise InputError(
-                        f"{path}, line {number}: expected X Y POINT3D_ID per point, got "
-                        f"{len(points.split())} numbers; the file is cut short: copy it again"
-                    )
+    """Parses the lines of a file; with ``has_points`` a line of image points may follow each."""
+    entries, stated, is_points = [], 0, False
+    text = decode_text(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
+    for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
+        if line.startswith("#"):
+            header = re.search(r"Number of \w+: (\d+)", line)
+            stated = int(header[1]) if header else stated
+            continue
+        if is_points and _is_points(line):
+            is_points = False
+            continue
+        if not line:
+            continue
+        try:
+            entries.append(parse(line))
+        except (ValueError, IndexError):
+            expected = f"X Y POINT3D_ID per point, or {layout}" if is_points else layout
+            remedy = "it is cut short or was edited: copy the file or export the model again"
+            if re.search(r"\d,\d", line):
+                remedy = "write numbers with a point, not a comma: export it with LC_ALL=C"
+            raise InputError(
+                f"{path}, line {number}: expected {expected}, got {line[:80]!r}; {remedy}"
+            ) from None
+        is_points = has_points
     if len(entries) < stated:
         raise InputError(
             f"{path}: is cut short or was edited: expected the {stated} entries of its comment, "
             f"got {len(entries)}; copy the file again or correct the comment"
         )
     return entries
+
+
+def _is_points(line: str) -> bool:
+    """Whether a line holds points of an image, which some programs leave out, or nothing."""
+    fields = line.split()
+    try:
+        return len(fields) % 3 == 0 and all(map(math.isfinite, map(float, fields)))
+    except ValueError:
+        return False
 
 
 def _cameras_txt(path: Path) -> list[_Camera]:
@@ -253,7 +287,8 @@ def _cameras_txt(path: Path) -> list[_Camera]:
 
 def _images_txt(path: Path) -> list[_Image]:
     def parse(line: str) -> _Image:
-        _, qw, qx, qy, qz, tx, ty, tz, camera, name = line.split(maxsplit=9)
+        key, qw, qx, qy, qz, tx, ty, tz, camera, name = line.split(maxsplit=9)
+        int(key)  # not a cut line of points
         return _Image([float(v) for v in (qw, qx, qy, qz, tx, ty, tz)], int(camera), name)
 
     layout = "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ _EDGE_SAMPLES = 65  # points per image side that must lie inside the photo
 _GRID_SAMPLES = 13
 _ZOOMS = (0.25, 16.0)  # focal length after undistortion over the one before
 _BISECTIONS = 26
+_LARGEST = 1e6
 _ROWS = 32  # of an undistortion map at a time, so that the arrays between stay in the cache
 
 Rays = tuple[np.ndarray, np.ndarray]
@@ -167,11 +167,14 @@ class Lens:
 
 def _check(lens: Lens, where: str) -> None:
     near = f"near the image of {lens.width}x{lens.height} pixels"
-    checks = [(name, getattr(lens, name), "positive", 0, math.inf)
-              for name in ("fx", "fy", "width", "height")]  # fmt: skip
+    checks = [(name, getattr(lens, name), "positive and below a million", 0, _LARGEST)
+              for name in ("width", "height")]  # fmt: skip
+    checks += [(name, getattr(lens, name), "positive and below a million image sides", 0,
+                _LARGEST * max(lens.width, lens.height)) for name in ("fx", "fy")]  # fmt: skip
     checks += [("cx", lens.cx, near, -lens.width, 2 * lens.width)]
     checks += [("cy", lens.cy, near, -lens.height, 2 * lens.height)]
-    checks += [(name, value, "finite", -math.inf, math.inf) for name, value in lens.coefficients]
+    checks += [(name, value, "finite and below a million", -_LARGEST, _LARGEST)
+               for name, value in lens.coefficients]  # fmt: skip
     for name, value, expected, low, high in checks:
         if not low < value < high:
             message = f"{where}: {name} must be {expected}, got {value}; correct the camera's line"

@@ -57,7 +57,7 @@ def load_scene(config: DataConfig) -> Scene:
     if not config.scene or not path.is_dir():
         raise InputError(
             f"{config.scene or '-s'}: no such folder, expected a scene with images/ and sparse/0/ "
-            "or transforms.json; see data/README.md"
+            "or transforms.json; name it, or its new place, with -s (see data/README.md)"
         )
     validate(config, "--data.")
     capture = _read_capture(path, ImageFolder(path / config.images))
@@ -98,14 +98,18 @@ def load_scene(config: DataConfig) -> Scene:
 
 
 def _read_capture(scene: Path, images: ImageFolder) -> Capture:
-    if model := find_model(scene):
-        return read_colmap(model, images)
-    if files := find_transforms(scene):
-        return read_transforms(scene, files, images)
-    raise InputError(
-        f"{scene}: holds no poses, expected sparse/0/cameras.bin and images.bin (or .txt) or "
-        "transforms.json; run COLMAP on the photos"
-    )
+    model, files = find_model(scene), find_transforms(scene)
+    if not model and not files:
+        raise InputError(
+            f"{scene}: holds no poses, expected sparse/0/cameras.bin and images.bin (or .txt) or "
+            "transforms.json; run COLMAP on the photos"
+        )
+    capture = read_colmap(model, images) if model else read_transforms(scene, files, images)
+    unread = [path for path in sorted(scene.glob("transforms*.json")) if model or path not in files]
+    if unread:
+        names, source = (", ".join(p.name for p in paths) for paths in (unread, files))
+        capture.warnings.append(f"{scene}: poses are read from {model or source}, not {names}")
+    return capture
 
 
 def _warp(shot: Shot, size: tuple[int, int], resolution: int, warnings: list[str]) -> Warp:

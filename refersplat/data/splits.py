@@ -31,7 +31,7 @@ def choose_test_views(
         dataset: Format of the scene's sentences.
         names: All views.
         flagged: Test views by the files of poses.
-        warnings: Receives an option without effect.
+        warnings: Receives options and lists without effect.
 
     Raises:
         InputError: A list names a view that does not exist, or no view is left for training.
@@ -51,10 +51,15 @@ def choose_test_views(
         test, source = by_files, "the scene's own test files"
     elif listed:
         test, source = names.require(listed, f"{meta}: test_views"), "meta.json"
-    elif frames and all(names.find(str(number)) for number in frames):
+    elif frames and not (missing := [n for n in frames if not names.find(str(n))]):
         test, source = names.require(frames, scene), f"{dataset.name}'s list for {scene}"
     else:
         test, source = set(sorted(names.names)[::EVERY]), f"every {EVERY}th view"
+        if frames:
+            warnings.append(
+                f"{path}: {len(missing)} of {len(frames)} test frames of {dataset.name}'s {scene} "
+                f"are not there ({missing[0]} …), so every {EVERY}th view is held out instead"
+            )
     if len(test) == len(names.names):
         raise InputError(
             f"{path}: all {len(test)} views are test views (by {source}), none is left for "
@@ -66,7 +71,8 @@ def choose_test_views(
 def _meta_test_views(meta: Path) -> list[str | int]:
     """The field ``test_views`` of ``meta.json``; empty without either."""
     record = read_json(meta, dict) if meta.is_file() else {}
-    views = take(record, "test_views", list, str(meta)) if "test_views" in record else []
+    is_given = record.get("test_views") is not None
+    views = take(record, "test_views", list, str(meta)) if is_given else []
     for index, view in enumerate(views):
         if not isinstance(view, str):
             as_kind(view, int, f"{meta}: test_views[{index}]")

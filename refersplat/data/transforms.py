@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,13 +12,19 @@ import numpy as np
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.records import as_kind, read_json, take
-from refersplat.data.capture import Capture, PointCloud, Shot, read_vertices, rigid
-from refersplat.data.images import ImageFolder, read_size
+from refersplat.data.capture import Capture, PointCloud, Shot, read_point_cloud, rigid
+from refersplat.data.images import ImageFolder, fold, read_size, several
 from refersplat.data.lens import Lens, camera_model
 from refersplat.data.names import without_suffix
 
 # Under any of these names, files may give k1, k2, k3, p1 and p2.
 _RADIAL = ("PINHOLE", "SIMPLE_PINHOLE", "OPENCV", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE")
+UNREAD = {
+    "mask_path": "masked pixels train like others; cut them out as transparent pixels",
+    "depth_file_path": "colours alone train",
+    "time": "the scene is taken to stand still",
+}
+"""Fields of frames that have no effect here, and what that means."""
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])  # from OpenGL's axes (y up, looks along -z) to COLMAP's
 
 
@@ -44,34 +50,73 @@ def read_transforms(scene: Path, files: list[Path], images: ImageFolder) -> Capt
     Raises:
         InputError: A file is not as the format says, or an image is missing.
     """
-    shots, points = [], None
+    capture = Capture([])
     finder = _Finder(scene, images)
     for index, path in enumerate(files):
-        record = read_json(path, dict)
+        record = _given(read_json(path, dict))
         frames = take(record, "frames", list, str(path))
         if not frames:
             raise InputError(f"{path}: frames: expected at least one view, got none; add views")
-        test = _test_files(record, path)
+        lists = _Lists(record, path)
+        unread: Counter[str] = Counter()
         for number, frame in enumerate(frames):
             where = f"{path}: frames[{number}]"
-            name = take(as_kind(frame, dict, where), "file_path", str, where)
+            frame = _given(as_kind(frame, dict, where))
+            name = take(frame, "file_path", str, where)
             name = PurePosixPath(name.replace("\\", "/")).as_posix()
             image = finder.find(name, where)
             pose, lens = _pose(frame, where), _lens({**record, **frame}, image, where)
-            is_test = index > 0 or without_suffix(name) in test
-            shots.append(Shot(name, image, pose, lens, where, is_test))
-        points = points or _points(scene, record, path)
-    return Capture(shots, points)
+            is_test = lists.is_test(name) or index > 0
+            capture.shots.append(Shot(name, image, pose, lens, where, is_test))
+            unread.update(key for key in UNREAD if key in frame)
+        capture.warnings += lists.warnings()
+        capture.warnings += [
+            f"{path}: {key} of {count} frames is not used: {UNREAD[key]}"
+            for key, count in unread.items()
+        ]
+        capture.points = capture.points or _points(scene, record, path)
+    if capture.points:
+        capture.warnings += capture.points.warnings
+    return capture
 
 
-def _test_files(record: Mapping[str, Any], path: Path) -> set[str]:
-    """Images that nerfstudio keeps for testing or else for validation, without suffixes."""
-    for key in ("test_filenames", "val_filenames"):
-        if record.get(key):
-            names = take(record, key, list, str(path))
-            where = f"{path}: {key}"
-            return {without_suffix(as_kind(n, str, f"{where}[{i}]")) for i, n in enumerate(names)}
-    return set()
+def _given(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a value: null is as good as absent."""
+    return {key: value for key, value in record.items() if value is not None}
+
+
+class _Lists:
+    """Nerfstudio's lists of images for training, testing and validation."""
+
+    def __init__(self, record: Mapping[str, Any], path: Path) -> None:
+        self.path = path
+        self.unmatched: dict[str, str] = {}
+        """Names of files not met yet, as written, by their folded names without suffix."""
+        train, test, val = (
+            self._read(record, f"{part}_filenames") for part in ("train", "test", "val")
+        )
+        self.train, self.test = train, test or val
+
+    def _read(self, record: Mapping[str, Any], key: str) -> set[str]:
+        names = take(record, key, list, str(self.path)) if record.get(key) else []
+        where = f"{self.path}: {key}"
+        names = {fold(without_suffix(as_kind(n, str, f"{where}[{i}]"))): n
+                 for i, n in enumerate(names)}  # fmt: skip
+        self.unmatched |= names
+        return set(names)
+
+    def is_test(self, name: str) -> bool:
+        """Whether an image is listed for testing, or not among those listed for training."""
+        name = fold(without_suffix(name))
+        self.unmatched.pop(name, None)
+        return name in self.test or (bool(self.train) and name not in self.train)
+
+    def warnings(self) -> list[str]:
+        """Names the listed files that no frame has."""
+        if not self.unmatched:
+            return []
+        first = next(iter(self.unmatched.values()))
+        return [f"{self.path}: {len(self.unmatched)} listed files are in no frame ({first} …)"]
 
 
 class _Finder:
@@ -88,20 +133,25 @@ class _Finder:
         With another images' folder that one comes first.
 
         Raises:
-            InputError: Neither place has it.
+            InputError: Neither place has it, or one has several of that name.
         """
-        below = PurePosixPath(*PurePosixPath(name).parts[1:]).as_posix()  # without "images/"
+        is_absolute = name.startswith("/") or name[1:3] == ":/"
+        below = name if is_absolute else name.partition("/")[2] or name  # without "images/"
         parent = (self.scene / name).parent
         folder = self._folders.setdefault(parent, ImageFolder(parent))
         places = [(folder, Path(name).name), (self.images, below)]
         if self.images.folder != self.scene / "images":
             places.reverse()
         for folder, file in places:
-            with suppress(InputError):
-                return folder.find(file, where)
+            matches = folder.matches(file)
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise several(matches, f"{where}: file_path")
         raise InputError(
-            f"{where}: file_path: expected the image {self.scene / name}, no such file; copy the "
-            "missing images, or name their folder with --data.images"
+            f"{where}: file_path: expected the image {self.scene / name}, no such file, nor one of "
+            f"that name in {self.images.folder}; copy the missing images, or name their folder "
+            "with --data.images"
         )
 
 
@@ -125,7 +175,7 @@ def _lens(fields: Mapping[str, Any], image: Path, where: str) -> Lens:
     """The lens of a frame's fields, merged with the file's common ones."""
 
     def number(key: str, default: float = 0.0) -> float:
-        return default if fields.get(key) is None else float(take(fields, key, float, where))
+        return float(take(fields, key, float, where)) if key in fields else default
 
     name = fields.get("camera_model") or "OPENCV"
     name = "OPENCV_FISHEYE" if fields.get("is_fisheye") else name
@@ -179,23 +229,3 @@ def _points(scene: Path, record: Mapping[str, Any], path: Path) -> PointCloud | 
         if (scene / name).is_file():
             return read_point_cloud(scene / name)
     return None
-
-
-def read_point_cloud(path: Path) -> PointCloud:
-    """Reads positions and colours of a .ply; gray if it has no colours.
-
-    Raises:
-        InputError: The file cannot be read or holds no finite points.
-    """
-    remedy = "export it again, or delete it to start from random points"
-    vertices = read_vertices(path, remedy)
-
-    def columns(*names: str) -> np.ndarray | None:  # [P, 3]
-        is_there = set(names) <= set(vertices.dtype.names or ())
-        return np.stack([vertices[name] for name in names], axis=-1) if is_there else None
-
-    positions, colors = columns("x", "y", "z"), columns("red", "green", "blue")
-    if positions is None or len(positions) == 0 or not np.isfinite(positions).all():
-        raise InputError(f"{path}: expected at least one point, all finite, got others; {remedy}")
-    colors = np.full(positions.shape, 128) if colors is None else colors
-    return PointCloud(positions.astype(np.float64), colors.astype(np.uint8))

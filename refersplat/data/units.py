@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,16 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refersplat.cameras import NEAR, Camera
+from refersplat.cameras import NEAR, Camera, look_at_point
 
 COARSEST = 1e-4
 """Largest spacing of float32 coordinates, as a share of the scene's extent."""
+REACH = 20
+"""Extents within which cameras look at a point."""
+RANDOM_EXTENTS = 3
+"""Extents to which random points reach where cameras look at none."""
+STRAY = 100
+"""A camera as many times as far from the middle as most others is taken for a wrong pose."""
 _SAMPLES = 1000
 
 
@@ -23,6 +30,13 @@ def camera_extent(cameras: Sequence[Camera], warnings: list[str]) -> float:
     if radius == 0:
         warnings.append("all training cameras have one position; the scene's extent is set to 1")
         return 1.0
+    distances = (positions - positions.median(dim=0).values).norm(dim=1)
+    if num := int((distances > STRAY * distances.median()).sum()) * (len(cameras) > 2):
+        warnings.append(
+            f"{num} of {len(cameras)} training cameras are more than {STRAY} times as far from the "
+            f"middle as most, and decide about the scene's extent, {1.1 * radius:.3g}; leave out "
+            "images that were registered wrongly"
+        )
     return 1.1 * radius
 
 
@@ -35,27 +49,46 @@ def check_units(
 ) -> None:
     """Checks that float32 resolves the scene, and that it lies beyond the near plane.
 
+    Without points the depth is that of the point at which the cameras look, or else of the random
+    points that training starts from.
+
     Raises:
         InputError: The scene is too far from the origin, or too small.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     far = float(positions.norm(dim=1).max())
-    if far * 2**-23 > COARSEST * extent:
+    if not (math.isfinite(far * extent) and far * 2**-23 <= COARSEST * extent):
         raise InputError(
             f"{path}: the cameras are {far:.3g} units from the origin, where float32 resolves only "
             f"{far * 2**-23:.2g}; move cameras and points towards the origin"
         )
     if points is None:
-        return
-    chosen = points[:: max(1, len(points) // _SAMPLES)]
-    axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
-    depths = chosen @ axes.T - (positions * axes).sum(dim=1)  # [P, V]
+        center = look_at_point(cameras, reach=REACH * extent)
+        if center is None:
+            name, depths = "random points' largest depth", torch.tensor([RANDOM_EXTENTS * extent])
+        else:
+            name, depths = "depth of the point looked at", _depths(center[None], cameras)
+    else:
+        bad = int((~points.square().sum(dim=1).isfinite()).sum())
+        if bad:
+            raise InputError(
+                f"{path}: {bad} of {len(points)} points are too far from the origin for float32, "
+                f"the farthest {float(points.abs().max()):.3g} units; remove them"
+            )
+        name = "points' median depth"
+        depths = _depths(points[:: max(1, len(points) // _SAMPLES)], cameras)
     middle = float(depths[depths > 0].median()) if (depths > 0).any() else NEAR
     message = (
-        f"{path}: the points' median depth is {middle:.2g} units, the near plane lies at {NEAR}; "
-        "scale cameras and points up"
+        f"{path}: the {name} is {middle:.2g} units, the near plane lies at {NEAR}; scale cameras "
+        f"{'and points ' if points is not None else ''}up"
     )
     if middle < NEAR:
         raise InputError(message)
     if middle < 2 * NEAR:
         warnings.append(message)
+
+
+def _depths(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [P, V]
+    axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
+    positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
+    return points @ axes.T - (positions * axes).sum(dim=1)

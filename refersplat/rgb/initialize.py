@@ -10,6 +10,7 @@ from torch import Tensor
 from refersplat.cameras import NEAR, Camera, look_at_point
 from refersplat.config import RgbConfig
 from refersplat.data import Scene
+from refersplat.data.units import RANDOM_EXTENTS, REACH
 from refersplat.ops import knn
 from refersplat.ops.reference import SH_0
 from refersplat.splats.gaussians import Gaussians, padded_sh
@@ -63,11 +64,11 @@ def random_points(
     camera. Without such a point it is centred on the mean camera and reaches three extents.
     """
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
-    center = look_at_point(cameras, reach=20 * extent)
+    center = look_at_point(cameras, reach=REACH * extent)
     if center is not None:
         half = float((positions - center).norm(dim=1).max())
     else:
-        center, half = positions.mean(dim=0), 3 * extent
+        center, half = positions.mean(dim=0), RANDOM_EXTENTS * extent
     least = min(MIN_CAMERAS, len(cameras))
     visible: list[Tensor] = []
     for _ in range(ROUNDS):

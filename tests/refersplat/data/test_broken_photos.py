@@ -100,7 +100,7 @@ CASES = {
     "same stem twice": (rename_second("frame_00001.jpg"), "frame_00001.jpg", "rename"),
     # COLMAP, binary
     "no images.bin": (lambda s: s.remove(IMAGES), IMAGES, "copy the whole model"),
-    "no cameras.bin": (lambda s: s.remove(CAMERAS), CAMERAS_TXT, "copy the whole model"),
+    "no cameras.bin": (lambda s: s.remove(CAMERAS), CAMERAS, "copy the whole model"),
     "cameras.bin empty": (lambda s: s.cut(CAMERAS, 0), CAMERAS, "0 bytes", "copy"),
     "cameras.bin cut": (lambda s: s.cut(CAMERAS, -5), CAMERAS, "59 bytes", "camera 1 of 1"),
     "images.bin cut in points": (lambda s: s.cut(IMAGES, -5), IMAGES, "image 4 of 4", "copy"),
@@ -118,6 +118,14 @@ CASES = {
     "zero focal length": (patch(CAMERAS, 32, "d", 0.0), CAMERAS, "fx", "got 0.0", "correct"),
     "NaN lens": (patch(CAMERAS, 48, "d", NAN), CAMERAS, "camera 7: cx", "got nan", "correct"),
     "principal point": (patch(CAMERAS, 48, "d", 900.0), CAMERAS, "cx", "40x30", "got 900.0"),
+    "focal length beyond float32": (patch(CAMERAS, 32, "d", 1e300), CAMERAS, "fx", "got 1e+300"),
+    "pose beyond float32": (patch(IMAGES, 44, "d", 1e300), "scene", "units", "move"),
+    "point beyond float32": (patch(POINTS, 16, "d", 1e300), "scene", "1 of 12 points", "remove"),
+    "absurd width": (patch(CAMERAS, 16, "Q", 2**63), CAMERAS, "width", "correct"),
+    "images.bin is a pointer": (
+        lambda s: (s.path / IMAGES).write_bytes(b"version https://git-lfs.github.com/spec/v1"),
+        *(IMAGES, "git lfs pull"),
+    ),
     "no width": (patch(CAMERAS, 16, "Q", 0), CAMERAS, "width", "got 0", "correct"),
     "NaN position": (patch(IMAGES, 44, "d", NAN), FIRST, "pose", "nan", "register it again"),
     "no rotation": (patch(IMAGES, 12, "4d", 0, 0, 0, 0), FIRST, "quaternion", "length 0", "export"),

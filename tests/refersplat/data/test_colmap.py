@@ -11,11 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from plyfile import PlyData, PlyElement
 from torch.testing import assert_close
 
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
 from refersplat.data.lens import MODELS, Lens, Warp, _undistortion_maps
+from tests.errors import assert_names
 
 PARAMETERS = {
     "SIMPLE_PINHOLE": (50.0, 20.5, 14.5),
@@ -217,3 +219,72 @@ def test_masks_are_warped_as_their_photos_are(make_scene):
         is_clear = (photo < 0.25) | (photo > 0.75)
         assert is_clear.float().mean() > 0.9
         assert torch.equal((photo > 0.5)[is_clear], mask[is_clear])
+
+
+def warnings_of(small):
+    return load_scene(DataConfig(scene=str(small.path))).warnings
+
+
+def write_cloud(path, points):
+    rows = np.array([tuple(point) for point in points], dtype=[(axis, "f4") for axis in "xyz"])
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(path))
+
+
+def test_a_point_cloud_in_the_model_comes_first(small_scene):
+    """As in the reader of Kerbl et al., so that a cloud of one's own can replace COLMAP's."""
+    model = small_scene.path / "sparse/0"
+    write_cloud(model / "points3D.ply", small_scene.points[:5])
+    scene = load_scene(DataConfig(scene=str(small_scene.path)))
+    np.testing.assert_allclose(scene.points[0].numpy(), small_scene.points[:5], rtol=1e-6)
+    assert any("points3D.ply: is read; points3D.bin" in warning for warning in scene.warnings)
+    (model / "points3D.bin").unlink()
+    assert not any("points3D.bin" in warning for warning in warnings_of(small_scene))
+
+
+def test_the_format_that_is_not_read_is_named(small_scene):
+    small_scene._write_text(small_scene.path / "sparse/0")
+    warnings = "\n".join(warnings_of(small_scene))
+    assert_names(warnings, "images.bin", "images.txt", "points3D.bin", "points3D.txt", "newer")
+    (small_scene.path / "sparse/0/images.bin").unlink()  # half a model is none
+    assert not any("images.txt" in warning for warning in warnings_of(small_scene))
+
+
+def test_poses_that_are_not_read_are_named(small_scene):
+    (small_scene.path / "transforms.json").write_text("{}")
+    assert any("not transforms.json" in warning for warning in warnings_of(small_scene))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("newline", ["\r\n", "\r"])
+def test_text_models_in_any_encoding(make_scene, encoding, newline):
+    small = make_scene(num_views=2, names=["Küche 1.png", "Küche 2.png"]).write(binary=False)
+    for path in (small.path / "sparse/0").iterdir():
+        text = "# Büro\n" + path.read_text(encoding="utf-8")
+        path.write_bytes(text.replace("\n", newline).encode(encoding))
+    scene = load_scene(DataConfig(scene=str(small.path)))
+    assert [view.name for view in scene.views] == ["Küche 1", "Küche 2"]
+    assert len(scene.points[0]) == 12
+
+
+@pytest.mark.parametrize("points", ["", "\n"], ids=["no lines", "empty lines"])
+@pytest.mark.parametrize("name", ["a{}.png", "my photo {}.png", "one of {} photos.png"])
+def test_images_whose_points_are_left_out(make_scene, points, name):
+    """A name with two blanks makes a line of an image look like one of points."""
+    small = make_scene(num_views=3, names=[name.format(i) for i in range(3)]).write(binary=False)
+    path = small.path / "sparse/0/images.txt"
+    lines = path.read_text().splitlines()[2::2]  # without header
+    path.write_text("".join(f"{line}\n{points}" for line in lines))
+    assert len(load_scene(DataConfig(scene=str(small.path))).views) == 3
+
+
+def test_decimal_commas_are_named(make_scene, refusal):
+    small = make_scene().write(binary=False)
+    small.replace_text("sparse/0/images.txt", r"^2 (\S+?)\.", r"2 \1,")
+    assert_names(refusal(small), "images.txt, line 5", "comma", "LC_ALL")
+
+
+def test_binary_names_in_latin_1(make_scene):
+    small = make_scene(num_views=2, names=["Küche 1.png", "Küche 2.png"]).write()
+    path = small.path / "sparse/0/images.bin"
+    path.write_bytes(path.read_bytes().replace("ü".encode(), "ü".encode("latin-1")))
+    assert len(load_scene(DataConfig(scene=str(small.path))).views) == 2

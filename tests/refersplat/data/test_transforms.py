@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
+from tests.errors import assert_names
 
 LENS = {"fl_x": 50.0, "fl_y": 48.0, "cx": 20.5, "cy": 14.5, "w": 40, "h": 30}
 
@@ -179,3 +180,56 @@ def test_nerfstudio_lists_and_points(small_scene):
     assert [view.name for view in scene.test] == ["frame_00001"]
     assert_close(scene.points[0], torch.tensor([[0.0, 1, 2], [3, 4, 5]]))
     assert_close(scene.points[1], torch.tensor([[1, 0, 0.2], [0, 0, 0]]))
+
+
+def test_null_is_absent(small_scene):
+    fields = dict.fromkeys((*LENS, "camera_model", "ply_file_path", "test_filenames", "k1"))
+    record = small_scene.transforms(**fields, camera_angle_x=0.8)
+    record["frames"][0] |= {"mask_path": None, "fl_x": None}
+    scene = load(small_scene.write_transforms(record))
+    assert scene.views[0].camera.fx == pytest.approx(20 / math.tan(0.4))
+    assert not any("mask" in warning for warning in scene.warnings)
+    record = small_scene.transforms(**LENS)  # in a frame, it does not hide the common value
+    record["frames"][0]["fl_x"] = None
+    assert load(small_scene.write_transforms(record)).views[0].camera.fx == 50
+    (small_scene.path / "meta.json").write_text('{"test_views": null}')
+    assert load(small_scene, eval=True).split == "every 8th view"
+
+
+def test_fields_without_effect_are_named(small_scene):
+    record = small_scene.transforms(**LENS)
+    record["frames"][0] |= {"mask_path": "masks/a.png", "depth_file_path": "a.npy"}
+    warnings = "\n".join(load(small_scene.write_transforms(record)).warnings)
+    assert_names(warnings, "mask_path of 1 frames", "depth_file_path")
+
+
+def test_training_lists_hold_out_the_others(small_scene):
+    names = [f"images/{name}" for name in small_scene.names]
+    record = small_scene.transforms(**LENS, train_filenames=[names[0], names[3], "images/x.png"])
+    scene = load(small_scene.write_transforms(record), eval=True)
+    assert [view.name for view in scene.test] == ["frame_00002", "frame_00003"]
+    assert any("1 listed files" in w and "images/x.png" in w for w in scene.warnings)
+
+
+@pytest.mark.parametrize("prefix", ["/data/me/scene/images/", "C:\\scene\\images\\", ""])
+def test_absolute_paths_of_another_machine(small_scene, prefix):
+    record = small_scene.transforms(**LENS)
+    for frame in record["frames"]:
+        frame["file_path"] = prefix + frame["file_path"].removeprefix("images/")
+    assert len(load(small_scene.write_transforms(record)).views) == 4
+
+
+def test_two_files_of_a_name_without_suffix(small_scene, refusal):
+    small_scene.write_image("images/frame_00002.jpg", (40, 30))
+    record = small_scene.transforms(**LENS)
+    for frame in record["frames"]:
+        frame["file_path"] = frame["file_path"].removesuffix(".png")
+    message = refusal(small_scene.write_transforms(record))
+    assert_names(message, "frames[1]: file_path", "frame_00002.jpg and frame_00002.png", "suffix")
+
+
+def test_test_frames_of_a_dataset_that_are_not_there(make_scene):
+    small = make_scene("ramen").write()
+    scene = load(small, eval=True)
+    assert scene.split == "every 8th view"
+    assert any("of 7 test frames" in warning for warning in scene.warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,38 @@ def test_scenes_in_front_of_the_near_plane_are_refused():
         check(0.04)
     (warning,) = check(0.08)
     assert "near plane lies at 0.2; scale" in warning
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-2])
+def test_scenes_without_points_are_checked_too(scale):
+    """By the point at which the cameras look, or by where random points would lie."""
+    some = cameras(scale)
+    with pytest.raises(InputError, match=r"^scene: .*random points.* units.*; scale"):
+        check_units(PATH, some, None, camera_extent(some, []), [])
+    for index, camera in enumerate(some):
+        angle = 0.5 * index
+        camera.world_to_camera[0, :3] = torch.tensor([math.cos(angle), 0, -math.sin(angle)])
+        camera.world_to_camera[2, :3] = torch.tensor([math.sin(angle), 0, math.cos(angle)])
+        camera.world_to_camera[:3, 3] = torch.tensor([0, 0, 3 * scale])
+    with pytest.raises(InputError, match=r"^scene: .*looked at is 0\.\d+ units.*; scale"):
+        check_units(PATH, some, None, camera_extent(some, []), [])
+
+
+@pytest.mark.parametrize("value", [1e25, float("inf")])
+def test_numbers_that_float32_cannot_hold_are_refused(value):
+    """Readers check float64; 1e300 is finite there, and infinite in training."""
+    far, some = cameras(), cameras()
+    far[2].world_to_camera[0, 3] = value
+    with pytest.raises(InputError, match=r"^scene: the cameras are .*; move"):
+        check_units(PATH, far, points(), camera_extent(far, []), [])
+    stray = points()
+    stray[1, 2] = value
+    with pytest.raises(InputError, match=r"^scene: 1 of 3 points .*; remove"):
+        check_units(PATH, some, stray, camera_extent(some, []), [])
+
+
+def test_a_stray_camera_is_named():
+    some, warnings = cameras(), []
+    some[3].world_to_camera[0, 3] = -5000
+    camera_extent(some, warnings)
+    assert "1 of 4 training cameras" in warnings[0]

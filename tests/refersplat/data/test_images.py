@@ -32,7 +32,7 @@ def palette(colors):
 
 MASKS = {
     "quantized.png": Image.fromarray(WHITE).quantize(2),
-    "adaptive.png": Image.fromarray(WHITE).convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=2),
+    "adaptive.png": Image.fromarray(WHITE).convert("RGB").quantize(2, method=0),
     "white first.png": palette([(0, 0, 0), (255, 255, 255)]),
     "nearly black.png": palette([(3, 2, 4), (250, 255, 251)]),
     "voc.png": palette([(0, 0, 0), (128, 0, 0)]),

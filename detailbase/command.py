@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import time
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     """
     words = [  # --resume may stand without a file
         f"{word}={NEWEST}" if word == "--resume" and after.startswith("-") else word
-        for word, after in zip_longest(argv, argv[1:], fillvalue="--")
+        for word, after in itertools.zip_longest(argv, argv[1:], fillvalue="--")
     ]
     config = parse(
         Config, words, program=f"detailbase {program}", description=DESCRIPTIONS[program]
@@ -157,8 +158,14 @@ def find_checkpoint(config: Config) -> Path:
     return path
 
 
-def claim_folder(config: Config) -> Path:
-    """Makes a folder the run's own and writes the options there.
+@contextmanager
+def claim_folder(config: Config, save: Callable[[Path], None]) -> Iterator[Path]:
+    """Makes a folder the run's own, alone for as long, and writes its state and options there.
+
+    Args:
+        config: The run's options.
+        save: Writes the state of the training into a file. The options come after it, since they
+            make the folder a run's, which can be resumed.
 
     Raises:
         InputError: It holds another run.
@@ -166,22 +173,30 @@ def claim_folder(config: Config) -> Path:
     run_of_state = Path(config.resume).parent if config.resume else None
     folder = run_of_state if run_of_state and not config.work_dir else results_folder(config)
     run = RunFolder(folder, Config)
-    if run_of_state is None or run_of_state.absolute() != folder.absolute():
-        run.refuse_second_run("--work_dir")
-    root, prepared = (
-        p and str(Path(p).absolute()) for p in (config.data.root, config.data.prepared)
-    )
-    # Absolute, to be found from any folder.
-    values = {"resume": "", "work_dir": str(folder), "data.root": root, "data.prepared": prepared}
-    run.claim(override(config, values))
-    return folder
+    with run.held("--work_dir"):
+        is_resumed = run_of_state is not None and run_of_state.absolute() == folder.absolute()
+        if not is_resumed:
+            run.refuse_second_run("--work_dir")
+            save(folder / LAST)
+        root, prepared = (
+            p and str(Path(p).absolute()) for p in (config.data.root, config.data.prepared)
+        )
+        # Absolute, to be found from any folder.
+        values = {"data.root": root, "data.prepared": prepared}
+        run.claim(override(config, values | {"resume": "", "work_dir": str(folder)}))
+        yield folder
 
 
 def results_folder(config: Config) -> Path:
-    """Returns ``--work_dir``, or the path of a new folder below exps/."""
+    """Returns ``--work_dir``, or makes a new folder below exps/."""
     if config.work_dir:
         return Path(config.work_dir)
-    return RUNS / config.name / time.strftime("%Y%m%d_%H%M%S")
+    base = RUNS / config.name / time.strftime("%Y%m%d_%H%M%S")
+    for folder in itertools.chain([base], (Path(f"{base}_{n}") for n in itertools.count(2))):
+        with suppress(FileExistsError):  # of another run of the same second
+            folder.mkdir(parents=True)
+            break
+    return folder
 
 
 def _in_newest_run(config: Config, name: str, option: str) -> Path:

@@ -57,12 +57,14 @@ def train(config: Config) -> Path:
         training.load(Path(config.resume))
         log.info("resuming behind batch %d of epoch %d", training.batch, training.epoch + 1)
 
-    out, epochs = claim_folder(config), config.train.epochs
-    if not (out / LAST).exists():
-        training.save(out / LAST)  # so that even a run without a step can be resumed
+    epochs = config.train.epochs
     steps = epochs * len(Batches(learned, scans, config.data, config.seed, epoch=0))
     done = steps * training.epoch // epochs + training.batch
-    with log_file(out / LOG), Progress("training", steps, done, events=out) as progress:
+    with (
+        claim_folder(config, training.save) as out,
+        log_file(out / LOG),
+        Progress("training", steps, done, events=out) as progress,
+    ):
         while training.epoch < epochs:
             start = time.perf_counter()
             run_epoch(config, training, learned, sentences, out / LAST, progress)

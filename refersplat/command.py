@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from refer3d.runs.config import parse, take_option
@@ -71,13 +72,20 @@ def run_of(config: Config) -> RunFolder[Config]:
     return RunFolder(config.model_path, Config)
 
 
-def claim_folder(config: Config) -> None:
-    """Makes the folder the run's own and writes the options there.
+@contextmanager
+def claim_folder(config: Config) -> Iterator[None]:
+    """Makes the folder the run's own, alone for as long, and writes the options there.
 
     Raises:
         InputError: It holds another run, or one with other options.
     """
     run = run_of(config)
+    with run.held("-m"):
+        _claim(run, config)
+        yield
+
+
+def _claim(run: RunFolder[Config], config: Config) -> None:
     if not config.resume:
         run.refuse_second_run("-m")
     elif run.exists():

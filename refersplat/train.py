@@ -59,26 +59,26 @@ def train(config: Config) -> None:
             f"--start_checkpoint: {out} has Gaussians of its own, {cloud}; omit the option to use "
             "them, or name another folder"
         )
-    claim_folder(config)
-    watch = Stopwatch(out / TIMINGS)
-    if cloud:
-        log.info("using the Gaussians of %s", cloud)
-        gaussians = load_gaussians(cloud).to(device)
-    elif given:
-        gaussians = given.to(device)
-        train_rgb.save_scene(out, given, 0, config.data, scene.views)
-    else:
-        with watch.stage("rgb"):
-            gaussians = train_rgb.train(config, scene, device)
-        log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
+    with claim_folder(config):
+        watch = Stopwatch(out / TIMINGS)
+        if cloud:
+            log.info("using the Gaussians of %s", cloud)
+            gaussians = load_gaussians(cloud).to(device)
+        elif given:
+            gaussians = given.to(device)
+            train_rgb.save_scene(out, given, 0, config.data, scene.views)
+        else:
+            with watch.stage("rgb"):
+                gaussians = train_rgb.train(config, scene, device)
+            log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
 
-    if not is_referring:
-        log.warning("no training view has a sentence: the scene can only be rendered")
-    elif not (cloud and Path(out, RESULT_FILE).exists()):  # a field belongs to its Gaussians
-        with watch.stage("referring"):
-            train_referring.train(config, scene, supervision, gaussians, field)
-        log.info("referring field trained in %.0f s", watch.stages["referring"]["seconds"])
-    log.info("trained: %s", out)
+        if not is_referring:
+            log.warning("no training view has a sentence: the scene can only be rendered")
+        elif not (cloud and Path(out, RESULT_FILE).exists()):  # a field belongs to its Gaussians
+            with watch.stage("referring"):
+                train_referring.train(config, scene, supervision, gaussians, field)
+            log.info("referring field trained in %.0f s", watch.stages["referring"]["seconds"])
+        log.info("trained: %s", out)
 
 
 if __name__ == "__main__":

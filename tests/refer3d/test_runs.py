@@ -21,7 +21,7 @@ from tyro.conf import arg
 from refer3d.runs.config import choose_model, from_mapping, load_yaml, parse, save_yaml
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import atomic_write
+from refer3d.runs.files import HOUR, atomic_write, sweep_drafts
 from refer3d.runs.folder import RunFolder, refuse_file
 from refer3d.runs.options import Bounds, Changeable, differences, options, override, to_mapping
 from refer3d.runs.programs import Program, run_program
@@ -29,6 +29,8 @@ from refer3d.runs.progress import Progress
 from refer3d.runs.results import Stopwatch, git_commit, load_results, peak_memory_mib, provenance
 from refer3d.runs.results import save_results as save
 from refer3d.runs.states import save_state
+from tests import processes
+from tests.errors import raises
 
 
 @dataclass(frozen=True)
@@ -516,3 +518,35 @@ def test_help_needs_no_torch(model):
     assert (done.returncode, done.stderr) == (0, "")
     programs = importlib.import_module(f"{model}.__main__").PROGRAMS
     assert all(f"usage: {model} {name}" in done.stdout for name in ("PROGRAM", *programs))
+
+
+def hold(folder, held, end):
+    with RunFolder(folder, Schema).held("-m"):
+        held.set()
+        end.wait(20)
+
+
+def test_a_folder_is_held_by_one_process_and_free_after_its_death(tmp_path):
+    held, end = processes.CONTEXT.Event(), processes.CONTEXT.Event()
+    process = processes.start(hold, tmp_path / "run", held, end)
+    assert held.wait(60)
+    with raises(InputError, "-m", tmp_path / "run", "another folder"):
+        hold(tmp_path / "run", held, end)
+    process.kill()
+    process.join()
+    end.set()
+    hold(tmp_path / "run", held, end)
+
+
+def test_drafts_of_killed_processes_are_swept(tmp_path):
+    folder = tmp_path / "point_cloud"
+    folder.mkdir()
+    draft, kept = folder / ".a.ply.0123abcd.tmp", folder / ".mine.tmp"
+    for path in (draft, kept):
+        path.touch()
+    sweep_drafts(tmp_path, HOUR)
+    assert draft.exists()
+    with RunFolder(tmp_path, Schema).held("-m"):
+        pass
+    assert not draft.exists()
+    assert kept.exists()

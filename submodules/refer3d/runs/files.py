@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+DRAFT = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+HOUR = 3600.0
+"""No draft takes longer."""
 
 
 @contextmanager
@@ -72,3 +78,16 @@ def describe_content(start: bytes) -> str:
     if not start.strip(b"\0"):
         return "only zeros" if start else "an empty file"
     return next((kind for magic, kind in _CONTENTS.items() if start.startswith(magic)), "")
+
+
+def sweep_drafts(folder: Path, seconds: float = 0.0) -> None:
+    """Removes the drafts that killed processes have left below a folder.
+
+    Args:
+        folder: The folder.
+        seconds: Least age of a draft; the default is for folders that only this process writes to.
+    """
+    for path in folder.rglob(".*.tmp"):
+        with suppress(OSError):  # another process is faster, or may not write here
+            if DRAFT.fullmatch(path.name) and time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()

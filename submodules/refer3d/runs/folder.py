@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TextIO, TypeVar
 
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
+from refer3d.runs.files import sweep_drafts
 from refer3d.runs.options import differences, options
+
+log = logging.getLogger(__name__)
 
 Schema = TypeVar("Schema")
 
 RESOLVED = "config.yaml"
 """File with every option of the run."""
 TIMINGS = "timings.json"
+LOCK = ".lock"
 
 
 def refuse_file(option: str, path: Path | str) -> None:
@@ -86,6 +95,46 @@ class RunFolder(Generic[Schema]):
                 "name another folder, or delete it"
             )
 
+    @contextmanager
+    def held(self, option: str) -> Iterator[None]:
+        """Holds the folder, which is made if need be; removes the drafts of killed processes.
+
+        The system ends the lock with the process, however that ends.
+
+        Raises:
+            InputError: Another process holds the folder, which ``option`` names.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a") as file:
+            if not _lock(file):
+                raise InputError(
+                    f"{option}: another run is writing to {self.path}; wait for it, or name "
+                    "another folder"
+                )
+            sweep_drafts(self.path)
+            yield
+
     def claim(self, config: Schema) -> None:
         """Makes the folder the run's own by writing its options there."""
         save_yaml(config, self.config_file)
+
+
+def _lock(file: TextIO) -> bool:
+    """Locks a file until it is closed; False if another process has locked it.
+
+    Forked processes, such as those that read data and may live a little longer, share no such lock.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        log.warning("%s: cannot be locked (%s): start no second run there", file.name, error)
+    return True

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.files import HOUR, sweep_drafts
 from refer3d.runs.states import Array, load_state, save_state
 from refer3d.text_encoder.features import TextEncoder, TextFeatures
 
@@ -31,6 +32,7 @@ class CachedTextEncoder:
         """Stores the features of ``encoder`` below ``folder``, which is made when needed."""
         self.encoder = encoder
         self.folder = folder
+        self._is_swept = False
 
     @property
     def name(self) -> str:
@@ -57,6 +59,9 @@ class CachedTextEncoder:
             if path not in features
         }
         if missing:
+            if not self._is_swept:
+                sweep_drafts(self.folder, HOUR)
+                self._is_swept = True
             encoded = self.encoder(list(missing.values()))
             for index, path in enumerate(missing):
                 words = encoded.words[index][encoded.mask[index]].clone()

@@ -128,8 +128,19 @@ class NetworkConfig:
     """Classes of superpoints that training predicts beside the masks; 0, as published, turns it
     off."""
 
+    choice: bool = False
+    """Choose among whole objects: none, the best, or several. Otherwise, as published, each
+    superpoint decides alone."""
+    relations: bool = False
+    """Bias the attention, and the masks, by where objects lie as seen from those of other words."""
+
     def check(self) -> None:
-        """Requires whole heads and a level to go down to."""
+        """Requires whole heads, a level to go down to, and the parts that others need."""
+        if (self.choice or self.relations) and not self.objects:
+            raise ValueError(
+                "objects: expected at least 1 for choice and relations, got 0; set it, or turn "
+                "them off"
+            )
         if self.width % self.heads:
             raise ValueError(
                 f"width: expected a multiple of the {self.heads} heads, got {self.width}; "
@@ -168,6 +179,8 @@ class TrainConfig:
     """Weight of the cross-entropy of superpoints' classes."""
     object_weight: Annotated[float, Bounds(0)] = 1.0
     """Weight of the loss of the instance embedding."""
+    choice_weight: Annotated[float, Bounds(0)] = 1.0
+    """Weight of the loss of the choice among objects, if the network chooses."""
     ema_decay: Annotated[float, Bounds(0, 0.99999)] = 0.99
     """Decay of the moving average of the weights, which is validated and saved; lower in the first
     steps. 0, as published, takes the weights themselves."""

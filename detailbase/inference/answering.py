@@ -28,18 +28,61 @@ THRESHOLD = 0.5
 def answer(
     network: nn.Module, batch: Batch, sentences: Sentences
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields for each phrase the probability of each point [N] of its scan and the mask's score [].
+    """Yields for each phrase its mask on the points [N bool] of its scan and the mask's score [].
 
-    A phrase whose word the encoder did not read gets zeros.
+    A phrase whose word the encoder did not read gets an empty mask.
     """
     predictions: Predictions = network(**batch.inputs(sentences))
     for phrase, sentence in zip(batch.phrases, batch.sentence_of_phrase, strict=True):
-        superpoints = batch.scan_superpoints[batch.scene_of_sentence[sentence]]
-        if sentences.reaches(batch.references[sentence].words, phrase.query):
-            logits = predictions.masks[sentence][-1, phrase.query].float()
-            yield logits.sigmoid()[superpoints], predictions.scores[-1, sentence, phrase.query]
+        scene = batch.scene_of_sentence[sentence]
+        superpoints = batch.scan_superpoints[scene]
+        if not sentences.reaches(batch.references[sentence].words, phrase.query):
+            yield torch.zeros_like(superpoints, dtype=torch.bool), batch.features.new_zeros(())
+            continue
+        logits = predictions.masks[sentence][-1, phrase.query].float()
+        score = predictions.scores[-1, sentence, phrase.query].float()
+        if predictions.objects is None or predictions.choices is None:
+            mask = logits.sigmoid() >= THRESHOLD
         else:
-            yield batch.features.new_zeros(len(superpoints)), batch.features.new_zeros(())
+            own = slice(*batch.superpoint_starts[scene : scene + 2])
+            mask, probability = choose(
+                logits,
+                predictions.objects[scene],
+                predictions.sizes[own],
+                predictions.choices[-1, sentence, phrase.query].float(),
+            )
+            score = score * probability
+        yield mask[superpoints], score
+
+
+def choose(
+    logits: Tensor,  # [S]
+    objects: Tensor,  # [S]
+    sizes: Tensor,  # [S]
+    choice: Tensor,  # [2]
+) -> tuple[Tensor, Tensor]:  # [S] bool, []
+    """Chooses whole objects for a phrase: none, the best, or several.
+
+    Args:
+        logits: The phrase's mask.
+        objects: Each superpoint's object.
+        sizes: Each superpoint's number of points.
+        choice: Logits of none of the objects and of several.
+
+    Returns:
+        mask: True at the superpoints of the chosen objects.
+        probability: That of the chosen objects' being meant.
+    """
+    sums = logits.new_zeros(int(objects.max()) + 1, 2)
+    sums.index_add_(0, objects, torch.stack([logits * sizes, sizes], dim=1))
+    values = sums[:, 0] / sums[:, 1]  # [O]
+    probabilities = torch.cat([choice[:1], values]).softmax(dim=0)
+    chosen = torch.zeros_like(values, dtype=torch.bool)
+    if probabilities[0] < THRESHOLD:
+        chosen[values.argmax()] = True
+        if choice[1] >= 0:
+            chosen |= values >= 0
+    return chosen[objects], probabilities[1:][chosen].sum()
 
 
 @torch.no_grad()
@@ -61,7 +104,7 @@ def score(
     first = absent = 0
     for loaded in Batches(references, scans, options).loader():
         batch = loaded.to(device)
-        for index, (probability, _) in enumerate(answer(network, batch, sentences)):
+        for index, (mask, _) in enumerate(answer(network, batch, sentences)):
             sentence, phrase = batch.sentence_of_phrase[index], batch.phrases[index]
             reference, scene = batch.references[sentence], batch.scene_of_sentence[sentence]
             truth = batch.point_targets[index]
@@ -75,7 +118,7 @@ def score(
                     )
                 scores = dict.fromkeys(METRICS, 0.0)
             else:
-                masks = Masks(probability >= THRESHOLD, truth, batch.scan_superpoints[scene])
+                masks = Masks(mask, truth, batch.scan_superpoints[scene])
                 scores = {name: metric(masks) for name, metric in METRICS.items()}
             yield PhraseScores(reference, phrase.key, first + sentence, scores)
         first += len(batch.references)

@@ -14,7 +14,7 @@ from detailbase.config import Config
 from detailbase.data.batches import make_batch
 from detailbase.descriptions.references import Phrase, Reference, split_words
 from detailbase.descriptions.sentences import Sentences, word_encoder
-from detailbase.inference.answering import THRESHOLD, answer
+from detailbase.inference.answering import answer
 from detailbase.model.checkpoint import Checkpoint
 from detailbase.model.network import DetailBase
 from detailbase.scans.scan import Scan, read_scan_file
@@ -126,8 +126,8 @@ class Referrer:
         batch = make_batch([scan.cloud], [[reference]], self.config.data).to(device)
         masks = []
         answers = answer(self.network, batch, sentences)
-        for (head, text), (probability, score) in zip(located, answers, strict=True):
-            mask = (probability >= THRESHOLD).cpu().numpy()[scan.owner]
+        for (head, text), (marked, score) in zip(located, answers, strict=True):
+            mask = marked.cpu().numpy()[scan.owner]
             # Empty masks do not train the score.
             masks.append(PhraseMask(text, head, float(score) if mask.any() else 0.0, mask))
         return masks

@@ -46,5 +46,6 @@ def build(options: NetworkConfig, text_dim: int) -> DetailBase:
     if options.classes:
         classifier = nn.Linear(width, options.classes)
     sizes = (options.width, options.heads, options.hidden, options.layers)
-    decoder = Decoder(text_dim, width, *sizes, options.cross_attn_norm)
+    switches = (options.cross_attn_norm, options.choice, options.relations)
+    decoder = Decoder(text_dim, width, *sizes, *switches)
     return DetailBase(backbone, decoder, descriptors, grouping, classifier)

@@ -11,6 +11,8 @@ from detailbase.ops import segment_reduce
 NUM_DESCRIPTORS = 13
 POSITION = slice(3, 6)
 """Columns of the mean position."""
+DEVIATION = slice(9, 12)
+"""Columns of the position's standard deviation."""
 
 
 class DescriptorEncoder(nn.Sequential):

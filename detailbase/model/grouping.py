@@ -27,6 +27,19 @@ class PairLogits(NamedTuple):
     """[A, S]."""
 
 
+class Grouped(NamedTuple):
+    """Superpoints and the objects around them."""
+
+    features: Tensor
+    """[S, 3 C], each superpoint's own, the mean over its object, the object's descriptors."""
+    objects: Tensor
+    """[S, 13], descriptors of the object around each superpoint."""
+    places: Tensor
+    """[S, 3 + dims], where superpoints of one object lie together."""
+    pairs: tuple[PairLogits, ...] | None
+    """The pair logits of each scene; None in evaluation."""
+
+
 class ObjectGrouping(nn.Module):
     """Adds to each superpoint's features those of the object that it belongs to.
 
@@ -55,38 +68,44 @@ class ObjectGrouping(nn.Module):
         features: Tensor,  # [S, C]
         sums: Tensor,  # [S, 13]
         starts: Sequence[int],
-    ) -> tuple[Tensor, tuple[PairLogits, ...] | None]:  # [S, 3 C]
+    ) -> Grouped:
         """Groups the superpoints of each scene.
 
         Args:
             features: Superpoint features.
             sums: Superpoint moments.
             starts: Each scene's first superpoint, then the number of superpoints.
-
-        Returns:
-            features: Each superpoint's own, the mean over its object, the object's descriptors.
-            pairs: The pair logits of each scene; None in evaluation.
         """
         moved = self.move(features)
         # Positions and their squares need all their digits, in mixed precision, too.
         with torch.autocast(features.device.type, enabled=False):
-            means, descriptors, pairs = self._group(features.float(), moved.float(), sums, starts)
-        grouped = torch.cat([features, means, self.descriptors(descriptors)], dim=1)
-        return grouped, tuple(pairs) if self.training else None
+            positions = moved[:, :3].float() + describe(sums)[:, POSITION]
+            places = torch.cat([positions, moved[:, 3:].float()], dim=1) * self.scale
+            means, objects, pairs = self._group(features.float(), places, sums, starts)
+            inputs = torch.cat([objects, fourier_features(objects[:, POSITION])], dim=1)
+        grouped = torch.cat([features, means, self.descriptors(inputs)], dim=1)
+        return Grouped(grouped, objects, places, tuple(pairs) if self.training else None)
+
+    @torch.no_grad()
+    def partition(
+        self,
+        places: Tensor,  # [S, 3 + dims]
+        sizes: Tensor,  # [S]
+    ) -> Tensor:  # [S]
+        """Settles which superpoints of a scene form an object; see :func:`link`."""
+        return link(places, sizes, float(self.nearness))
 
     def _group(
         self,
         features: Tensor,  # [S, C]
-        moved: Tensor,  # [S, 3 + dims]
+        places: Tensor,  # [S, 3 + dims]
         sums: Tensor,  # [S, 13]
         starts: Sequence[int],
-    ) -> tuple[Tensor, Tensor, list[PairLogits]]:  # [S, C], [S, 37]
+    ) -> tuple[Tensor, Tensor, list[PairLogits]]:  # [S, C], [S, 13]
         """Computes mean features and descriptors of each superpoint's object, and pair logits."""
-        positions = moved[:, :3] + describe(sums)[:, POSITION]
-        moved = torch.cat([positions, moved[:, 3:]], dim=1) * self.scale
         pairs, means, totals = [], [], []
         for start, end in itertools.pairwise(starts):
-            scene, weights = moved[start:end], sums[start:end]
+            scene, weights = places[start:end], sums[start:end]
             weighted = features[start:end] * weights[:, -1:]
             for some in scene.split(ROWS):
                 # A large scan's affinities are not kept for the backward pass but computed again.
@@ -103,9 +122,7 @@ class ObjectGrouping(nn.Module):
                 pairs.append(
                     PairLogits(rows, self.nearness - squared_distances(scene[rows], scene))
                 )
-        descriptors = describe(torch.cat(totals))
-        waves = fourier_features(descriptors[:, POSITION])
-        return torch.cat(means), torch.cat([descriptors, waves], dim=1), pairs
+        return torch.cat(means), describe(torch.cat(totals)), pairs
 
     def _pool(
         self,
@@ -119,6 +136,55 @@ class ObjectGrouping(nn.Module):
         affinity = (self.nearness - squared_distances(some, scene)).detach().sigmoid()
         size = (affinity @ weights[:, -1:]).clamp(min=1)
         return affinity @ weighted / size, affinity @ weights
+
+
+def link(
+    places: Tensor,  # [S, D]
+    sizes: Tensor,  # [S]
+    limit: float,
+) -> Tensor:  # [S]
+    """Joins superpoints into objects, as average linkage does with squared distances.
+
+    The mean squared distance between the points of two clusters is that of their means plus the
+    variance of each. Clusters that are each other's nearest are joined at once while it is below
+    the limit; the result is that of joining the nearest two of all, again and again, because no
+    joining brings a third cluster nearer than the nearer of the two was.
+
+    Args:
+        places: Positions of superpoints in any space.
+        sizes: Weights of the superpoints.
+        limit: Largest mean squared distance between the two parts of an object.
+
+    Returns:
+        [S] int64, each superpoint's object, numbered from 0 in the order of their first ones.
+    """
+    means, weights, spreads = places.double(), sizes.double(), sizes.double() * 0
+    labels = torch.arange(len(places), device=places.device)
+    while len(means) > 1:
+        nearest, distances = [], []
+        for rows in torch.arange(len(means), device=means.device).split(ROWS):
+            apart = squared_distances(means[rows], means) + spreads[rows, None] + spreads
+            apart[torch.arange(len(rows), device=rows.device), rows] = torch.inf
+            least = apart.min(dim=1)
+            nearest.append(least.indices)
+            distances.append(least.values)
+        other, own = torch.cat(nearest), torch.arange(len(means), device=means.device)
+        joins = (other[other] == own) & (torch.cat(distances) < limit)
+        if not joins.any():
+            break
+        into = torch.where(joins, torch.minimum(own, other), own).unique(return_inverse=True)[1]
+        total = _sums(weights, into)
+        mean = _sums(means * weights[:, None], into) / total[:, None]
+        around = spreads + (means - mean[into]).square().sum(dim=1)
+        spreads = _sums(weights * around, into) / total
+        means, weights, labels = mean, total, into[labels]
+    return labels
+
+
+def _sums(values: Tensor, groups: Tensor) -> Tensor:  # [S, ...], [S] -> [G, ...]
+    """Adds the rows of each group."""
+    sums = values.new_zeros(int(groups.max()) + 1, *values.shape[1:])
+    return sums.index_add_(0, groups, values)
 
 
 def squared_distances(one: Tensor, other: Tensor) -> Tensor:  # [A, D], [B, D] -> [A, B]

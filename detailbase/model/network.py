@@ -33,6 +33,13 @@ class Predictions:
     pairs: tuple[PairLogits, ...] | None = None
     """For each scene, whether two superpoints belong to one object; None without grouping and in
     evaluation."""
+    choices: Tensor | None = None
+    """[R, B, L, 2] logits of a word's meaning none and several of the objects; None without
+    choice."""
+    objects: tuple[Tensor, ...] | None = None
+    """For each scene [S], the object of each superpoint; None without choice and in training."""
+    sizes: Tensor | None = None
+    """[S] points of the superpoints of all scenes; None without descriptors and grouping."""
 
 
 class DetailBase(nn.Module):
@@ -95,27 +102,46 @@ class DetailBase(nn.Module):
         starts = [int(start) for start in superpoint_starts]
         scene_of_sentence = [int(scene) for scene in scene_of_sentence]
         points = self.backbone(features, voxels).index_select(0, point_to_voxel)
-        embedded, pairs = segment_reduce(points, superpoints, starts[-1], "mean"), None
+        embedded = segment_reduce(points, superpoints, starts[-1], "mean")
+        grouped = sizes = objects = None
         if self.descriptors is not None or self.grouping is not None:
             sums = moments(features.index_select(0, point_to_voxel), superpoints, starts[-1])
+            sizes = sums[:, -1]
             if self.descriptors is not None:
                 embedded = torch.cat([embedded, self.descriptors(describe(sums))], dim=1)
             if self.grouping is not None:
-                embedded, pairs = self.grouping(embedded, sums, starts)
+                grouped = self.grouping(embedded, sums, starts)
+                embedded = grouped.features
+                if self.decoder.out_choice is not None and not self.training:
+                    scenes = [slice(*pair) for pair in itertools.pairwise(starts)]
+                    objects = tuple(
+                        self.grouping.partition(grouped.places[scene], sizes[scene])
+                        for scene in scenes
+                    )
         masks: dict[int, Tensor] = {}
         scores: dict[int, Tensor] = {}
+        choices: dict[int, Tensor] = {}
         for scene, (start, end) in enumerate(itertools.pairwise(starts)):
             sentences = [row for row, other in enumerate(scene_of_sentence) if other == scene]
             if sentences:
                 rows = to_device(torch.tensor(sentences), words.device)
                 output = self.decoder(
-                    embedded[start:end], words.index_select(0, rows), mask.index_select(0, rows)
+                    embedded[start:end],
+                    words.index_select(0, rows),
+                    mask.index_select(0, rows),
+                    None if grouped is None else grouped.objects[start:end],
                 )
                 masks.update(zip(sentences, output.masks.unbind(dim=1), strict=True))
                 scores.update(zip(sentences, output.scores.unbind(dim=1), strict=True))
+                if output.choices is not None:
+                    choices.update(zip(sentences, output.choices.unbind(dim=1), strict=True))
+        order = range(len(words))
         return Predictions(
-            tuple(masks[row] for row in range(len(words))),
-            torch.stack([scores[row] for row in range(len(words))], dim=1),
+            tuple(masks[row] for row in order),
+            torch.stack([scores[row] for row in order], dim=1),
             None if self.classifier is None else self.classifier(embedded),
-            pairs,
+            None if grouped is None else grouped.pairs,
+            torch.stack([choices[row] for row in order], dim=1) if choices else None,
+            objects,
+            sizes,
         )

@@ -47,6 +47,9 @@ def total_loss(predictions: Predictions, batch: Batch, options: TrainConfig) -> 
     if predictions.pairs is not None:
         pairs = pair_loss(predictions.pairs, batch.objects, options.pos_weight)
         total = total + options.object_weight * pairs
+    if predictions.choices is not None and predictions.sizes is not None:
+        choice = choice_loss(predictions.choices, predictions, batch)
+        total = total + options.choice_weight * choice
     return losses._replace(total=total)
 
 
@@ -87,6 +90,50 @@ def mask_loss(
     score = error.sum(dim=0) / is_good.sum(dim=0).clamp(min=1)
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     return Losses(total, cross_entropy, dice, score)
+
+
+def choice_loss(
+    choices: Tensor,  # [R, B, L, 2]
+    predictions: Predictions,
+    batch: Batch,
+) -> Tensor:  # []
+    """Computes the loss of choosing the phrases' objects, a mean over phrases, summed over rounds.
+
+    An object's logit is the mean of the mask's over its points. Softmax over the scene's objects
+    and none of them gives the probability of the right ones; a second logit tells several from one.
+    Superpoints of no object count as one object together.
+    """
+    assert predictions.sizes is not None
+    total = choices.new_zeros((), dtype=torch.float32)
+    starts, targets = batch.superpoint_starts, batch.targets
+    scene_of_phrase = [batch.scene_of_sentence[row] for row in batch.sentence_of_phrase]
+    queries, device = batch.query_of_phrase, choices.device
+    for scene in sorted(set(scene_of_phrase)):
+        phrases = [row for row, other in enumerate(scene_of_phrase) if other == scene]
+        sentences = [batch.sentence_of_phrase[row] for row in phrases]
+        logits = torch.stack(  # [P, R, S]
+            [
+                predictions.masks[sentence][:, queries[row]]
+                for row, sentence in zip(phrases, sentences, strict=True)
+            ]
+        )
+        own = slice(starts[scene], starts[scene + 1])
+        objects = batch.objects[own].unique(return_inverse=True)[1]  # [S]
+        shares = F.one_hot(objects).float() * predictions.sizes[own, None]  # [S, O]
+        shares = shares / shares.sum(dim=0)
+        target = torch.stack([targets[row] for row in phrases]) @ shares > 0.5  # [P, O]
+        asked = torch.tensor([sentences, [queries[row] for row in phrases]])
+        of_sentence, of_query = to_device(asked, device)
+        none, several = _float32(choices[:, of_sentence, of_query]).unbind(dim=-1)  # [R, P]
+        values = torch.cat([none.T[..., None], _float32(logits) @ shares], dim=-1)  # [P, R, 1 + O]
+        is_none = ~target.any(dim=1, keepdim=True)
+        right = torch.cat([is_none, target], dim=1)[:, None]
+        chosen = values.masked_fill(~right, -torch.inf).logsumexp(dim=-1)
+        total = total + (values.logsumexp(dim=-1) - chosen).sum()
+        number = (target.sum(dim=1) > 1).float().expand_as(several)
+        error = F.binary_cross_entropy_with_logits(several, number, reduction="none")
+        total = total + (error * ~is_none[:, 0]).sum()
+    return total / max(1, len(scene_of_phrase))
 
 
 def class_loss(

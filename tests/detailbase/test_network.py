@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -12,7 +14,7 @@ from detailbase.model.backbone import SparseUNet
 from detailbase.model.build import build
 from detailbase.model.decoder import Decoder
 from detailbase.model.descriptors import POSITION, describe, moments
-from detailbase.model.grouping import ObjectGrouping, fourier_features
+from detailbase.model.grouping import ObjectGrouping, fourier_features, link, squared_distances
 from detailbase.model.network import DetailBase
 from detailbase.training.losses import mask_loss, pair_loss
 from refer3d.text_encoder import HashTextEncoder
@@ -58,8 +60,12 @@ def encode(sentences: list[list[str]]) -> dict[str, Tensor]:
 
 BOTH = pytest.mark.parametrize(
     "extras",
-    [{}, {"cross_attn_norm": True, "descriptors": True, "objects": 4, "classes": 5}],
-    ids=["published", "default"],
+    [
+        {},
+        {"cross_attn_norm": True, "descriptors": True, "objects": 4, "classes": 5},
+        {"objects": 4, "choice": True, "relations": True},
+    ],
+    ids=["published", "default", "choice"],
 )
 
 
@@ -189,9 +195,9 @@ def test_near_superpoints_form_one_object(unmoved):
     points[1:4, 0] = 1.0
     sums = moments(points, torch.tensor([0, 1, 1, 1, 2, 2]), 3)
     features = torch.randn(3, 4)
-    seen, nothing = unmoved(features, sums, [0, 3])
+    seen, _, _, nothing = unmoved(features, sums, [0, 3])
     assert nothing is None
-    _, ((rows, logits),) = copy.deepcopy(unmoved).train()(features, sums, [0, 3])
+    *_, ((rows, logits),) = copy.deepcopy(unmoved).train()(features, sums, [0, 3])
     assert rows.tolist() == [0, 1, 2]
     assert_close(logits[:2, :2], torch.full((2, 2), unmoved.nearness.item()))
     assert logits[2, :2].amax() < -800
@@ -210,10 +216,10 @@ def test_objects_do_not_depend_on_the_chunk_size(rng, monkeypatch):
     objects = ObjectGrouping(4, 2)
     features = torch.randn(50, 4, generator=rng, requires_grad=True)
     sums = moments(torch.randn(200, 6, generator=rng), torch.arange(200) % 50, 50)
-    whole, all_pairs = objects(features, sums, [0, 30, 50])
+    whole, *_, all_pairs = objects(features, sums, [0, 30, 50])
     (gradient,) = torch.autograd.grad(whole.square().sum(), features)
     monkeypatch.setattr("detailbase.model.grouping.ROWS", 7)
-    parts, pairs = objects(features, sums, [0, 30, 50])
+    parts, *_, pairs = objects(features, sums, [0, 30, 50])
     assert_close(parts, whole)
     assert_close(torch.autograd.grad(parts.square().sum(), features)[0], gradient)
     assert [one.rows.tolist() for one in pairs] == [[*range(0, 30, 5)], [*range(0, 20, 3)]]
@@ -229,18 +235,38 @@ def test_mixed_precision_keeps_the_digits_of_places(unmoved, rng):
     )
     sums = moments(points, torch.arange(300) // 10, 30)
     features = torch.randn(30, 4, generator=rng)
-    exact, _ = unmoved(features, sums, [0, 30])
+    exact, *_ = unmoved(features, sums, [0, 30])
     with torch.autocast("cpu", torch.bfloat16):
-        rounded, _ = unmoved(features, sums, [0, 30])
+        rounded, *_ = unmoved(features, sums, [0, 30])
     assert_close(rounded[:, :8].float(), exact[:, :8])
     # The descriptors go through two layers in bfloat16; measured 0.01.
     assert (rounded[:, 8:] - exact[:, 8:]).abs().max() < 0.05
 
 
+@torch.no_grad()
+def test_superpoints_are_linked_as_by_average_linkage(rng):
+    places = torch.rand(60, 5, generator=rng)
+    apart = squared_distances(places, places).double().clamp(min=0).fill_diagonal_(0)
+    for limit in (0.0, 0.2, 0.5, 10.0):
+        tree = linkage(squareform((apart + apart.T) / 2, checks=False), "average")
+        want = torch.from_numpy(fcluster(tree, limit, "distance"))
+        got = link(places, torch.ones(60), limit)
+        assert torch.equal(got[:, None] == got, want[:, None] == want)
+        assert got.unique().tolist() == list(range(int(got.max()) + 1))
+
+
+@torch.no_grad()
+def test_linking_weighs_superpoints_by_their_points():
+    # The mean squared distance between {0 and 1} and 3 is 6.5, or (9 + 4 * 100) / 101 = 4.05.
+    places = torch.tensor([[0.0], [1.0], [3.0]])
+    assert link(places, torch.tensor([1.0, 1.0, 1.0]), 5.0).tolist() == [0, 0, 1]
+    assert link(places, torch.tensor([1.0, 100.0, 1.0]), 5.0).tolist() == [0, 0, 0]
+
+
 def test_only_the_pair_loss_trains_the_grouping(rng):
     objects = ObjectGrouping(4, 2)
     sums = moments(torch.randn(30, 6, generator=rng), torch.arange(30) % 5, 5)
-    seen, pairs = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
+    seen, *_, pairs = objects(torch.randn(5, 4, generator=rng), sums, [0, 5])
     seen.square().sum().backward()
     assert objects.move[0].weight.grad is None
     pair_loss(pairs, torch.tensor([0, 0, 1, 1, -1])).backward()
@@ -263,7 +289,7 @@ def test_words_attend_within_their_last_mask_and_everywhere_if_it_is_empty(case,
     answers = []
     own = Decoder._predict
     for features in (superpoints, other):
-        guesses = iter([(first, torch.zeros(1, 1))])
+        guesses = iter([(first, torch.zeros(1, 1), None)])
         monkeypatch.setattr(
             Decoder, "_predict", lambda *inputs, g=guesses: next(g, None) or own(*inputs)
         )

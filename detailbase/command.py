@@ -100,11 +100,16 @@ def read_predict(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--max_points", type=int, default=1_000_000, help="larger scans are thinned"
     )
+    parser.add_argument(
+        "--turns", type=int, default=1, help="average over turns of the scan; takes as many times"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest")
     args = parser.parse_args(argv)
     if args.max_points < 1:
         raise InputError(f"--max_points: expected at least 1, got {args.max_points}; change it")
+    if not 1 <= args.turns <= 64:
+        raise InputError(f"--turns: expected 1 to 64, got {args.turns}; change it")
     refuse_file("-o", args.out)
     return args
 

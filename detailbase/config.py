@@ -40,6 +40,8 @@ class AugmentConfig:
     """Probability of a random linear map."""
     flip: Annotated[float, Bounds(0, 1)] = 0.5
     """Probability of a mirror image."""
+    swap_sides: bool = True
+    """Swap left and right in descriptions of mirror images; the published code leaves them."""
     rotate: Annotated[float, Bounds(0, 1)] = 1.0
     """Probability of a rotation about the vertical, by any angle."""
     elastic: Annotated[float, Bounds(0, 1)] = 0.5
@@ -48,6 +50,20 @@ class AugmentConfig:
     """Standard deviation of a shift of all colours, which range from -1 to 1."""
     color_chance: Annotated[float, Bounds(0, 1)] = 1.0
     """Probability of a colour shift."""
+    noise: Annotated[float, Bounds(0, 1)] = 0.0
+    """Largest standard deviation of random displacements of points, in metres."""
+    thin: Annotated[float, Bounds(0, 0.99)] = 0.0
+    """Largest share of points that are left out at random."""
+    holes: Annotated[float, Bounds(0, 0.9)] = 0.0
+    """Largest share of points that are left out in patches."""
+    resegment: Annotated[float, Bounds(0, 1)] = 0.0
+    """Probability of other superpoints: those of the changed points as a cloud without faces."""
+    reword: Annotated[float, Bounds(0, 1)] = 0.0
+    """Probability of another wording: a phrase of the description alone, a request, no articles,
+    another end."""
+    absent: Annotated[float, Bounds(0, 1)] = 0.0
+    """Number of descriptions of other scans, over those of a scan, that are added as ones that mean
+    nothing there."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,11 @@ class DataConfig:
     """Descriptions per scan in a training step; they share the U-Net's work. Published: 8."""
     test_sentences: Annotated[int, Bounds(1), ANYWHERE] = 32
     """Descriptions per scan in an evaluation step."""
+    whole_sentences: bool = False
+    """Train DetailRefer's sentences, too, as descriptions of their object, as ScanRefer's are."""
+    turns: Annotated[int, Bounds(1, 64), ANYWHERE] = 1
+    """Evaluate each scan so often, turned about the vertical, and average; it takes so many times
+    as long."""
     max_points: Annotated[int, Bounds(1000)] = 2_500_000
     """Points of a scan; training crops larger ones, evaluation refuses them."""
     superpoints: Annotated[Literal["scannet", "area"], FIXED] = "scannet"

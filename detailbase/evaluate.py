@@ -16,7 +16,14 @@ from detailbase.descriptions.datasets import find_dataset, read_split
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.answering import THRESHOLD, score
-from detailbase.inference.metrics import METRICS, by_kind, by_scene, ious_by_name, summarize
+from detailbase.inference.metrics import (
+    METRICS,
+    by_kind,
+    by_scene,
+    calibration,
+    ious_by_name,
+    summarize,
+)
 from detailbase.model.checkpoint import Checkpoint
 from detailbase.scans.clouds import prepared_folder
 from refer3d.native import backend
@@ -80,6 +87,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     results = {
         "metrics": summarize(rows),
         "kinds": by_kind(rows),
+        "calibration": calibration(rows),
         "scenes": by_scene(rows),
         "dataset": dataset,
         "split": split,

@@ -44,7 +44,9 @@ def predict(args: argparse.Namespace) -> None:
             "%s: has %d points; %d are left out (--max_points)",
             *(args.scan, scan.total, scan.total - len(scan.rows)),
         )
-    write(args.out, scan, args.sentence, referrer.mark(scan, args.sentence, args.phrases))
+    write(
+        args.out, scan, args.sentence, referrer.mark(scan, args.sentence, args.phrases, args.turns)
+    )
 
 
 def write(out: Path, scan: Scan, sentence: str, answers: Sequence[PhraseMask]) -> None:

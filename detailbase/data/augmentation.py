@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
 from detailbase.config import AugmentConfig
+from detailbase.ops import cloud_superpoints
+from detailbase.scans.clouds import Cloud
 
 ELASTIC = ((0.24, 0.8), (0.8, 3.2))
 """Spacing of the grids of random displacements, and the factor of these, in metres. The published
 6 and 40, 20 and 160 count voxels of 2 cm; the first is half the spacing, because that code sets so
 many nodes over twice the scan's length."""
+
+PATCH, PATCHES = 0.4, 50
+"""Largest radius of a patch of absent points, in metres, and most patches."""
+FEWEST = 100
+"""Points that always stay."""
+
+
+def rescan(cloud: Cloud, options: AugmentConfig, rng: np.random.Generator) -> Cloud:
+    """Changes a scan as another scanner would have: density, absent patches, noise, superpoints."""
+    kept = np.ones(len(cloud), dtype=bool)
+    if options.thin:
+        kept &= rng.random(len(cloud)) >= rng.uniform(0, options.thin)
+    if options.holes:
+        xyz, left = cloud.xyz.numpy(), rng.uniform(0, options.holes) * len(cloud)
+        for _ in range(PATCHES):
+            centre, radius = xyz[int(rng.integers(len(cloud)))], rng.uniform(0, PATCH)
+            patch = kept & (np.square(xyz - centre).sum(axis=1) < radius**2)
+            left -= patch.sum()
+            if left < 0:
+                break
+            kept &= ~patch
+    if not kept.all() and kept.sum() >= FEWEST:
+        cloud = cloud.select(torch.from_numpy(kept))
+    if options.noise:
+        noise = rng.standard_normal(cloud.xyz.shape, dtype=np.float32)
+        moved = cloud.xyz + float(rng.uniform(0, options.noise)) * torch.from_numpy(noise)
+        cloud = dataclasses.replace(cloud, xyz=moved)
+    if options.resegment and rng.random() < options.resegment:
+        cloud = dataclasses.replace(cloud, superpoints=cloud_superpoints(cloud.xyz))
+    return cloud
 
 
 def augment(
@@ -20,7 +54,7 @@ def augment(
     rgb: Tensor,  # [N, 3]
     options: AugmentConfig,
     rng: np.random.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:  # [N, 3], [N, 3], [N, 3]
+) -> tuple[Tensor, Tensor, Tensor, bool]:  # [N, 3], [N, 3], [N, 3]
     """Augments a cloud.
 
     Args:
@@ -33,15 +67,17 @@ def augment(
         bent: Positions for the voxels, distorted elastically.
         xyz: Positions for the features, without the distortion, as published.
         rgb: Colours, all shifted alike.
+        is_mirrored: Whether left and right have changed places.
     """
-    moved = xyz.numpy() @ transform(options, rng).astype(np.float32)
+    matrix = transform(options, rng)
+    moved = xyz.numpy() @ matrix.astype(np.float32)
     bent = moved
     if rng.random() < options.elastic:
         for spacing, magnitude in ELASTIC:
             bent = bent + magnitude * smooth_noise(bent, spacing, rng)
     if rng.random() < options.color_chance:
         rgb = rgb + torch.from_numpy(rng.normal(0, options.color, 3)).to(rgb)
-    return torch.from_numpy(bent), torch.from_numpy(moved), rgb
+    return torch.from_numpy(bent), torch.from_numpy(moved), rgb, bool(np.linalg.det(matrix) < 0)
 
 
 def transform(options: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
@@ -52,10 +88,14 @@ def transform(options: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < options.flip:
         matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
     if rng.random() < options.rotate:
-        angle = rng.uniform(0, 2 * np.pi)
-        cos, sin = np.cos(angle), np.sin(angle)
-        matrix = matrix @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+        matrix = matrix @ rotation(rng.uniform(0, 2 * np.pi))
     return matrix
+
+
+def rotation(angle: float) -> np.ndarray:
+    """Returns a rotation [3, 3] about the vertical, to be multiplied from the right."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
 
 
 def smooth_noise(

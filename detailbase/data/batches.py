@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from detailbase.config import DataConfig
-from detailbase.data.augmentation import augment
+from detailbase.data.augmentation import augment, rescan, rotation
 from detailbase.data.targets import Shares, majority
+from detailbase.data.wording import absent, mirror, named_objects, reword, with_sentence
 from detailbase.descriptions.references import Phrase, Reference
 from detailbase.descriptions.sentences import Sentences
 from detailbase.ops import segment_reduce, voxelize
@@ -124,6 +125,7 @@ class Batches:
         seed: int = 0,
         epoch: int | None = None,
         first: int = 0,
+        turn: float = 0.0,
     ) -> None:
         """Groups descriptions by scan.
 
@@ -134,11 +136,14 @@ class Batches:
             seed: Seed of all random choices.
             epoch: Number of the epoch; None for evaluation, where nothing is random.
             first: Number of batches to skip.
+            turn: Angle in radians that evaluation turns scans by, about the vertical.
 
         Raises:
             InputError: A scan has not been prepared.
         """
         self.options, self.seed, self.epoch, self.first = options, seed, epoch, first
+        self.turn, self.references = turn, list(references)
+        self.named = {} if epoch is None else named_objects(references)
         self.paths = find_clouds(folder, {reference.scene_id for reference in references})
         rng = None if epoch is None else np.random.default_rng((seed, epoch, 0))
         groups = group(references, options.max_sentences, rng)
@@ -162,13 +167,27 @@ class Batches:
         clouds = [load_cloud(path) for path in paths]
         if self.epoch is not None:
             rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
+            words = np.random.default_rng((self.seed, self.epoch, 1 + index, 0))
+            groups = [self._vary(one, words) for one in groups]
         for path, cloud in zip(paths, clouds, strict=True):
             if rng is None and len(cloud) > self.options.max_points:
                 raise InputError(
                     f"{path}: has {len(cloud)} points, more than --data.max_points "
                     f"{self.options.max_points}; all are scored, so raise it"
                 )
-        return make_batch(clouds, groups, self.options, rng)
+        return make_batch(clouds, groups, self.options, rng, self.turn)
+
+    def _vary(self, own: list[Reference], rng: np.random.Generator) -> list[Reference]:
+        """Varies the descriptions of a scan for training, and adds some of what it lacks."""
+        options, scene_id = self.options.augment, own[0].scene_id
+        count = rng.binomial(len(own), options.absent)
+        others = (self.references[int(i)] for i in rng.integers(len(self.references), size=count))
+        moved = [absent(one, scene_id, self.named) for one in others if one.scene_id != scene_id]
+        varied = []
+        for one in (*own, *filter(None, moved)):
+            one = with_sentence(one) if self.options.whole_sentences else one
+            varied.append(reword(one, self.named, rng) if rng.random() < options.reword else one)
+        return varied
 
     def loader(self) -> Iterator[Batch]:
         """Reads ahead in ``options.workers`` processes.
@@ -225,6 +244,7 @@ def make_batch(
     references: Sequence[Sequence[Reference]],
     options: DataConfig,
     rng: np.random.Generator | None = None,
+    turn: float = 0.0,
 ) -> Batch:
     """Joins scans and their descriptions.
 
@@ -233,15 +253,24 @@ def make_batch(
         references: The descriptions of each scan.
         options: Sizes and augmentation.
         rng: In training: augments the clouds; phrases without points are then left out.
+        turn: In evaluation: angle in radians that the clouds are turned by, about the vertical.
     """
+    references = list(references)
     if rng is not None:
         rngs = rng.spawn(len(clouds))
-        clouds = [crop(c, options.max_points, own) for c, own in zip(clouds, rngs, strict=True)]
+        clouds = [
+            rescan(crop(c, options.max_points, own), options.augment, own)
+            for c, own in zip(clouds, rngs, strict=True)
+        ]
     coords, features = [], []
     for index, cloud in enumerate(clouds):
         bent, xyz, rgb = cloud.xyz, cloud.xyz, cloud.rgb
         if rng is not None:
-            bent, xyz, rgb = augment(xyz, rgb, options.augment, rngs[index])
+            bent, xyz, rgb, is_mirrored = augment(xyz, rgb, options.augment, rngs[index])
+            if is_mirrored and options.augment.swap_sides:
+                references[index] = [mirror(one) for one in references[index]]
+        elif turn:
+            bent = xyz = xyz @ torch.from_numpy(rotation(turn)).to(xyz)
         coords.append(((bent - bent.amin(dim=0)) * options.voxels_per_metre).floor().long())
         features.append(torch.cat([rgb, xyz], dim=1))
     sizes = [len(cloud) for cloud in clouds]

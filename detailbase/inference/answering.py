@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from detailbase.config import DataConfig
 from detailbase.data.batches import Batch, Batches
+from detailbase.data.wording import head, named_objects
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences
 from detailbase.inference.metrics import METRICS, Masks, PhraseScores
@@ -26,13 +28,19 @@ THRESHOLD = 0.5
 
 
 def answer(
-    network: nn.Module, batch: Batch, sentences: Sentences
+    network: nn.Module, turned: Sequence[Batch], sentences: Sentences
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields for each phrase its mask on the points [N bool] of its scan and the mask's score [].
 
     A phrase whose word the encoder did not read gets an empty mask.
+
+    Args:
+        network: The network.
+        turned: A batch, or the same in several turns, whose predictions are averaged.
+        sentences: Its text.
     """
-    predictions: Predictions = network(**batch.inputs(sentences))
+    batch = turned[0]
+    predictions = average([network(**one.inputs(sentences)) for one in turned])
     for phrase, sentence in zip(batch.phrases, batch.sentence_of_phrase, strict=True):
         scene = batch.scene_of_sentence[sentence]
         superpoints = batch.scan_superpoints[scene]
@@ -41,18 +49,37 @@ def answer(
             continue
         logits = predictions.masks[sentence][-1, phrase.query].float()
         score = predictions.scores[-1, sentence, phrase.query].float()
-        if predictions.objects is None or predictions.choices is None:
+        objects, sizes, choices = predictions.objects, predictions.sizes, predictions.choices
+        if objects is None or sizes is None or choices is None:
             mask = logits.sigmoid() >= THRESHOLD
         else:
             own = slice(*batch.superpoint_starts[scene : scene + 2])
-            mask, probability = choose(
-                logits,
-                predictions.objects[scene],
-                predictions.sizes[own],
-                predictions.choices[-1, sentence, phrase.query].float(),
-            )
+            choice = choices[-1, sentence, phrase.query].float()
+            mask, probability = choose(logits, objects[scene], sizes[own], choice)
             score = score * probability
         yield mask[superpoints], score
+
+
+def angles(turns: int) -> list[float]:
+    """Spreads turns evenly over the circle, in radians; the first is none."""
+    return [2 * math.pi * index / turns for index in range(turns)]
+
+
+def average(predictions: Sequence[Predictions]) -> Predictions:
+    """Averages masks, scores and choices; the objects are those of the first."""
+    first, *others = predictions
+    if not others:
+        return first
+    choices = [one.choices for one in predictions if one.choices is not None]
+    return dataclasses.replace(
+        first,
+        masks=tuple(
+            torch.stack(masks).mean(dim=0)
+            for masks in zip(*(one.masks for one in predictions), strict=True)
+        ),
+        scores=torch.stack([one.scores for one in predictions]).mean(dim=0),
+        choices=torch.stack(choices).mean(dim=0) if choices else None,
+    )
 
 
 def choose(
@@ -102,9 +129,14 @@ def score(
     network.eval()
     options = dataclasses.replace(options, max_sentences=options.test_sentences)
     first = absent = 0
-    for loaded in Batches(references, scans, options).loader():
-        batch = loaded.to(device)
-        for index, (mask, _) in enumerate(answer(network, batch, sentences)):
+    named = named_objects(references)
+    loaders = (
+        Batches(references, scans, options, turn=turn).loader() for turn in angles(options.turns)
+    )
+    for loaded in zip(*loaders, strict=True):
+        turned = [one.to(device) for one in loaded]
+        batch = turned[0]
+        for index, (mask, confidence) in enumerate(answer(network, turned, sentences)):
             sentence, phrase = batch.sentence_of_phrase[index], batch.phrases[index]
             reference, scene = batch.references[sentence], batch.scene_of_sentence[sentence]
             truth = batch.point_targets[index]
@@ -118,9 +150,17 @@ def score(
                     )
                 scores = dict.fromkeys(METRICS, 0.0)
             else:
-                masks = Masks(mask, truth, batch.scan_superpoints[scene])
+                instances = batch.scan_instances[scene]
+                alike = named.get((reference.scene_id, head(reference, phrase)), ())
+                masks = Masks(mask, truth, batch.scan_superpoints[scene], instances, tuple(alike))
                 scores = {name: metric(masks) for name, metric in METRICS.items()}
-            yield PhraseScores(reference, phrase.key, first + sentence, scores)
+            yield PhraseScores(
+                reference,
+                phrase.key,
+                first + sentence,
+                scores,
+                float(confidence) * mask.any().item(),
+            )
         first += len(batch.references)
     if absent:
         log.warning(

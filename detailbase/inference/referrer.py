@@ -14,7 +14,7 @@ from detailbase.config import Config
 from detailbase.data.batches import make_batch
 from detailbase.descriptions.references import Phrase, Reference, split_words
 from detailbase.descriptions.sentences import Sentences, word_encoder
-from detailbase.inference.answering import answer
+from detailbase.inference.answering import angles, answer
 from detailbase.model.checkpoint import Checkpoint
 from detailbase.model.network import DetailBase
 from detailbase.scans.scan import Scan, read_scan_file
@@ -93,7 +93,7 @@ class Referrer:
 
     @torch.no_grad()
     def mark(
-        self, scan: Scan, sentence: str, phrases: Sequence[str] | None = None
+        self, scan: Scan, sentence: str, phrases: Sequence[str] | None = None, turns: int = 1
     ) -> list[PhraseMask]:
         """Segments each noun phrase of a sentence, in the sentence's order.
 
@@ -101,6 +101,8 @@ class Referrer:
             scan: A result of :meth:`read`.
             sentence: English; a phrase behind the text encoder's last word gets an empty mask.
             phrases: Parts of the sentence to segment instead of its noun phrases.
+            turns: Number of turns of the scan that the answer is averaged over; it takes so many
+                times as long.
 
         Raises:
             InputError: The sentence is no text or has no phrase, or a given one is not in it.
@@ -123,9 +125,12 @@ class Referrer:
                 log.warning(
                     "%r stands behind the text encoder's last word: its mask is empty", text
                 )
-        batch = make_batch([scan.cloud], [[reference]], self.config.data).to(device)
+        batches = [
+            make_batch([scan.cloud], [[reference]], self.config.data, turn=turn).to(device)
+            for turn in angles(turns)
+        ]
         masks = []
-        answers = answer(self.network, batch, sentences)
+        answers = answer(self.network, batches, sentences)
         for (head, text), (marked, score) in zip(located, answers, strict=True):
             mask = marked.cpu().numpy()[scan.owner]
             # Empty masks do not train the score.

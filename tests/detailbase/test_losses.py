@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.testing import assert_close
 
 from detailbase.model.grouping import PairLogits
 from detailbase.model.network import Predictions
-from detailbase.training.losses import class_loss, mask_loss, pair_loss
+from detailbase.training.losses import choice_loss, class_loss, mask_loss, pair_loss
 
 SURE = 50.0
 
@@ -130,3 +131,29 @@ def test_each_row_of_the_pairs_counts_like_a_phrase():
     )
     stranger = PairLogits(torch.tensor([4]), wider[4:])
     assert pair_loss([stranger], torch.tensor([7, 7, 2, 7, -1])) == 0
+
+
+def test_the_choice_among_objects_by_hand():
+    # Superpoints of objects 5, 5 and 7, of 1, 3 and 2 points. One phrase means object 7, one both,
+    # one nothing. Both objects' logits are 1: -2 and 2, weighed by their points, and 1.
+    masks = torch.tensor([-2.0, 2.0, 1.0]).expand(1, 3, 3)
+    choices = torch.tensor([[0.0, 0.0], [0.0, 2.0], [3.0, 9.0]]).view(1, 1, 3, 2)
+    targets = [torch.tensor(x).float() for x in ([0, 0, 1], [1, 1, 1], [0, 0, 0])]
+    batch = SimpleNamespace(
+        superpoint_starts=[0, 3],
+        scene_of_sentence=[0],
+        sentence_of_phrase=[0, 0, 0],
+        query_of_phrase=[0, 1, 2],
+        targets=targets,
+        objects=torch.tensor([5, 5, 7]),
+    )
+    predictions = Predictions((masks,), torch.zeros(1, 1, 3), sizes=torch.tensor([1.0, 3.0, 2.0]))
+    one, both, nothing = (math.exp(choice) for choice in (0, 0, 3))
+    e = math.e
+    want = [
+        -math.log(e / (one + 2 * e)) + math.log(2),
+        -math.log(2 * e / (both + 2 * e)) + math.log(1 + math.exp(-2)),
+        -math.log(nothing / (nothing + 2 * e)),
+    ]
+    got = choice_loss(choices, predictions, batch)  # type: ignore[arg-type]
+    assert_close(got, torch.tensor(sum(want) / 3))

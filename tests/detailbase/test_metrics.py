@@ -13,6 +13,7 @@ from detailbase.inference.metrics import (
     PhraseScores,
     by_kind,
     by_scene,
+    calibration,
     ious_by_name,
     oracle_iou,
     summarize,
@@ -82,6 +83,7 @@ def test_means_over_phrases_and_over_sentences():
             "acc@0.5": 1 / 4,
             "smIoU": (0.2 + 0.55) / 2,
             "oracle": 3.6 / 4,
+            **{"holes": 0, "stray": 0, "class": 0},  # objects are unknown
             "phrases": 4,
             "sentences": 2,
         }
@@ -127,3 +129,45 @@ def test_names_that_users_know_and_none_twice():
         "scene0000_00_4_000_002": 0.3,
         "scene0000_00_000_-01": 0.4,
     }
+
+
+def test_holes_and_stray_pieces_by_hand():
+    # Object 1 is taken but for one of its four points, object 2 by one of four; one point is none.
+    instances = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2, -100])
+    prediction = torch.tensor([1, 1, 1, 0, 1, 0, 0, 0, 1]).bool()
+    masks = Masks(prediction, instances == 1, torch.arange(9), instances)
+    assert METRICS["holes"](masks) == pytest.approx(1 / 4)
+    assert METRICS["stray"](masks) == pytest.approx(2 / 5)
+    nothing = Masks(instances > 5, instances == 1, torch.arange(9), instances)
+    assert (METRICS["holes"](nothing), METRICS["stray"](nothing)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("taken", "alike", "is_class"), [({1, 2}, (1, 2), 1), ({1}, (1, 2), 0), ({1}, (1,), 0)]
+)
+def test_whole_class_is_every_object_of_the_name_where_one_was_meant(taken, alike, is_class):
+    instances = torch.tensor([1, 1, 2, 2, 3, 3])
+    prediction = torch.isin(instances, torch.tensor([*taken]))
+    masks = Masks(prediction, instances == 1, torch.arange(6), instances, alike)
+    assert METRICS["class"](masks) == is_class
+
+
+def test_phrases_whose_name_fits_others_are_a_kind():
+    def one(key, *phrases):
+        return row(key=key)._replace(reference=Reference("room", "0", words, phrases))
+
+    words = ("a", "chair", "by", "the", "door")
+    chair, other, door = Phrase("1", (1,)), Phrase("1", (2,)), Phrase("4", (3,))
+    rows = [one("1", chair, door), one("4", chair, door), one("1", other)]
+    assert by_kind(rows)["one of several"]["phrases"] == 2
+    assert "one of several" not in by_kind(rows[:2])
+
+
+def test_calibration_compares_scores_with_ious():
+    rows = [row(value=iou)._replace(confidence=score) for iou, score in
+            [(0.5, 0.72), (0.7, 0.78), (0.1, 0.02), (1.0, 1.0)]]  # fmt: skip
+    table = calibration(rows)
+    assert [(b["from"], b["phrases"]) for b in table["bins"]] == [(0, 1), (0.7, 2), (0.9, 1)]
+    assert table["bins"][1]["score"] == pytest.approx(0.75)
+    assert table["bins"][1]["mIoU"] == pytest.approx(0.6)
+    assert table["error"] == pytest.approx((0.08 + 2 * 0.15 + 0) / 4)

@@ -135,7 +135,7 @@ def test_locate_phrases_are_found_in_the_sentence():
 
 def test_an_empty_mask_is_logged(checkpoint, scan, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO")
-    monkeypatch.setattr("detailbase.inference.referrer.THRESHOLD", 2.0)
+    monkeypatch.setattr("detailbase.inference.answering.THRESHOLD", 2.0)
     argv = [str(scan), "a chair", "-o", str(tmp_path / "out"), "--checkpoint", str(checkpoint)]
     predict.main(argv)
     (entry,) = json.loads((tmp_path / "out" / "masks.json").read_text())["phrases"]

@@ -30,6 +30,9 @@ class DataConfig:
     """Folder of the images inside the scene."""
     masks: Annotated[str, SCENE] = "gt_mask"
     """Folder of the masks inside the scene; ``mask`` if that is absent."""
+    dataset: Annotated[str, SCENE] = "auto"
+    """Format of the sentences: ``ref_lerf`` (json/), ``lerf_ovs`` (label/ beside the scene) or one
+    that was added; ``auto`` detects it, Ref-LERF's first."""
     resolution: Annotated[int, arg(aliases=("-r",)), Bounds(1, also=-1), SCENE] = -1
     """Downscale images by this factor (-r 2), or above 8 to this width in pixels; -1 limits the
     width to 1600 pixels."""

@@ -22,6 +22,7 @@ from refer3d.runs.results import Stopwatch, peak_memory_mib, provenance, save_re
 from refersplat.command import read_options, run_of
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
+from refersplat.inference.open_vocabulary import score_queries
 from refersplat.inference.questions import question_lines, read_questions, score_questions
 from refersplat.inference.report import draw_report
 from refersplat.inference.samples import Sample, evaluate_views
@@ -96,6 +97,10 @@ def evaluate(config: Config) -> dict[str, Any]:
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
             **conditions(config, trained.gaussians),
         }
+        if scene.dataset.is_open_vocabulary:
+            scores, queries = score_queries(trained, scene.test)
+            results["metrics"] |= scores
+            results["queries"] = [query._asdict() for query in queries]
         draw_report(report_file, samples, trained)
     results["stages"] = watch.stages
     results["peak_memory_mib"] = max(
@@ -295,6 +300,10 @@ def table(results: dict[str, Any]) -> str:
         ("gIoU", "gIoU", "all objects of a sentence together, and sentences that mean nothing"),
         ("cIoU", "cIoU", "the same, summed over pixels"),
         ("N-acc", "N-acc", "empty masks where a sentence means nothing visible"),
+        ("localisation", "loc_acc", "maximum of the smoothed map in a box of the object"),
+        ("3D mIoU", "3d_mIoU", "Gaussians selected once and rendered alone"),
+        ("3D acc@0.25", "3d_acc@0.25", ""),
+        ("3D acc@0.5", "3d_acc@0.5", ""),
         ("best thresholds", "mIoU_best_threshold", "an upper bound: the best of each sentence"),
         ("PSNR", "psnr", "dB"),
         ("SSIM", "ssim", ""),

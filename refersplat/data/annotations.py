@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -30,6 +30,10 @@ class MaskFile:
         """Decodes the file; raises InputError if it holds no mask."""
         return decode_mask(self.path)
 
+    def parts(self) -> tuple[MaskFile, ...]:
+        """The mask itself: a file does not tell parts apart."""
+        return (self,)
+
 
 @dataclass(frozen=True)
 class Polygons:
@@ -39,6 +43,9 @@ class Polygons:
     """Corners x, y of each outline, in pixels whose centres lie at integers."""
     width: int
     height: int
+
+    def __str__(self) -> str:
+        return f"{len(self.outlines)} outlines"
 
     def size(self) -> tuple[int, int]:
         """Width and height of the photo that the outlines were drawn on."""
@@ -50,6 +57,10 @@ class Polygons:
         for outline in self.outlines:
             cv2.fillPoly(mask, [np.array(outline).round().astype(np.int32)], 1)
         return mask > 0
+
+    def parts(self) -> tuple[Polygons, ...]:
+        """Each outline as a mask of its own."""
+        return tuple(replace(self, outlines=(outline,)) for outline in self.outlines)
 
 
 Mask = MaskFile | Polygons
@@ -85,3 +96,11 @@ class Dataset:
     """Test views by the files themselves; empty if they do not say."""
     test_frames: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Published frame numbers of the test views, by the scene's folder name in lower case."""
+    is_open_vocabulary: bool = False
+    """Whether sentences are names of categories, to be scored by the protocols of open-vocabulary
+    segmentation, too."""
+
+    @property
+    def key(self) -> str:
+        """Value of the option ``--data.dataset``."""
+        return self.name.lower().replace("-", "_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,13 +30,20 @@ class JsonFile(NamedTuple):
 
 
 def read(
-    folder: Path, views: ViewNames, *, test: set[str], masks: str, warnings: list[str]
+    folder: Path,
+    views: ViewNames,
+    *,
+    test: set[str],
+    masks: str,
+    warnings: list[str],
+    without: Collection[str | None] = (),
 ) -> dict[str, list[Annotation]]:
-    """Reads the annotations of every view, as ``Dataset.read``."""
+    """Reads the annotations of every view but those of ``without``, as ``Dataset.read``."""
     finder = MaskFinder(folder, masks)
     annotations = {
         name: read_objects(file, name, finder, name in test or file.is_test, warnings)
         for name, file in find_json(folder, views, warnings).items()
+        if name not in without
     }
     uses = Counter(str(a.mask) for of_view in annotations.values() for a in of_view if a.mask)
     warnings += [f"{mask}: is the mask of {num} views" for mask, num in uses.items() if num > 1]

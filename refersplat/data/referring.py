@@ -8,15 +8,27 @@ from pathlib import Path
 from refer3d.runs.errors import InputError
 from refersplat.data.annotations import Annotation, Dataset, Mask
 from refersplat.data.images import in_threads
+from refersplat.data.lerf_ovs import LERF_OVS
 from refersplat.data.ref_lerf import REF_LERF
 
-DATASETS: list[Dataset] = [REF_LERF]
+DATASETS: list[Dataset] = [REF_LERF, LERF_OVS]
 """The formats, tried in this order. To add one, append a record."""
 
 
-def detect(folder: Path) -> Dataset:
-    """The format of a scene's sentences; Ref-LERF's where none is detected."""
-    return next((dataset for dataset in DATASETS if dataset.detects(folder)), REF_LERF)
+def choose_dataset(folder: Path, key: str = "auto") -> Dataset:
+    """The format of a scene's sentences by its key; ``auto`` detects it, else takes Ref-LERF's.
+
+    Raises:
+        InputError: There is no such format.
+    """
+    if key == "auto":
+        return next((dataset for dataset in DATASETS if dataset.detects(folder)), REF_LERF)
+    known = {dataset.key: dataset for dataset in DATASETS}
+    if key not in known:
+        raise InputError(
+            f"--data.dataset: expected auto, {', '.join(known)}, got {key!r}; choose one"
+        )
+    return known[key]
 
 
 def check_masks(
@@ -38,8 +50,8 @@ def check_masks(
         if size not in allowed[view]:
             expected = " or ".join(f"{w}x{h}" for w, h in sorted(allowed[view], reverse=True))
             raise InputError(
-                f"{mask}: is {size[0]}x{size[1]} pixels, but view {view} is {expected} "
-                f"({annotation.where}); draw the mask at the image's size"
+                f"{annotation.where}: expected a mask of {expected} pixels, as view {view}, got "
+                f"{size[0]}x{size[1]} ({mask}); draw it at the image's size"
             )
 
     in_threads(

@@ -12,12 +12,13 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.options import validate
 from refersplat.cameras import Camera, resized
 from refersplat.config import DataConfig
+from refersplat.data.annotations import Dataset
 from refersplat.data.capture import Capture, PointCloud, Shot
 from refersplat.data.colmap import find_model, read_colmap
 from refersplat.data.images import ImageFolder, PixelCache, in_threads, read_size
 from refersplat.data.lens import Warp
 from refersplat.data.names import ViewNames, view_names
-from refersplat.data.referring import check_masks, detect
+from refersplat.data.referring import check_masks, choose_dataset
 from refersplat.data.splits import choose_test_views
 from refersplat.data.transforms import find_transforms, read_transforms
 from refersplat.data.units import camera_extent, check_units
@@ -45,6 +46,8 @@ class Scene:
     warnings: list[str]
     split: str
     """Source of the test views, in words."""
+    dataset: Dataset
+    """Format of the sentences."""
 
 
 def load_scene(config: DataConfig) -> Scene:
@@ -65,7 +68,7 @@ def load_scene(config: DataConfig) -> Scene:
     files = [shot.name for shot in shots]
     names = ViewNames(view_names(files), files)
     flagged = {name for name, shot in zip(names.names, shots, strict=True) if shot.is_test}
-    dataset = detect(path)
+    dataset = choose_dataset(path, config.dataset)
     test, split = choose_test_views(config, dataset, names, flagged, warnings)
     annotations = dataset.read(path, names, test=test, masks=config.masks, warnings=warnings)
 
@@ -94,6 +97,7 @@ def load_scene(config: DataConfig) -> Scene:
         extent=extent,
         warnings=list(dict.fromkeys(warnings)),
         split=split,
+        dataset=dataset,
     )
 
 

@@ -50,6 +50,16 @@ class ReferredObject:
             return torch.zeros(self._warp.height, self._warp.width, dtype=torch.bool)
         return self._read(self.annotation.mask)
 
+    def boxes(self) -> list[tuple[int, int, int, int]]:
+        """Left, top, right and bottom pixel, inclusive, of each visible part of the object.
+
+        A part is an outline, or the whole mask of a file.
+        """
+        mask = self.annotation.mask
+        parts = [self._read(part) for part in mask.parts()] if mask else []
+        pixels = [part.nonzero().flip(1) for part in parts if part.any()]  # x, y
+        return [(*xy.amin(dim=0).tolist(), *xy.amax(dim=0).tolist()) for xy in pixels]
+
     def amodal_mask(self) -> Tensor | None:  # [H, W] bool
         """The whole silhouette, occluded parts included; None where the dataset has none."""
         amodal = self.annotation.amodal

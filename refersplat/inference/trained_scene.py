@@ -194,13 +194,16 @@ class TrainedScene:
         """Renders the probability that a pixel shows the object of each sentence."""
         return _probabilities(responses.logits, blend)
 
+    def select(self, responses: Responses) -> Tensor:  # [B, N] bool
+        """Selects the Gaussians that each sentence means, without those hidden in every photo."""
+        thresholds = responses.logits.new_tensor(responses.thresholds)[:, None]
+        return (responses.logits.sigmoid() >= thresholds) & self.is_surface
+
     def amodal(self, responses: Responses, camera: Camera) -> Tensor:  # [B, H, W]
         """Renders the same probabilities with the object's Gaussians alone, so that it is whole."""
         images = responses.logits.new_zeros(len(responses.logits), camera.height, camera.width)
-        for image, row, threshold in zip(
-            images, responses.logits, responses.thresholds, strict=True
-        ):
-            selected = (row.sigmoid() >= threshold) & self.is_surface
+        rows = zip(images, responses.logits, self.select(responses), strict=True)
+        for image, row, selected in rows:
             if selected.any():
                 blend = frozen_blend(self.gaussians, camera, selected)
                 image.copy_(_probabilities(row[None, selected], blend)[0])

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from refersplat.evaluate import (
     metrics,
     training_sentences,
 )
+from refersplat.inference.open_vocabulary import locates, score_queries
 from refersplat.inference.questions import question_lines, read_questions, score_questions
 from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import Responses, TrainedScene
@@ -209,6 +211,53 @@ def test_sentences_of_several_objects_or_none_are_scored_as_in_gres(trained):
     assert scores["N-acc"] == 0.5
     assert sum(sample.iou for sample in samples) == pytest.approx(1)  # of each half alone
     assert len(samples) == 2
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [((40, 20, 60, 40), True), ((53, 20, 60, 40), False), ((40, 33, 60, 40), False)],
+)
+def test_the_maximum_of_the_smoothed_map_lies_in_a_box(box, expected):
+    rows, columns = np.mgrid[:80, :100]
+    relevancy = np.exp(-((rows - 30) ** 2 + (columns - 50) ** 2) / 800).astype(np.float32)
+    relevancy[1, 1] = 2  # a single pixel is noise
+    assert locates(relevancy, [(0, 0, 3, 3), box]) == expected
+
+
+def test_queries_are_scored_in_2d_and_in_3d(trained):
+    """A hidden object has no pixel in 2D, but its Gaussians are selected and rendered alone."""
+
+    camera = Camera(torch.eye(4), 120.0, 120.0, 64.0, 48.0, 128, 96)
+
+    def disc(radius):
+        rows, columns = torch.meshgrid(torch.arange(96), torch.arange(128), indexing="ij")
+        return (rows + 0.5 - 48) ** 2 + (columns + 0.5 - 64) ** 2 < radius**2
+
+    # An opaque Gaussian has opacity 10/255 at 2.545 standard deviations.
+    sizes = {"front": 2.545 * 120 * 0.25 / 2, "behind": 2.545 * 120 * 0.4 / 4, "nothing": 9}
+    objects = [
+        SimpleNamespace(
+            sentences=(text,),
+            mask=lambda size=size: disc(size),
+            boxes=lambda: [(54, 38, 73, 57)],
+        )
+        for text, size in sizes.items()
+    ]
+    view = SimpleNamespace(name="v1", camera=camera, objects=objects)
+
+    def respond(sentences, camera=None):
+        logits, _ = TwoBalls().respond(sentences)
+        none = Result((), torch.zeros(0), ())
+        return GroupResponses(logits, [none if s == "nothing" else None for s in sentences])
+
+    answerer = SimpleNamespace(respond=respond)
+    scores, queries = score_queries(replace(trained, answerer=answerer), [view])
+    front, behind, nothing = queries
+    assert (front.is_located, nothing.is_located) == (True, False)
+    assert min(front.iou_3d, behind.iou_3d) > 0.9
+    assert nothing.iou_3d == 0
+    assert scores["3d_acc@0.5"] == pytest.approx(2 / 3)
+    assert scores["3d_mIoU"] == pytest.approx((front.iou_3d + behind.iou_3d) / 3)
 
 
 def question(sentence, kind, *targets):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -25,42 +24,20 @@ def run_example(heading: str) -> None:
     exec(compile(block, PAGE.name, "exec"), {})
 
 
-@pytest.fixture
-def lerf_ovs(small_scene, monkeypatch):
-    """A scene with the polygons of a box in two parts, in its first view."""
+def test_a_referring_dataset(small_scene, monkeypatch):
     small_scene.remove("json")
-    label = small_scene.path.parent / "label" / small_scene.path.name
-    label.mkdir(parents=True)
-    corners = [(2, 3), (9, 3), (9, 8), (2, 8)]
-    parts = [{"category": "box", "segmentation": corners},
-             {"category": "box", "segmentation": [(x + 20, y) for x, y in corners]}]  # fmt: skip
-    content = {"info": {"width": 40, "height": 30}, "objects": parts}
-    for name in ("frame_00001", "frame_00099"):  # the second has no photo
-        (label / f"{name}.json").write_text(json.dumps(content))
+    prompts = small_scene.path / "test_mask" / "3"
+    prompts.mkdir(parents=True)
+    (small_scene.path / "gt_mask/cup_frame_00003.png").rename(prompts / "old cup.png")
     monkeypatch.setattr("refersplat.data.referring.DATASETS", list(DATASETS))
     run_example("A referring dataset of refersplat")
-    return small_scene
-
-
-def test_a_referring_dataset(lerf_ovs):
-    scene = load_scene(DataConfig(scene=str(lerf_ovs.path)))
-    assert [len(view.objects) for view in scene.views] == [1, 0, 0, 0]
-    (box,) = scene.views[0].objects
-    assert (box.category, box.sentences) == ("box", ("box",))
-    expected = torch.zeros(30, 40, dtype=torch.bool)
-    expected[3:9, 2:10] = expected[3:9, 22:30] = True
-    assert torch.equal(box.mask(), expected)
-    half = load_scene(DataConfig(scene=str(lerf_ovs.path), resolution=2)).views[0].objects[0]
-    assert half.mask().shape == (15, 20)
-
-
-def test_polygons_of_another_photo_are_refused(lerf_ovs, refusal):
-    path = lerf_ovs.path.parent / "label" / "scene" / "frame_00001.json"
-    path.write_text(path.read_text().replace("40", "80"))
-    message = refusal(lerf_ovs)
-    assert "frame_00001.json: box" in message
-    assert "80x30" in message
-    assert "40x30" in message
+    scene = load_scene(DataConfig(scene=str(small_scene.path)))
+    assert scene.dataset.key == "lerf_mask"
+    assert [len(view.objects) for view in scene.views] == [0, 0, 1, 0]
+    (cup,) = scene.views[2].objects
+    assert (cup.category, cup.sentences) == ("old cup", ("old cup",))
+    assert cup.mask()[:, :20].all()
+    assert cup.boxes() == [(0, 0, 19, 29)]
 
 
 def test_a_camera_model(make_scene, monkeypatch):

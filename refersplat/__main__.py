@@ -7,6 +7,7 @@ from functools import partial
 from refer3d.runs.errors import RESUME, run
 from refer3d.runs.programs import Program, run_program
 from refersplat.command import DESCRIPTIONS, read_check, read_options
+from refersplat.photos import options as photos
 
 TARGETS = {
     "train": ("refersplat.train:train", partial(read_options, program="train")),
@@ -15,6 +16,9 @@ TARGETS = {
     "check": ("refersplat.data.check:report", read_check),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
+PROGRAMS["photos"] = Program(
+    photos.DESCRIPTION, "refersplat.photos.program:make_scene", photos.read_options
+)
 
 main = partial(run_program, "refersplat", PROGRAMS)
 command = partial(run, main, RESUME)

@@ -18,6 +18,7 @@ LAYERS = {
         ("field",),
         ("rgb",),
         ("splats",),
+        ("photos",),
         ("data",),
         ("ops",),
         ("command",),

@@ -50,7 +50,7 @@ def read_vertices(path: Path, remedy: str) -> np.ndarray:  # structured, one row
     document = read_ply(path, remedy)
     if "vertex" not in document:
         names = ", ".join(element.name for element in document.elements) or "none"
-        raise InputError(f"{path}: expected the element vertex, got {names}; {remedy}")
+        raise InputError(f"{path}: expected an element 'vertex', got {names}; {remedy}")
     return document["vertex"].data
 
 

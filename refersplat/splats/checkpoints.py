@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.files import atomic_write
+from refer3d.runs.files import atomic_write, describe_content
 from refer3d.runs.records import short
 from refer3d.runs.states import Array, check, read_tensors
 from refersplat.command import newest_cloud
@@ -20,6 +21,7 @@ from refersplat.config import DataConfig
 from refersplat.data import View
 from refersplat.splats.gaussians import (
     SH_COEFFICIENTS,
+    UNCOMPRESSED,
     Gaussians,
     load_ply,
     padded_sh,
@@ -40,6 +42,13 @@ GAUSSIANS = {
     "sh": Array(("N", SH_COEFFICIENTS, 3)),
 }
 """Schema of the Gaussians in ``rgb_state.pt``."""
+OTHER_FILES = {
+    ".splat": "a .splat, which has no spherical harmonics",
+    ".ksplat": "a .ksplat of GaussianSplats3D",
+    ".spz": "an .spz of Niantic",
+    ".sog": "a .sog of PlayCanvas",
+}
+"""Files of viewers by their suffix."""
 REMEDY = "give a chkpnt*.pth, rgb_state.pt or point_cloud.ply of a trained scene"
 
 
@@ -56,14 +65,14 @@ class ReferSplatField:
 def load_gaussians(path: Path | str) -> Gaussians:
     """Reads the Gaussians of a trained scene, on the CPU.
 
-    Takes a point cloud (.ply), the checkpoint of Inria or of ReferSplat, or ``rgb_state.pt``,
-    told apart by content. No code in the file is run.
+    Takes a point cloud (.ply), the checkpoint of Inria, ReferSplat, gsplat or nerfstudio, or
+    ``rgb_state.pt``, told apart by content. No code in the file is run.
 
     Raises:
         InputError: The file is none of these, was cut, or holds values that cannot be rendered.
     """
     path = Path(path)
-    if path.suffix.lower() == ".ply":
+    if _is_ply(path):
         return load_ply(path)
     content = _load(path)
     if isinstance(content, dict) and "gaussians" in content:
@@ -74,6 +83,8 @@ def load_gaussians(path: Path | str) -> Gaussians:
             )
         gaussians = check(content["gaussians"], GAUSSIANS, f"{path}: gaussians", REMEDY)
         return validate(Gaussians(**gaussians), path)
+    if isinstance(content, dict):
+        content = _from_names(content)
     return _from_tuple(_scene_tuple(content, path), path)
 
 
@@ -99,7 +110,7 @@ def load_refersplat_field(path: Path | str) -> ReferSplatField | None:
         InputError: The file cannot be read, or its referring part is broken.
     """
     path = Path(path)
-    content = None if path.suffix.lower() == ".ply" else _load(path)
+    content = None if _is_ply(path) else _load(path)
     if content is None or isinstance(content, dict):
         return None
     parts = _scene_tuple(content, path)
@@ -155,10 +166,44 @@ def save_viewer_files(folder: Path | str, views: Sequence[View], data: DataConfi
             file.write(text.encode())
 
 
-def _load(path: Path) -> Any:
+def _is_ply(path: Path) -> bool:
     if not path.is_file():
         raise InputError(f"{path}: no such file; {REMEDY}")
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".ply" or file.read(3) == b"ply"
+
+
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        start = file.read(64)
+    kind = OTHER_FILES.get(path.suffix.lower(), "")
+    if not kind and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
+        kind = "" if is_torch else "a zip archive"
+    elif not kind and not start.startswith((b"PK", b"\x80")):
+        kind = describe_content(start) or "of no known kind"
+    if kind:
+        remedy = (
+            UNCOMPRESSED if path.suffix.lower() in OTHER_FILES else f"copy it again, or {REMEDY}"
+        )
+        raise InputError(f"{path}: cannot be read as a checkpoint or .ply: it is {kind}; {remedy}")
     return read_tensors(path, f"copy it again, or {REMEDY}", " as a checkpoint")
+
+
+def _from_names(content: dict[str, Any]) -> Any:
+    """Gaussians of gsplat's or nerfstudio's checkpoint as Inria's parts; other content as it is."""
+    inner = content.get("splats", content.get("pipeline"))
+    values = {str(k).rpartition(".")[2]: v for k, v in inner.items()} if inner else {}
+    names = ("means", "sh0", "shN", "scales", "quats", "opacities")
+    if "features_dc" in values:
+        values |= {"sh0": values["features_dc"], "shN": values.get("features_rest")}
+    if not all(isinstance(values.get(name), Tensor) for name in names):
+        return content
+    if values["sh0"].dim() == 2:
+        values["sh0"] = values["sh0"][:, None]
+    empty = (None,) * (INRIA_LENGTH - 1 - len(names))
+    return (None, *(values[name] for name in names), *empty)
 
 
 def _scene_tuple(content: Any, path: Path) -> tuple:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,6 +19,20 @@ from refersplat.ops.reference import rotation
 
 SH_COEFFICIENTS = 16
 """Coefficients of spherical harmonics of degree 3; lower degrees are padded with zeros."""
+
+
+LARGEST = 1e12
+"""Numbers beyond it overflow when float32 squares them in the projection."""
+SHORTEST = 1e-12
+"""Rotations shorter than it are zero to the projection."""
+REMEDY = "give the point_cloud.ply of a 3DGS run, or fit one with train.py -s SCENE"
+UNCOMPRESSED = "export it as an uncompressed .ply, for example with SuperSplat or splat-transform"
+OTHER_TOOLS = {
+    "packed_position": ("is compressed by SuperSplat", UNCOMPRESSED),
+    "filter_3D": ("has Mip-Splatting's filter", "fuse it with create_fused_ply.py"),
+    "f_offset_0": ("holds the anchors of Scaffold-GS", REMEDY),
+}
+"""Content of a .ply by a property, and the remedy."""
 
 
 @dataclass
@@ -113,20 +128,22 @@ def validate(gaussians: Gaussians, path: Path | str) -> Gaussians:
         "logit_opacities": (count,),
         "sh": (count, SH_COEFFICIENTS, 3),
     }
+    limits = {"log_scales": math.log(LARGEST)}
     for name, tensor in gaussians.tensors().items():
         if tuple(tensor.shape) != shapes[name]:
             raise InputError(
                 f"{path}: {name} must have shape {list(shapes[name])}, got {list(tensor.shape)}; "
                 "export the scene again"
             )
-        bad = int((~tensor.isfinite()).reshape(count, -1).any(dim=1).sum())
-        if bad:
+        limit = limits.get(name, LARGEST)
+        is_fine = (tensor <= limit) & (tensor > (-math.inf if name in limits else -LARGEST))
+        if bad := int((~is_fine).reshape(count, -1).any(dim=1).sum()):
             raise InputError(
-                f"{path}: {name} of {bad} of {count} Gaussians is NaN or infinite; "
-                "remove them or export the scene again"
+                f"{path}: {name} of {bad} of {count} Gaussians is NaN, infinite or beyond "
+                f"{limit:.3g}, where float32 overflows; remove them or export the scene again"
             )
-    zero = int((gaussians.quats.norm(dim=1) == 0).sum())
-    if zero:
+    is_zero = gaussians.quats.double().norm(dim=1) < SHORTEST
+    if zero := int(is_zero.sum()):
         raise InputError(
             f"{path}: quats of {zero} of {count} Gaussians have length zero; "
             "remove them or export the scene again"
@@ -185,19 +202,24 @@ def load_ply(path: Path | str) -> Gaussians:
         Path(path), "export or copy it again, or give the .ply of a trained scene"
     )
     names = vertices.dtype.names or ()
+    _refuse_other_tools(names, path)
     rest = sum(name.startswith("f_rest_") for name in names)
     if rest not in (0, 9, 24, 45):
         raise InputError(
-            f"{path}: has {rest} f_rest properties, expected 0, 9, 24 or 45 (SH degree 0 to 3); "
-            "export the scene again"
+            f"{path}: has {rest} f_rest properties, expected 0, 9, 24 or 45; export the scene with "
+            "SH degree 0 to 3"
         )
     needed = [name for name in ply_properties(rest) if name not in ("nx", "ny", "nz")]
     missing = [name for name in needed if name not in names]
     if missing:
+        remedy = "export it again"
+        if "opacity" not in names and "scale_0" not in names:
+            remedy = (
+                "if this is the SfM input, give point_cloud/iteration_*/point_cloud.ply instead"
+            )
         raise InputError(
             f"{path}: has no property {missing[0]!r}, expected x y z, f_dc_*, f_rest_*, opacity, "
-            "scale_* and rot_*; if this is the SfM input, give "
-            "point_cloud/iteration_*/point_cloud.ply instead"
+            f"scale_* and rot_*; {remedy}"
         )
     columns = torch.from_numpy(
         np.stack([vertices[name].astype(np.float32) for name in needed], axis=1)
@@ -212,3 +234,14 @@ def load_ply(path: Path | str) -> Gaussians:
         sh=padded_sh(torch.cat([dc[:, None], sh_rest], dim=1)),
     )
     return validate(gaussians.map(Tensor.contiguous), path)
+
+
+def _refuse_other_tools(names: Collection[str], path: Path | str) -> None:
+    kind = next((OTHER_TOOLS[name] for name in OTHER_TOOLS if name in names), None)
+    if kind is None and "scale_0" in names:
+        if "f_dc_0" not in names:
+            kind = "has no spherical harmonics", "from nerfstudio, use --ply-color-mode sh_coeffs"
+        elif "scale_2" not in names:
+            kind = "holds the discs of 2DGS, with two scales", REMEDY
+    if kind:
+        raise InputError(f"{path}: expected 3D Gaussians, but it {kind[0]}; {kind[1]}")

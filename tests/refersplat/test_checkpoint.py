@@ -1,6 +1,8 @@
+import gzip
 import json
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -110,6 +112,39 @@ def test_reads_point_clouds_too(rng, tmp_path):
     assert load_refersplat_field(tmp_path / "point_cloud.ply") is None
 
 
+def test_reads_checkpoints_of_gsplat_and_nerfstudio(rng, tmp_path):
+    gaussians = random_gaussians(rng, COUNT)
+    same = {"means": gaussians.means, "scales": gaussians.log_scales, "quats": gaussians.quats}
+    harmonics = {"sh0": gaussians.sh_dc, "shN": gaussians.sh_rest}
+    splats = {**same, **harmonics, "opacities": gaussians.logit_opacities}
+    torch.save({"step": 29_999, "splats": splats}, tmp_path / "ckpt_29999_rank0.pt")
+    assert_equal(load_gaussians(tmp_path / "ckpt_29999_rank0.pt"), gaussians)
+    features = {"features_dc": gaussians.sh_dc[:, 0], "features_rest": gaussians.sh_rest}
+    parameters = {**same, **features, "opacities": gaussians.logit_opacities[:, None]}
+    pipeline = {f"_model.gauss_params.{name}": value for name, value in parameters.items()}
+    pipeline["_model.background"] = torch.zeros(3)
+    torch.save({"step": 29_999, "pipeline": pipeline}, tmp_path / "step-000029999.ckpt")
+    assert_equal(load_gaussians(tmp_path / "step-000029999.ckpt"), gaussians)
+    assert load_refersplat_field(tmp_path / "step-000029999.ckpt") is None
+    torch.save({"splats": {"means": gaussians.means}}, tmp_path / "half.pt")
+    with raises(InputError, "half.pt", "12 or 17", GIVE):
+        load_gaussians(tmp_path / "half.pt")
+
+
+@pytest.mark.parametrize("suffix", [".splat", ".ksplat", ".spz", ".sog"])
+def test_files_of_viewers_are_named(tmp_path, suffix):
+    (tmp_path / f"scene{suffix}").write_bytes(b"1234" * 8)
+    with raises(InputError, f"scene{suffix}", suffix, "uncompressed .ply"):
+        load_gaussians(tmp_path / f"scene{suffix}")
+
+
+def test_a_point_cloud_is_known_by_its_content(rng, tmp_path):
+    gaussians = random_gaussians(rng, COUNT)
+    save_ply(gaussians, tmp_path / "scene.ply")
+    (tmp_path / "scene.ply").rename(tmp_path / "scene.backup")
+    assert_equal(load_gaussians(tmp_path / "scene.backup"), gaussians)
+
+
 def test_inria_restores_what_is_written(rng, tmp_path):
     adam = Adam.start(random_gaussians(rng, COUNT))
     rates = learning_rates(RgbConfig(), EXTENT, 10)
@@ -197,11 +232,18 @@ def shortened(path, rng):
     torch.save((inria_parts(random_gaussians(rng, COUNT))[:10], 7), path)
 
 
+def zipped(path, rng):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("meta.json", "{}")
+
+
 GIVE = "give a chkpnt*.pth"
 PICKLED = pickle.dumps(RunsCode(), protocol=2)
 BROKEN = {
     "absent": (lambda path, rng: None, GIVE),
-    "empty": (lambda path, rng: path.write_bytes(b""), "copy it again", GIVE),
+    "empty": (lambda path, rng: path.write_bytes(b""), "an empty file", "copy it again", GIVE),
+    "gzip": (lambda path, rng: path.write_bytes(gzip.compress(b"NGSP")), "gzip", GIVE),
+    "zip": (zipped, "a zip archive", GIVE),
     "text": (lambda path, rng: path.write_text("not a checkpoint\n"), "copy it again", GIVE),
     "truncated": (truncated, "copy it again", GIVE),
     "code": (saved((RunsCode(), 7)), "could run code", GIVE),

@@ -93,7 +93,7 @@ BROKEN = {
     "text": (lambda path, rng: path.write_text("ceci n'est pas un nuage\n"), "copy it again"),
     "truncated": (cut(-1000), "early end-of-file", "copy it again"),
     "cut header": (cut(200), "copy it again"),
-    "missing property": (changed(opacity=None), "'opacity'", "expected x y z", TRAINED),
+    "missing property": (changed(opacity=None), "'opacity'", "expected x y z", "export it again"),
     "points only": (lambda path, rng: write_rows(path, POINTS_ONLY), "'f_dc_0'", TRAINED),
     "other element": (
         lambda path, rng: write_rows(path, columns(rng), name="face"),
@@ -103,6 +103,19 @@ BROKEN = {
         lambda path, rng: write_rows(path, columns(rng, rest=12)),
         *("12 f_rest", "0, 9, 24 or 45", "export"),
     ),
+    "no rest of SH": (changed(f_dc_0=None), "spherical harmonics", "sh_coeffs"),
+    "2DGS": (changed(scale_2=None), "2DGS", "two scales", "train.py"),
+    "Mip-Splatting": (
+        lambda path, rng: write_rows(path, columns(rng) | {"filter_3D": np.ones(4)}),
+        *("Mip-Splatting", "create_fused_ply.py"),
+    ),
+    "compressed": (
+        lambda path, rng: write_rows(path, {"packed_position": np.ones(4)}),
+        *("SuperSplat", "uncompressed .ply"),
+    ),
+    "position beyond float32": (changed(y={2: 1e20}), "means of 1 of 4", "1e+12", "remove"),
+    "scale beyond float32": (changed(scale_0={2: 60}), "log_scales of 1 of 4", "remove"),
+    "rotation beyond float32": (changed(rot_0={2: 1e25}), "quats of 1 of 4", "remove"),
     "NaN position": (changed(y={2: np.nan}), "means of 1 of 4", "remove them"),
     "infinite scale": (changed(scale_1={0: np.inf, 1: np.inf}), "log_scales of 2 of 4", "remove"),
     "zero rotation": (changed(**{f"rot_{i}": {1: 0} for i in range(4)}), "quats of 1 of 4"),

@@ -6,7 +6,7 @@ from functools import partial
 
 from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
 from refer3d.runs.errors import RESUME, run
-from refer3d.runs.programs import Program, run_program
+from refer3d.runs.programs import DOCTOR, Program, run_program
 
 TARGETS = {
     "train": ("detailbase.train:train", partial(read_options, program="train")),
@@ -15,6 +15,7 @@ TARGETS = {
     "prepare": ("detailbase.scans.prepare:prepare_all", read_prepare),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
+PROGRAMS["doctor"] = DOCTOR
 
 main = partial(run_program, "detailbase", PROGRAMS)
 command = partial(run, main, RESUME)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from refer3d.runs.errors import RESUME, run
-from refer3d.runs.programs import Program, run_program
+from refer3d.runs.programs import DOCTOR, Program, run_program
 from refersplat.command import DESCRIPTIONS, read_check, read_options
 from refersplat.photos import options as photos
 
@@ -19,6 +19,7 @@ PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGE
 PROGRAMS["photos"] = Program(
     photos.DESCRIPTION, "refersplat.photos.program:make_scene", photos.read_options
 )
+PROGRAMS["doctor"] = DOCTOR
 
 main = partial(run_program, "refersplat", PROGRAMS)
 command = partial(run, main, RESUME)

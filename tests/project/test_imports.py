@@ -36,7 +36,7 @@ LAYERS = {
         ("command",),
         ("config",),
     ),
-    "refer3d": (("text_encoder", "language"), ("native",), ("runs",), ("__init__",)),
+    "refer3d": (("doctor",), ("text_encoder", "language"), ("native",), ("runs",), ("__init__",)),
 }
 """The parts of each package, from the top: a part imports what stands in the layers below it, and
 itself."""

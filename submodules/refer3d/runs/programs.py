@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib
 import os
@@ -21,6 +22,19 @@ class Program(NamedTuple):
     """Function that does the work, as ``package.module:function``; imported when it runs."""
     read: Callable[[Sequence[str]], Any]
     """Parses the arguments for the function; imports no torch, so help is quick."""
+
+
+def _read_nothing(argv: Sequence[str]) -> None:
+    """Reads the command line of a program without options."""
+    argparse.ArgumentParser(description=_DOCTOR).parse_args(list(argv))
+
+
+_DOCTOR = (
+    "Describe machine and installation, with commands that mend what is missing. Paste the page "
+    "into a bug report."
+)
+DOCTOR = Program(_DOCTOR, "refer3d.doctor:report", _read_nothing)
+"""Belongs to the commands of both models."""
 
 
 def run_program(command: str, programs: Mapping[str, Program], argv: Sequence[str]) -> None:

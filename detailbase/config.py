@@ -190,6 +190,9 @@ class TrainConfig:
     trainer drops that, so 1 is what ran."""
     backbone: str = ""
     """Initial weights of the U-Net: SPFormer's, or a checkpoint."""
+    start: str = ""
+    """Initial weights of the whole network, from a checkpoint; parts that it lacks begin at random.
+    """
     accumulate: Annotated[int, Bounds(1)] = 1
     """Batches per step of the optimizer."""
     pos_weight: Annotated[float, Bounds(0, 1)] = 0.5

@@ -15,7 +15,7 @@ from detailbase.config import Config
 from detailbase.data.batches import Batches
 from detailbase.descriptions.datasets import read_split
 from detailbase.descriptions.sentences import Sentences, word_encoder
-from detailbase.inference.answering import score
+from detailbase.inference.answering import calibrate, score
 from detailbase.inference.metrics import by_kind, log_names, summarize
 from detailbase.scans.clouds import prepared_folder
 from detailbase.training.loop import run_epoch
@@ -69,7 +69,9 @@ def train(config: Config) -> Path:
             start = time.perf_counter()
             run_epoch(config, training, learned, sentences, out / LAST, progress)
             between = time.perf_counter()
+            calibrate(training.evaluated)  # resets it: the fit takes plain scores
             rows = list(score(training.evaluated, validated, scans, sentences, config.data, device))
+            calibrate(training.evaluated, rows)
             stages = {"training": between - start, "validation": time.perf_counter() - between}
             for name, duration in stages.items():
                 training.seconds[name] = training.seconds.get(name, 0.0) + duration

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detailbase.config import DataConfig
 from detailbase.data.batches import Batch, Batches
@@ -17,7 +17,7 @@ from detailbase.data.wording import head, named_objects
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences
 from detailbase.inference.metrics import METRICS, Masks, PhraseScores
-from detailbase.model.network import Predictions
+from detailbase.model.network import DetailBase, Predictions
 from detailbase.scans.clouds import NONE
 from refer3d.runs.errors import InputError
 
@@ -25,10 +25,14 @@ log = logging.getLogger(__name__)
 
 THRESHOLD = 0.5
 """Least probability of a point inside a mask."""
+START = torch.tensor([1.0, 0.0], dtype=torch.float64)
+"""Calibration that leaves scores as they are: a factor and a summand of their log-odds."""
+RIDGE, NEWTON_STEPS = 1.0, 20
+"""Weight of staying near ``START``, in phrases, and steps of the fit."""
 
 
 def answer(
-    network: nn.Module, turned: Sequence[Batch], sentences: Sentences
+    network: DetailBase, turned: Sequence[Batch], sentences: Sentences
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields for each phrase its mask on the points [N bool] of its scan and the mask's score [].
 
@@ -56,7 +60,8 @@ def answer(
             own = slice(*batch.superpoint_starts[scene : scene + 2])
             choice = choices[-1, sentence, phrase.query].float()
             mask, probability = choose(logits, objects[scene], sizes[own], choice)
-            score = score * probability
+            a, b = network.decoder.calibration.tolist()
+            score = (a * (score * probability).clamp(1e-4, 1 - 1e-4).logit() + b).sigmoid()
         yield mask[superpoints], score
 
 
@@ -80,6 +85,27 @@ def average(predictions: Sequence[Predictions]) -> Predictions:
         scores=torch.stack([one.scores for one in predictions]).mean(dim=0),
         choices=torch.stack(choices).mean(dim=0) if choices else None,
     )
+
+
+@torch.no_grad()
+def calibrate(network: DetailBase, rows: Sequence[PhraseScores] = ()) -> None:
+    """Fits the scores of masks to the IoUs of some phrases, by Platt's two numbers.
+
+    The numbers are a buffer of the network, so they are saved with its weights. Without rows, they
+    are reset; the scores of rows must be those of such a network.
+    """
+    if network.decoder.out_choice is None:
+        return
+    found = [(row.confidence, row.scores["mIoU"]) for row in rows if row.confidence > 0]
+    scores, ious = torch.tensor(found, dtype=torch.float64).view(-1, 2).T
+    inputs = torch.stack([scores.clamp(1e-4, 1 - 1e-4).logit(), torch.ones_like(scores)], dim=1)
+    numbers = START.clone()
+    for _ in range(NEWTON_STEPS):  # of the cross-entropy, which is convex
+        expected = (inputs @ numbers).sigmoid()
+        slope = inputs.T @ (expected - ious) + RIDGE * (numbers - START)
+        curve = inputs.T @ (inputs * (expected * (1 - expected))[:, None])
+        numbers = numbers - torch.linalg.solve(curve + RIDGE * torch.eye(2).double(), slope)
+    network.decoder.calibration.copy_(numbers)
 
 
 def choose(
@@ -114,7 +140,7 @@ def choose(
 
 @torch.no_grad()
 def score(
-    network: nn.Module,
+    network: DetailBase,
     references: Sequence[Reference],
     scans: Path,
     sentences: Sentences,

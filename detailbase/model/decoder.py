@@ -119,6 +119,8 @@ class Decoder(nn.Module):
         self.out_score = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         self.x_mask = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width))
         self.out_choice = nn.Linear(width, 2) if choice else None
+        if choice:
+            self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
         self.relations = (
             nn.ModuleList(Relations(width, heads + 1) for _ in range(layers)) if relations else None
         )

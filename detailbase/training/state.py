@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from detailbase.config import Config, TrainConfig
 from detailbase.model.build import build
 from detailbase.model.network import DetailBase
-from detailbase.model.weights import BACKBONE, file_names, load_backbone, network_names
+from detailbase.model.weights import (
+    BACKBONE,
+    file_names,
+    load_backbone,
+    load_weights,
+    network_names,
+    read_weights,
+)
 from refer3d.runs.errors import InputError
 from refer3d.runs.options import to_mapping
 from refer3d.runs.states import (
@@ -85,6 +92,8 @@ class Training:
         network = build(config.network, text_dim)
         if options.backbone:
             load_backbone(network, options.backbone)
+        if options.start:
+            load_weights(network, read_weights(options.start), Path(options.start), strict=False)
         network.to(device)
         backbone, others = [], []
         for name, parameter in network.named_parameters():
@@ -105,9 +114,9 @@ class Training:
             group["lr"] = options.lr * scale * 0.5**drops
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> DetailBase:
         """The network that is validated and saved: the running mean, if there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(DetailBase, self.average.module)
 
     def save(self, path: Path) -> None:
         """Writes the state so that :meth:`load` continues to the same bits."""

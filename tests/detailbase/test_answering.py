@@ -6,7 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.inference.answering import angles, average, choose
+from detailbase.config import NetworkConfig
+from detailbase.descriptions.references import Reference
+from detailbase.inference.answering import angles, average, calibrate, choose
+from detailbase.inference.metrics import PhraseScores
+from detailbase.model.build import build
 from detailbase.model.network import Predictions
 
 OBJECTS = torch.tensor([0, 0, 1, 2])
@@ -43,3 +47,23 @@ def test_turns_are_averaged():
     assert_close(mean.choices, torch.full((1, 1, 2, 2), 6.0))
     assert mean.objects is objects
     assert average(both[:1]) is both[0]
+
+
+def test_scores_are_fitted_to_ious():
+    sizes = {"channels": (8, 12), "width": 32, "heads": 4, "hidden": 32, "layers": 1}
+    network = build(NetworkConfig(**sizes, objects=4, choice=True), text_dim=16)
+    reference = Reference("scene", "0", ("a",), ())
+    # Scores of 0.9 and 0.5, of which the masks' mean IoUs are 0.7 and 0.3.
+    rows = [
+        PhraseScores(reference, "0", 0, {"mIoU": iou}, score)
+        for score, ious in [(0.9, (1.0, 0.4)), (0.5, (0.6, 0.0))]
+        for iou in ious * 500
+    ]
+    calibrate(network, rows)
+    factor, summand = network.decoder.calibration.double()
+    # The weight of staying near the start is that of a phrase among 2 000.
+    logits = torch.tensor([0.9, 0.5]).double().logit()
+    fitted = (factor * logits + summand).sigmoid()
+    assert_close(fitted, torch.tensor([0.7, 0.3]).double(), rtol=0, atol=2e-3)
+    calibrate(network)
+    assert network.decoder.calibration.tolist() == [1.0, 0.0]

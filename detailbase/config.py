@@ -212,6 +212,8 @@ class TrainConfig:
     """Largest norm of the gradient; 0 sets none."""
     amp: bool = True
     """Mixed precision on a GPU."""
+    validate_every: Annotated[int, Bounds(1), Changeable("train", "eval")] = 1
+    """Epochs between two validations; the last epoch is always validated."""
     checkpoint_every: Annotated[int, Bounds(1), ANYWHERE] = 200
     """Steps between two saved states, beside one per epoch."""
 

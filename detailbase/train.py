@@ -14,6 +14,7 @@ from detailbase.command import BEST, LAST, claim_folder, read_options
 from detailbase.config import Config
 from detailbase.data.batches import Batches
 from detailbase.descriptions.datasets import read_split
+from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.answering import calibrate, score
 from detailbase.inference.metrics import by_kind, log_names, summarize
@@ -69,21 +70,16 @@ def train(config: Config) -> Path:
             start = time.perf_counter()
             run_epoch(config, training, learned, sentences, out / LAST, progress)
             between = time.perf_counter()
-            calibrate(training.evaluated)  # resets it: the fit takes plain scores
-            rows = list(score(training.evaluated, validated, scans, sentences, config.data, device))
-            calibrate(training.evaluated, rows)
+            if training.epoch % config.train.validate_every == 0 or training.epoch == epochs:
+                scores = validate(training, config, validated, scans, sentences)
+                progress.report(progress.done, "val", **log_names(scores["all"]))
+                training.mIoU = scores["all"]["mIoU"]
+                if training.mIoU > training.best:
+                    training.best = training.mIoU
+                    save_best(out / BEST, training, config, sentences.encoder)
             stages = {"training": between - start, "validation": time.perf_counter() - between}
             for name, duration in stages.items():
                 training.seconds[name] = training.seconds.get(name, 0.0) + duration
-            scores = {"all": summarize(rows), **by_kind(rows)}
-            for kind, values in scores.items():
-                line = "  ".join(f"{name} {value:.4f}" for name, value in log_names(values).items())
-                log.info("epoch %d, val, %s: %s", training.epoch, kind, line)
-            progress.report(progress.done, "val", **log_names(scores["all"]))
-            training.mIoU = scores["all"]["mIoU"]
-            if training.mIoU > training.best:
-                training.best = training.mIoU
-                save_best(out / BEST, training, config, sentences.encoder)
             training.save(out / LAST)
             seconds = {name: round(value, 1) for name, value in training.seconds.items()}
             peak = round(peak_memory_mib())
@@ -91,6 +87,25 @@ def train(config: Config) -> Path:
             save_results(out / TIMINGS, timings)
         log.info("trained: %s, best mIoU on val %.4f", out, training.best)
     return out
+
+
+def validate(
+    training: Training,
+    config: Config,
+    references: Sequence[Reference],
+    scans: Path,
+    sentences: Sentences,
+) -> dict[str, dict[str, float]]:
+    """Scores the network, logs the scores of each kind, and fits the masks' scores to the IoUs."""
+    network = training.evaluated
+    calibrate(network)  # resets it: the fit takes plain scores
+    rows = list(score(network, references, scans, sentences, config.data, sentences.device))
+    calibrate(network, rows)
+    scores = {"all": summarize(rows), **by_kind(rows)}
+    for kind, values in scores.items():
+        line = "  ".join(f"{name} {value:.4f}" for name, value in log_names(values).items())
+        log.info("epoch %d, val, %s: %s", training.epoch, kind, line)
+    return scores
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Score a trained model on held-out data and write results.json.
 
 python eval.py -m output/tabletop
+python eval.py --table ref_lerf data/ref_lerf output/ref_lerf
 python eval.py --config configs/detailbase/detailrefer.yaml --checkpoint checkpoints/best.pth
 """
 

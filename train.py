@@ -13,7 +13,9 @@ from refer3d.runs.config import choose_model
 from refer3d.runs.errors import RESUME, run
 
 MODELS = ("refersplat", "detailbase")
-MODEL_OF = dict.fromkeys(("-s", "--data.scene", "-m", "--model_path", "--model-path"), "refersplat")
+MODEL_OF = dict.fromkeys(
+    ("-s", "--data.scene", "-m", "--model_path", "--model-path", "--table"), "refersplat"
+)
 """Options of one model."""
 
 

@@ -12,7 +12,7 @@ from refersplat.photos import options as photos
 TARGETS = {
     "train": ("refersplat.train:train", partial(read_options, program="train")),
     "render": ("refersplat.pictures:draw", partial(read_options, program="render")),
-    "eval": ("refersplat.evaluate:report", partial(read_options, program="eval")),
+    "eval": ("refersplat.tables:report", partial(read_options, program="eval")),
     "check": ("refersplat.data.check:report", read_check),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}

@@ -16,7 +16,7 @@ from refersplat.config import Config, DataConfig
 DESCRIPTIONS = {
     "train": "Train refersplat on a scene (-s) and write the folder of the run (-m).",
     "render": "Draw answers of a run (-m) to sentences: masks, heat maps, overlays, videos.",
-    "eval": "Score a run (-m) on its test views.",
+    "eval": "Score a run (-m) on its test views, or with --table all scenes of a dataset.",
     "check": "Describe a scene and its faults, without training.",
 }
 OTHER_MODEL = "These are refersplat's options; detailbase {0} --help shows those of detailbase."
@@ -40,6 +40,16 @@ def read_options(argv: Sequence[str], program: str) -> Config:
         description=f"{DESCRIPTIONS[program]}\n\n{OTHER_MODEL.format(program)}",
         base=base,
     )
+    if program == "eval" and config.score.table:
+        given = {"-m": folder, "-s": config.data.scene}
+        given |= {"--start_checkpoint": config.rgb.start_checkpoint}
+        for option, value in given.items():
+            if value:
+                raise InputError(
+                    f"{option}: expected none with --table, which names a folder for each scene, "
+                    f"got {value!r}; leave it out"
+                )
+        return config
     if not config.model_path:
         raise InputError("-m: expected the folder of the run, got nothing; add -m output/NAME")
     if not config.data.scene:

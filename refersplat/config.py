@@ -180,6 +180,9 @@ class RenderConfig:
     """Print how each sentence was understood."""
 
 
+TABLE_KEYS = ("ref_lerf", "lerf_ovs")
+
+
 @dataclass(frozen=True)
 class ScoreConfig:
     """Scores of eval.py."""
@@ -187,6 +190,17 @@ class ScoreConfig:
     questions: Annotated[str, arg(aliases=("--questions",))] = ""
     """File of questions to score instead of the test views' sentences: a JSON list with sentence,
     kind, and the categories meant in each view."""
+    table: Annotated[tuple[str, ...], arg(aliases=("--table",))] = ()
+    """``ref_lerf`` or ``lerf_ovs``, the folder of its scenes and one for the runs: train the scenes
+    that are not trained, score all, and print the papers' table with these runs."""
+
+    def check(self) -> None:
+        """Requires the three words of a table."""
+        if self.table and (len(self.table) != 3 or self.table[0] not in TABLE_KEYS):
+            raise ValueError(
+                f"table: expected {' or '.join(TABLE_KEYS)}, the folder of the scenes and that of "
+                f"the runs, got {' '.join(self.table)}; name these three"
+            )
 
 
 @dataclass(frozen=True)

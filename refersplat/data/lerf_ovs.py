@@ -104,5 +104,11 @@ LERF_OVS = Dataset(
     detects=lambda folder: label_folder(folder).is_dir(),
     read=read,
     test_views=lambda folder, views: {name for name in find_labels(folder, views) if name},
+    test_frames={
+        "ramen": (6, 24, 60, 65, 81, 119, 128),
+        "teatime": (2, 25, 43, 107, 129, 140),
+        "figurines": (41, 105, 152, 195),
+        "waldo_kitchen": (53, 66, 89, 140, 154),
+    },
     is_open_vocabulary=True,
 )

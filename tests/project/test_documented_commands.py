@@ -69,7 +69,7 @@ def understand(argv):
     model = choose_model(argv, MODELS, MODEL_OF)
     schema = importlib.import_module(f"{model}.config").Config
     config = parse(schema, argv, program="", description="")
-    assert model == "detailbase" or config.model_path or config.data.scene
+    assert model == "detailbase" or config.model_path or config.data.scene or config.score.table
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -11,6 +11,7 @@ FACES = ("diff_gaussian_rasterization", "simple_knn", "pointgroup_ops")
 """The names that other code bases import: thin, over the ops of one model."""
 LAYERS = {
     "refersplat": (
+        ("tables",),
         ("__init__", "__main__", "train", "evaluate", "pictures"),
         ("inference",),
         ("referring",),

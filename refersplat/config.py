@@ -24,8 +24,8 @@ SCORERS: tuple[Scorer, ...] = ("nearest", "ridge", "relation", "color", "size", 
 class DataConfig:
     """Scene, views and images."""
 
-    scene: Annotated[str, arg(aliases=("-s",)), SCENE] = ""
-    """Folder of the scene."""
+    scene: Annotated[str, arg(aliases=("-s",)), ANYWHERE] = ""
+    """Folder of the scene; of a resumed run, its new place if it has moved."""
     images: Annotated[str, SCENE] = "images"
     """Folder of the images inside the scene."""
     masks: Annotated[str, SCENE] = "gt_mask"
@@ -53,7 +53,7 @@ class RgbConfig:
 
     iterations: Annotated[int, arg(aliases=("--iterations",)), Bounds(1)] = 7_000
     """Optimisation steps, one image each."""
-    start_checkpoint: Annotated[str, arg(aliases=("--start_checkpoint",))] = ""
+    start_checkpoint: Annotated[str, arg(aliases=("--start_checkpoint",)), Changeable("train")] = ""
     """Use these Gaussians instead of fitting: a chkpnt*.pth, a .ply, or a run's folder."""
     sh_degree: Annotated[int, Bounds(0, 3)] = 3
     """Degree of the spherical harmonics; training raises it by one every 1000 steps."""

@@ -15,11 +15,12 @@ from refer3d.text_encoder import make_encoder
 from refersplat.command import claim_folder, newest_cloud, read_options, run_of
 from refersplat.config import Config
 from refersplat.data import load_scene
+from refersplat.data.units import check_visible
 from refersplat.referring import train as train_referring
 from refersplat.referring.state import RESULT_FILE
 from refersplat.referring.supervision import supervise
 from refersplat.rgb import train as train_rgb
-from refersplat.splats.checkpoints import load_gaussians, load_refersplat_field
+from refersplat.splats.checkpoints import check_resumed, load_gaussians, load_refersplat_field
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def train(config: Config) -> None:
         "%d training views, %d test views (%s)", len(scene.train), len(scene.test), scene.split
     )
 
-    is_begun, cloud = run_of(config).exists(), newest_cloud(out)
+    run = run_of(config)
+    is_begun, cloud = run.exists(), newest_cloud(out)
     if config.resume and not is_begun:
         log.warning("--resume: %s holds no run yet, so this starts one", out)
     if given and cloud and not is_begun:
@@ -59,14 +61,20 @@ def train(config: Config) -> None:
             f"--start_checkpoint: {out} has Gaussians of its own, {cloud}; omit the option to use "
             "them, or name another folder"
         )
+    gaussians = load_gaussians(cloud) if cloud else given
+    if gaussians:
+        check_visible(cloud or start, gaussians.means, [view.camera for view in scene.train])
+        if config.resume and is_begun:
+            is_moved = config.data.scene != run.config().data.scene
+            check_resumed(out, gaussians, given, scene.views if is_moved else [])
     with claim_folder(config):
         watch = Stopwatch(out / TIMINGS)
         if cloud:
             log.info("using the Gaussians of %s", cloud)
-            gaussians = load_gaussians(cloud).to(device)
         elif given:
-            gaussians = given.to(device)
             train_rgb.save_scene(out, given, 0, config.data, scene.views)
+        if gaussians:
+            gaussians = gaussians.to(device)
         else:
             with watch.stage("rgb"):
                 gaussians = train_rgb.train(config, scene, device)

@@ -84,6 +84,8 @@ def check_units(
     )
     if middle < NEAR:
         raise InputError(message)
+    if points is not None:
+        check_visible(path, points, cameras)
     if middle < 2 * NEAR:
         warnings.append(message)
 
@@ -92,3 +94,29 @@ def _depths(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [P, V]
     axes = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])  # [V, 3]
     positions = torch.stack([camera.position for camera in cameras])  # [V, 3]
     return points @ axes.T - (positions * axes).sum(dim=1)
+
+
+def check_visible(path: Path | str, points: Tensor, cameras: Sequence[Camera]) -> None:
+    """Checks that some camera sees some of the points [P, 3] of a file.
+
+    Raises:
+        InputError: None does.
+    """
+    if not num_cameras(points[:: max(1, len(points) // (10 * _SAMPLES))], cameras).any():
+        raise InputError(
+            f"{path}: none of the {len(points)} points lies in an image of the {len(cameras)} "
+            f"training cameras, {NEAR} units before it or more; give points and poses of one scene "
+            "in the same coordinates"
+        )
+
+
+def num_cameras(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [P, 3] -> [P] int64
+    """Number of cameras in whose images each point lies, occluded or not."""
+    counts = torch.zeros(len(points), dtype=torch.int64)
+    for camera in cameras:
+        rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
+        x, y, z = (points @ rotation.T + translation).unbind(dim=1)
+        column, row = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+        inside = (column > 0) & (column < camera.width) & (row > 0) & (row < camera.height)
+        counts += inside & (z > NEAR)
+    return counts

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from refersplat.cameras import NEAR, Camera, look_at_point
+from refersplat.cameras import Camera, look_at_point
 from refersplat.config import RgbConfig
 from refersplat.data import Scene
-from refersplat.data.units import RANDOM_EXTENTS, REACH
+from refersplat.data.units import RANDOM_EXTENTS, REACH, num_cameras
 from refersplat.ops import knn
 from refersplat.ops.reference import SH_0
 from refersplat.splats.gaussians import Gaussians, padded_sh
@@ -73,18 +73,7 @@ def random_points(
     visible: list[Tensor] = []
     for _ in range(ROUNDS):
         points = center + half * (2 * torch.rand(count, 3, generator=generator) - 1)
-        visible.append(points[_num_cameras(points, cameras) >= least])
+        visible.append(points[num_cameras(points, cameras) >= least])
         if sum(map(len, visible)) >= count:
             break
     return torch.cat([*visible, points])[:count]
-
-
-def _num_cameras(points: Tensor, cameras: Sequence[Camera]) -> Tensor:  # [N]
-    counts = torch.zeros(len(points), dtype=torch.int64)
-    for camera in cameras:
-        rotation, translation = camera.world_to_camera[:3, :3], camera.world_to_camera[:3, 3]
-        x, y, z = (points @ rotation.T + translation).unbind(dim=1)
-        column, row = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
-        inside = (column > 0) & (column < camera.width) & (row > 0) & (row < camera.height)
-        counts += inside & (z > NEAR)
-    return counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write, describe_content
-from refer3d.runs.records import short
+from refer3d.runs.records import read_json, short
 from refer3d.runs.states import Array, check, read_tensors
 from refersplat.command import newest_cloud
 from refersplat.config import DataConfig
@@ -164,6 +165,37 @@ def save_viewer_files(folder: Path | str, views: Sequence[View], data: DataConfi
     for name, text in files.items():
         with atomic_write(folder / name) as file:
             file.write(text.encode())
+
+
+def check_resumed(
+    folder: Path, gaussians: Gaussians, given: Gaussians | None, views: Sequence[View]
+) -> None:
+    """Checks that a resumed run goes on with what it began with, though files have moved.
+
+    Args:
+        folder: The run's.
+        gaussians: The run's.
+        given: Those of ``--start_checkpoint``.
+        views: Those of the scene, if it has another place than before.
+
+    Raises:
+        InputError: The Gaussians or the views are others.
+    """
+    if given and not torch.equal(given.means, gaussians.means):
+        raise InputError(
+            f"--start_checkpoint: expected the {gaussians.count} Gaussians with which the run in "
+            f"{folder} began, got {given.count} others; name their file"
+        )
+    path = folder / "cameras.json"
+    cameras = read_json(path, list) if views and path.is_file() else []
+    saved = {c.get("img_name"): c.get("position") for c in cameras if isinstance(c, dict)}
+    for view in views if saved else ():
+        position = view.camera.position
+        if not torch.allclose(position, torch.tensor(saved.get(view.name, math.nan)), atol=1e-4):
+            raise InputError(
+                f"-s: expected the {len(saved)} views of the run in {folder}, got {view.name} at "
+                f"{position.tolist()}; name the place to which its scene has moved"
+            )
 
 
 def _is_ply(path: Path) -> bool:

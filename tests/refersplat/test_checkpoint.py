@@ -17,6 +17,7 @@ from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam, learning_rates
 from refersplat.rgb.state import RgbState, save_inria_checkpoint
 from refersplat.splats.checkpoints import (
+    check_resumed,
     load_gaussians,
     load_refersplat_field,
     save_viewer_files,
@@ -291,3 +292,22 @@ def test_broken_referring_part_is_refused(rng, tmp_path, index, value, words):
     torch.save((tuple(parts), 1), tmp_path / "broken.pth")
     with raises(InputError, "broken.pth", *words, "as ReferSplat wrote it"):
         load_refersplat_field(tmp_path / "broken.pth")
+
+
+def test_a_resumed_run_goes_on_with_its_own_scene(rng, tmp_path):
+    class Photo:
+        def __init__(self, name, x):
+            self.name, pose = name, torch.eye(4)
+            pose[0, 3] = x
+            self.camera = Camera(pose, 100.0, 110.0, 32.0, 24.0, 64, 48)
+
+    gaussians = random_gaussians(rng, COUNT)
+    views = [Photo("a", 0), Photo("b", 1)]
+    check_resumed(tmp_path, gaussians, None, views)  # no file yet, nothing to mix up
+    save_viewer_files(tmp_path, views, DataConfig(scene="old"))
+    check_resumed(tmp_path, gaussians, gaussians, views)
+    for others in ([Photo("a", 0), Photo("c", 1)], [Photo("a", 0.5)]):
+        with raises(InputError, "-s", tmp_path, others[-1].name, "moved"):
+            check_resumed(tmp_path, gaussians, None, others)
+    with raises(InputError, "--start_checkpoint", tmp_path, "6 Gaussians", "name their file"):
+        check_resumed(tmp_path, gaussians, random_gaussians(rng, 3), views)

@@ -28,6 +28,7 @@ from refersplat.inference.trained_scene import Responses
 from refersplat.pictures import digest, slug
 from refersplat.referring.state import FORMAT
 from refersplat.splats.gaussians import load_ply
+from tests.errors import raises
 
 TEST_VIEWS = ["frame_00001", "frame_00009"]
 
@@ -132,6 +133,17 @@ def test_a_finished_run_is_not_trained_again(run, caplog):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
     refersplat.train.main(["-m", str(run), "--resume"])
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*.pt")}
+
+
+def test_a_run_whose_scene_has_moved_is_resumed_from_its_new_place(run, balls, tmp_path):
+    moved = shutil.copytree(balls, tmp_path / "moved")
+    (run / "referring.pt").unlink()
+    refersplat.train.main(["-m", str(run), "--resume", "-s", str(moved)])
+    assert (run / "referring.pt").exists()
+    assert load_yaml(run / RESOLVED, Config).data.scene == str(moved)
+    shutil.rmtree(moved)
+    with raises(InputError, moved, "new place", "-s"):
+        refersplat.train.main(["-m", str(run), "--resume"])
 
 
 def test_resuming_restores_a_lost_referring_field(run):

@@ -35,15 +35,17 @@ def load(small, **options):
     ],
 )
 def test_size_of_images(make_scene, size, resolution, expected):
-    small = make_scene(num_views=1, width=size[0], height=size[1], params=(50, 48, *size)).write()
-    view = load(small, resolution=resolution).views[0]
+    small = make_scene(
+        num_views=1, width=size[0], height=size[1], params=(50, 48, size[0] / 2, size[1] / 2)
+    )
+    view = load(small.write(), resolution=resolution).views[0]
     width, height = expected
     camera = view.camera
     assert (camera.width, camera.height) == expected
     assert view.image().shape == (3, height, width)
     assert view.objects[0].mask().shape == (height, width)
     assert camera.fx == pytest.approx(50 * width / size[0])
-    assert camera.cy == pytest.approx(height)
+    assert camera.cy == pytest.approx(height / 2)
 
 
 def test_smaller_images_are_means_and_masks_majorities(small_scene):

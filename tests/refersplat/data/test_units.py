@@ -91,3 +91,10 @@ def test_a_stray_camera_is_named():
     some[3].world_to_camera[0, 3] = -5000
     camera_extent(some, warnings)
     assert "1 of 4 training cameras" in warnings[0]
+
+
+def test_points_that_no_camera_sees_are_refused():
+    some = cameras()
+    extent = camera_extent(some, [])
+    with pytest.raises(InputError, match=r"^scene: none of the 3 points .*; give points and poses"):
+        check_units(PATH, some, points(offset=50.0), extent, [])

@@ -132,10 +132,10 @@ void bind_superpoints(py::module_& module) {
       refer::WithoutGil());
   module.def(
       "cloud_superpoints",
-      [](const Array<T>& points, int64_t neighbours, double k, int64_t min_size, int threads,
-         Array<int64_t>& labels) {
-        refer::cloud_superpoints(points.data(), points.shape(0), neighbours, k, min_size, threads,
-                                 labels.mutable_data());
+      [](const Array<T>& points, const Array<T>& colors, int64_t neighbours, double scale,
+         int64_t min_size, int threads, Array<int64_t>& labels) {
+        refer::cloud_superpoints(points.data(), colors.data(), points.shape(0), neighbours, scale,
+                                 min_size, threads, labels.mutable_data());
       },
       refer::WithoutGil());
 }

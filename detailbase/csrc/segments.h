@@ -69,6 +69,18 @@ inline uint64_t ordered_bits(double value) {
   return bits >> 63 ? ~bits : bits | uint64_t{1} << 63;
 }
 
+// labels [N] of disjoint sets, numbered in the order of their first vertices.
+template <typename Sets>
+void number_segments(Sets& sets, int64_t num_vertices, int64_t* labels) {
+  std::vector<int64_t> number(num_vertices, -1);
+  int64_t count = 0;
+  for (int64_t i = 0; i < num_vertices; ++i) {
+    int64_t& label = number[sets.find(static_cast<int32_t>(i))];
+    if (label < 0) label = count++;
+    labels[i] = label;
+  }
+}
+
 // labels [N], numbered in the order of their first vertices. Edges are taken from the lightest on;
 // see superpoints.h.
 template <typename W>
@@ -95,13 +107,7 @@ void segment(const Graph<W>& graph, int64_t num_vertices, double k, int64_t min_
     if (a != b && std::min(segments.size(a), segments.size(b)) < min_size) segments.join(a, b, 0);
   }
 
-  std::vector<int64_t> number(num_vertices, -1);
-  int64_t count = 0;
-  for (int64_t i = 0; i < num_vertices; ++i) {
-    int64_t& label = number[segments.find(static_cast<int32_t>(i))];
-    if (label < 0) label = count++;
-    labels[i] = label;
-  }
+  number_segments(segments, num_vertices, labels);
 }
 
 }  // namespace refer

@@ -18,6 +18,7 @@
 #include "knn.h"
 #include "parallel.h"
 #include "radix_sort.h"
+#include "regions.h"
 #include "segments.h"
 #include "voxels.h"
 
@@ -31,6 +32,13 @@ constexpr double kResolution = 1.0 / (int64_t{1} << 30);
 // Points whose two smallest spreads differ by less than this part of the largest lie in no
 // plane.
 constexpr double kFlatness = 1e-9;
+// As many nearest points as touch a point in a plane, itself counted: those share a border with it.
+constexpr int64_t kNear = 9;
+// Of a point's side, the part of its border that an edge crosses: in a square grid, 1 + 2 / sqrt(2)
+// edges cross each side.
+constexpr double kShare = 0.414;
+constexpr double kSparse = 9;
+constexpr double kPi = 3.14159265358979323846;
 
 template <typename T>
 struct Point {
@@ -221,20 +229,23 @@ Point<double> flattest(const std::array<double, 6>& sums) {
   return {axes[0][least], axes[1][least], axes[2][least]};
 }
 
-Graph<double> cloud_graph(const std::vector<Point<double>>& points, const int64_t* nearest,
-                          int64_t neighbours, int threads) {
+// The features of points: products of the normal's entries, which do not depend on its sign, and
+// the colour. Between normals at an angle they lie sin(angle) apart. Each point stands for the area
+// of which its neighbours have their share, at most kSparse times the median's.
+void merge_cloud(const std::vector<Point<double>>& points, const Point<double>* colors,
+                 const double* squared_distances, const int64_t* nearest, int64_t neighbours,
+                 double scale, int64_t min_size, int threads, int64_t* labels) {
   const int64_t count = static_cast<int64_t>(points.size());
+  const int64_t near = std::min(neighbours, kNear);
   const int bits = bit_count(count);
-  std::vector<Point<double>> normals(count);
-  std::vector<Keyed> pairs(count * neighbours);
+  std::vector<Feature> features(count);
+  std::vector<Keyed> pairs(count * near);
+  std::vector<double> areas(count);
   parallel_for(count, kAtOnce / 16, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t* others = nearest + i * neighbours;
       Point<double> mean = {0, 0, 0};
-      for (int64_t j = 0; j < neighbours; ++j) {
-        pairs[i * neighbours + j] = edge_key(i, others[j], bits);
-        mean = mean + (points[others[j]] - points[i]);
-      }
+      for (int64_t j = 0; j < neighbours; ++j) mean = mean + (points[others[j]] - points[i]);
       mean = mean / static_cast<double>(neighbours);
       std::array<double, 6> sums = {};
       for (int64_t j = 0; j < neighbours; ++j) {
@@ -243,21 +254,31 @@ Graph<double> cloud_graph(const std::vector<Point<double>>& points, const int64_
                                    d.y * d.y, d.y * d.z, d.z * d.z};
         for (int s = 0; s < 6; ++s) sums[s] += products[s];
       }
-      normals[i] = flattest(sums);
+      const auto [x, y, z] = flattest(sums);
+      const double half = std::sqrt(0.5);
+      features[i] = {half * x * x, half * y * y, half * z * z, x * y,      x * z,
+                     y * z,        colors[i].x,  colors[i].y,  colors[i].z};
+      areas[i] = kPi * squared_distances[i * neighbours + near - 1] / static_cast<double>(near - 1);
+      for (int64_t j = 0; j < near; ++j) pairs[i * near + j] = edge_key(i, others[j], bits);
     }
   });
-  Graph<double> graph{distinct_edges(pairs, bits, threads), {}};
-  graph.weights.resize(graph.edges.size());
-  parallel_for(static_cast<int64_t>(graph.edges.size()), kAtOnce, threads,
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i) {
-                   const auto [from, to] = graph.edges[i];
-                   const Point<double> way = points[to] - points[from];
-                   const double bend = 1 - std::fabs(dot(normals[from], normals[to]));
-                   graph.weights[i] = dot(way, way) > 0 ? rounded(bend) : 0;
-                 }
-               });
-  return graph;
+  std::vector<double> sorted(areas);
+  std::nth_element(sorted.begin(), sorted.begin() + count / 2, sorted.end());
+  const double median = sorted[count / 2];
+  for (double& area : areas) {
+    area = median > 0 ? std::min(std::max(area, median / kSparse), kSparse * median) : 1;
+  }
+  std::vector<Edge> edges = distinct_edges(pairs, bits, threads);
+  std::vector<double> lengths(edges.size());
+  for (size_t i = 0; i < edges.size(); ++i) {
+    const Point<double> way = points[edges[i].to] - points[edges[i].from];
+    const double side = std::sqrt(std::sqrt(areas[edges[i].from] * areas[edges[i].to]));
+    const double distance = std::sqrt(dot(way, way));
+    lengths[i] = side * std::min(1.0, side / std::max(distance, side * 1e-3)) * kShare;
+  }
+  Regions regions(features, std::move(areas), std::move(edges), std::move(lengths));
+  regions.merge(scale, min_size);
+  number_segments(regions, count, labels);
 }
 
 }  // namespace
@@ -280,23 +301,28 @@ void mesh_superpoints(const T* vertices, int64_t num_vertices, const int64_t* fa
 }
 
 template <typename T>
-void cloud_superpoints(const T* points, int64_t num_points, int64_t neighbours, double k,
-                       int64_t min_size, int threads, int64_t* labels) {
+void cloud_superpoints(const T* points, const T* colors, int64_t num_points, int64_t neighbours,
+                       double scale, int64_t min_size, int threads, int64_t* labels) {
   // In float32 rounding would choose among neighbours that are almost equally near.
   static_assert(sizeof(Point<double>) == 3 * sizeof(double));
   const auto points64 = points_of<double>("points", points, num_points);
+  if (num_points < 2) {
+    std::fill_n(labels, num_points, 0);
+    return;
+  }
   const double* at = reinterpret_cast<const double*>(points64.data());
   std::vector<double> distances(num_points * neighbours);
   std::vector<int64_t> nearest(num_points * neighbours);
   knn(at, num_points, at, num_points, neighbours, threads, distances.data(), nearest.data());
-  segment(cloud_graph(points64, nearest.data(), neighbours, threads), num_points, k, min_size,
-          threads, labels);
+  merge_cloud(points64, points_of<double>("colors", colors, num_points).data(), distances.data(),
+              nearest.data(), neighbours, scale, min_size, threads, labels);
 }
 
 #define REFER_SUPERPOINTS(T)                                                                  \
   template void mesh_superpoints(const T*, int64_t, const int64_t*, int64_t, double, int64_t, \
                                  MeshRule, int, int64_t*);                                    \
-  template void cloud_superpoints(const T*, int64_t, int64_t, double, int64_t, int, int64_t*);
+  template void cloud_superpoints(const T*, const T*, int64_t, int64_t, double, int64_t, int, \
+                                  int64_t*);
 REFER_SUPERPOINTS(float)
 REFER_SUPERPOINTS(double)
 

@@ -24,11 +24,10 @@ void mesh_superpoints(const T* vertices, int64_t num_vertices, const int64_t* fa
                       int64_t num_faces, double k, int64_t min_size, MeshRule rule, int threads,
                       int64_t* labels);
 
-// labels [N] of points [N, 3]. Each has edges to its nearest `neighbours`, itself counted, and the
-// normal of the plane through them; it has no sign, so angles are at most 90 degrees. Points at one
-// place weigh 0.
+// labels [N] of points [N, 3] with colors [N, 3], from the mergers of regions.h; scale is a length.
+// Each point has the normal of the plane through its nearest `neighbours`, itself counted.
 template <typename T>
-void cloud_superpoints(const T* points, int64_t num_points, int64_t neighbours, double k,
-                       int64_t min_size, int threads, int64_t* labels);
+void cloud_superpoints(const T* points, const T* colors, int64_t num_points, int64_t neighbours,
+                       double scale, int64_t min_size, int threads, int64_t* labels);
 
 }  // namespace refer

@@ -5,6 +5,8 @@ Runs on any device and in any float dtype; gradients are autograd's.
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +23,14 @@ SUPERPOINT_RESOLUTION = 2.0**-30
 """Below this angles and slopes are rounding errors, and must not order edges."""
 SUPERPOINT_FLATNESS = 1e-9
 """Points whose two smallest spreads differ by less, as part of the largest, lie in no plane."""
+SUPERPOINT_NEAR = 9
+"""So many nearest points, itself counted, share a border with a point."""
+SUPERPOINT_SHARE = 0.414
+"""Of a point's side, the length of border that an edge crosses."""
+SUPERPOINT_SPARSE = 9
+"""Largest area of a point, in median areas, and the inverse of the least one."""
+SUPERPOINT_SLACK = 1.05
+"""Costs that differ by no more count as the same."""
 
 
 def voxel_keys(
@@ -244,30 +254,125 @@ def mesh_superpoints(
 
 def cloud_superpoints(
     points: Tensor,  # [N, 3]
+    colors: Tensor,  # [N, 3]
     neighbours: int,
-    k: float,
+    scale: float,
     min_points: int,
 ) -> Tensor:  # [N]
-    """Segments of points, with edges to the nearest ones and the normal of their plane."""
+    """Pieces of a cloud by mergers of regions; costs are brought up to date at their turn."""
     _check_finite("points", points)
+    _check_finite("colors", colors)
     count, points = len(points), points.double()
-    nearest = torch.cat(
-        [
-            (block[:, None] - points).square().sum(dim=2).sort(dim=1, stable=True).indices
-            for block in points.split(1024)
-        ]
-    )[:, :neighbours]
+    if count < 2:
+        return torch.zeros(count, dtype=torch.int64, device=points.device)
+    squares, nearest = (
+        torch.cat(parts)[:, :neighbours]
+        for parts in zip(
+            *(
+                (block[:, None] - points).square().sum(dim=2).sort(dim=1, stable=True)
+                for block in points.split(1024)
+            ),
+            strict=True,
+        )
+    )
     around = points[nearest] - points[:, None]
     around = around - around.mean(dim=1, keepdim=True)
     spread, axes = torch.linalg.eigh(around.mT @ around)  # least first
     is_flat = spread[:, 1] - spread[:, 0] > SUPERPOINT_FLATNESS * spread[:, 2]
     normals = axes[:, :, 0].where(is_flat[:, None], 0)
+    products = (normals[:, :, None] * normals[:, None]).flatten(start_dim=1) * 0.5**0.5
+    features = torch.cat([products, colors.double()], dim=1)
 
-    row = torch.arange(count, device=points.device).repeat_interleave(neighbours)
-    start, end = _distinct(torch.stack([row, nearest.flatten()], dim=1))
-    bend = _rounded(1 - (normals[start] * normals[end]).sum(dim=1).abs())
-    weights = bend.where((points[start] != points[end]).any(dim=1), 0)
-    return _join(start, end, weights, count, k, min_points)
+    near = min(neighbours, SUPERPOINT_NEAR)
+    areas = math.pi * squares[:, near - 1] / (near - 1)
+    median = areas.sort(dim=0).values[count // 2]
+    areas = areas.clamp(median / SUPERPOINT_SPARSE, median * SUPERPOINT_SPARSE)
+    if not median:
+        areas = torch.ones_like(areas)
+    row = torch.arange(count, device=points.device).repeat_interleave(near)
+    start, end = _distinct(torch.stack([row, nearest[:, :near].flatten()], dim=1))
+    side = (areas[start] * areas[end]).sqrt().sqrt()
+    way = (points[start] - points[end]).norm(dim=1)
+    lengths = SUPERPOINT_SHARE * side * (side / way.maximum(side * 1e-3)).clamp(max=1)
+    borders = dict(
+        zip(zip(start.tolist(), end.tolist(), strict=True), lengths.tolist(), strict=True)
+    )
+    return points.new_tensor(
+        _merge(features.cpu().numpy(), areas.tolist(), borders, scale, min_points),
+        dtype=torch.int64,
+    )
+
+
+def _merge(
+    features: np.ndarray,  # [N, C]
+    areas: list[float],
+    borders: dict[tuple[int, int], float],
+    scale: float,
+    least: int,
+) -> list[int]:
+    """Removes the cheapest border as long as it costs at most ``scale`` or a region is small."""
+    count = len(areas)
+    sums = [feature * area for feature, area in zip(features, areas, strict=True)]
+    region, sizes, ages = list(range(count)), [1] * count, [0] * count
+    numbers = {ends: number for number, ends in enumerate(borders)}
+    ends_of, lengths = list(borders), list(borders.values())
+    of: list[list[int]] = [[] for _ in range(count)]
+    for ends, number in numbers.items():
+        for end in ends:
+            of[end].append(number)
+    costs, checked = [0.0] * len(lengths), [0] * len(lengths)
+    queue: list[tuple[float, int]] = []
+
+    def update(border: int) -> None:
+        a, b = (find(end) for end in ends_of[border])
+        step = sums[a] / areas[a] - sums[b] / areas[b]
+        weight = areas[a] * areas[b] / (areas[a] + areas[b])
+        costs[border] = weight * float(step @ step) / lengths[border]
+        checked[border] = ages[a] + ages[b]
+        heapq.heappush(queue, (costs[border], border))
+
+    def find(vertex: int) -> int:
+        while region[vertex] != vertex:
+            vertex = region[vertex]
+        return vertex
+
+    for border in range(len(lengths)):
+        update(border)
+    while queue:
+        known, border = heapq.heappop(queue)
+        if not lengths[border] or known != costs[border]:
+            continue
+        a, b = (find(end) for end in ends_of[border])
+        if known > scale and min(sizes[a], sizes[b]) >= least:
+            continue
+        if checked[border] != ages[a] + ages[b]:
+            update(border)
+            if costs[border] > known * SUPERPOINT_SLACK:
+                continue
+        if len(of[a]) < len(of[b]):
+            a, b = b, a
+        region[b] = a
+        areas[a], sizes[a], ages[a] = (
+            areas[a] + areas[b],
+            sizes[a] + sizes[b],
+            ages[a] + ages[b] + 1,
+        )
+        sums[a] = sums[a] + sums[b]
+        lengths[border] = 0.0
+        for moved in of[b]:
+            if not lengths[moved]:
+                continue
+            one, other = sorted(find(end) for end in ends_of[moved])
+            present = numbers.get((one, other), moved)
+            if present == moved or not lengths[present]:
+                numbers[one, other] = present = moved
+                of[a].append(moved)
+            else:
+                lengths[present] += lengths[moved]
+                lengths[moved] = 0.0
+            update(present)
+    names: dict[int, int] = {}
+    return [names.setdefault(find(vertex), len(names)) for vertex in range(count)]
 
 
 def _check_finite(name: str, points: Tensor) -> None:

@@ -11,7 +11,11 @@ import torch
 from torch import Tensor
 
 from detailbase.ops import reference
-from refer3d.native import check_real, check_shape, fill, operator
+from refer3d.native import check_real, check_same, check_shape, fill, operator
+
+COLOR_WEIGHT = 0.35
+"""Distance of features between colours that differ by 1 in a channel; a right angle's is 1. Chosen,
+as the numbers of :func:`cloud_superpoints`, on three training scans of a stand-in for ScanNet."""
 
 
 def mesh_superpoints(
@@ -45,7 +49,7 @@ def mesh_superpoints(
         ValueError: If a shape, dtype, device or rule does not fit, a coordinate is not finite, or
             a face names a vertex that does not exist.
     """
-    _check("vertices", vertices, k)
+    _check("vertices", vertices, k, "k")
     check_shape("faces", faces, (None, 3))
     if faces.dtype != torch.int64 or faces.device != vertices.device:
         raise ValueError(
@@ -60,42 +64,54 @@ def mesh_superpoints(
 
 def cloud_superpoints(
     points: Tensor,  # [N, 3]
-    k: float = 0.01,
-    min_points: int = 20,
-    neighbours: int = 8,
+    colors: Tensor | None = None,  # [N, 3]
+    scale: float = 0.005,
+    min_points: int = 10,
+    neighbours: int = 12,
 ) -> Tensor:  # [N]
-    """Cuts a cloud without faces into pieces that are smooth inside.
+    """Cuts a cloud without faces into pieces of one direction and colour.
 
-    The segmentation of :func:`mesh_superpoints`, with edges between each point and its nearest
-    ones. Its normal is that of the plane through them. Nothing says which side of it is outside,
-    so angles are at most 90 degrees, and convex edges are not preferred. Points at one place stay
-    together.
+    Greedy minimisation of Mumford and Shah's energy by mergers (Koepfler, Lopez and Morel 1994) on
+    the graph of nearest points: the integral over the surface of the squared distance between a
+    point's features and their mean in its piece, plus ``scale`` times the length of all borders.
+    The features are the products of the normal's entries, in which a right angle is the distance 1
+    and a normal's sign does not count, and the colour. Mergers look at means of whole pieces, and
+    points weigh the area around them, so noise, density and turns change little.
 
     Args:
-        points: float32 or float64; finite.
-        k: The larger, the larger the pieces.
+        points: float32 or float64, in metres; finite.
+        colors: -1 to 1, of the same dtype; finite. The default is one colour.
+        scale: Metres; the larger, the larger the pieces. Two parts at a right angle stay apart if
+            the smaller has more than twice this area per length of their border.
         min_points: Smaller pieces are joined to a neighbour.
-        neighbours: How many nearest points make a plane, the point itself counted; more bridge
-            wider gaps and round off more corners.
+        neighbours: Number of nearest points that make a plane, the point itself counted; more
+            round off more corners.
 
     Returns:
         [N] int64, each point's piece, numbered from 0 in the order of their first points.
 
     Raises:
-        ValueError: If a shape, dtype or number does not fit, or a coordinate is not finite.
+        ValueError: If a shape, dtype, device or number does not fit, or a value is not finite.
     """
-    _check("points", points, k)
-    if neighbours < 1:
-        raise ValueError(f"neighbours must be at least 1, got {neighbours}")
-    labels = _cloud_superpoints(points.cpu(), min(neighbours, len(points)), k, min_points)
-    return labels.to(points.device)
+    _check("points", points, scale, "scale")
+    if neighbours < 2:
+        raise ValueError(f"neighbours must be at least 2, got {neighbours}")
+    if colors is None:
+        colors = torch.zeros_like(points)
+    check_shape("colors", colors, tuple(points.shape))
+    check_same("colors", colors, "points", points)
+    neighbours = min(neighbours, len(points))
+    features = COLOR_WEIGHT * colors.cpu()
+    return _cloud_superpoints(points.cpu(), features, neighbours, scale, min_points).to(
+        points.device
+    )
 
 
-def _check(name: str, points: Tensor, k: float) -> None:
+def _check(name: str, points: Tensor, size: float, size_name: str) -> None:
     check_shape(name, points, (None, 3))
     check_real(name, points)
-    if not k >= 0:
-        raise ValueError(f"k must not be negative, got {k}")
+    if not size >= 0:
+        raise ValueError(f"{size_name} must not be negative, got {size}")
 
 
 @operator("detailbase::mesh_superpoints", reference=reference.mesh_superpoints)
@@ -111,7 +127,9 @@ def _(native: Any, *inputs: Any) -> Tensor:
 
 
 @operator("detailbase::cloud_superpoints", reference=reference.cloud_superpoints)
-def _cloud_superpoints(points: Tensor, neighbours: int, k: float, min_points: int) -> Tensor:
+def _cloud_superpoints(
+    points: Tensor, colors: Tensor, neighbours: int, scale: float, min_points: int
+) -> Tensor:
     return points.new_empty(points.shape[0], dtype=torch.int64)
 
 

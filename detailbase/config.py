@@ -99,9 +99,10 @@ class DataConfig:
     as long."""
     max_points: Annotated[int, Bounds(1000)] = 2_500_000
     """Points of a scan; training crops larger ones, evaluation refuses them."""
-    superpoints: Annotated[Literal["scannet", "area"], FIXED] = "scannet"
-    """Superpoints of ``detailbase predict``, to match those of training: ``scannet`` repeats
-    ScanNet's segmentator, ``area`` weights normals by area."""
+    superpoints: Annotated[Literal["points", "scannet", "area"], FIXED] = "points"
+    """Superpoints of ``detailbase predict``: ``points`` are cut from points alone and depend least
+    on the scan's mesh, order, noise and density; ``scannet`` repeats ScanNet's segmentator on whole
+    meshes, ``area`` weights normals by area."""
     workers: Annotated[int, Bounds(0), ANYWHERE] = 2
     """Processes that load data; the result does not depend on them."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

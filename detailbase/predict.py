@@ -39,11 +39,6 @@ def predict(args: argparse.Namespace) -> None:
     start_program("detailbase", precision=args.precision)
     referrer = Referrer.load(args.checkpoint or DEMO, args.config, args.device)
     scan = referrer.read(args.scan, args.unit, args.up, args.max_points)
-    if len(scan.rows) < scan.total:
-        log.warning(
-            "%s: has %d points; %d are left out (--max_points)",
-            *(args.scan, scan.total, scan.total - len(scan.rows)),
-        )
     write(
         args.out, scan, args.sentence, referrer.mark(scan, args.sentence, args.phrases, args.turns)
     )

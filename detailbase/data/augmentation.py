@@ -10,8 +10,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from detailbase.config import AugmentConfig
-from detailbase.ops import cloud_superpoints
 from detailbase.scans.clouds import Cloud
+from detailbase.scans.scan import cut_points
 
 ELASTIC = ((0.24, 0.8), (0.8, 3.2))
 """Spacing of the grids of random displacements, and the factor of these, in metres. The published
@@ -45,7 +45,7 @@ def rescan(cloud: Cloud, options: AugmentConfig, rng: np.random.Generator) -> Cl
         moved = cloud.xyz + float(rng.uniform(0, options.noise)) * torch.from_numpy(noise)
         cloud = dataclasses.replace(cloud, xyz=moved)
     if options.resegment and rng.random() < options.resegment:
-        cloud = dataclasses.replace(cloud, superpoints=cloud_superpoints(cloud.xyz))
+        cloud = dataclasses.replace(cloud, superpoints=cut_points(cloud.xyz, cloud.rgb))
     return cloud
 
 

@@ -17,7 +17,8 @@ from refer3d.text_encoder.features import TextEncoder, TextFeatures
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
+"""Grows where features of the same weights get other bits."""
 SCHEMA = {"words": Array(("L", "T")), "embedding": Array(("T",))}
 
 
@@ -72,7 +73,7 @@ class CachedTextEncoder:
 
     def path(self, sentence: str | Sequence[str]) -> Path:
         """Returns the file of a sentence's features."""
-        encoder = hashlib.sha256(self.identity.encode()).hexdigest()[:16]
+        encoder = hashlib.sha256(f"{FORMAT} {self.identity}".encode()).hexdigest()[:16]
         content = json.dumps(sentence if isinstance(sentence, str) else list(sentence))
         return self.folder / encoder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.pt"
 

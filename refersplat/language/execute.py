@@ -11,8 +11,9 @@ from torch import Tensor
 
 from refer3d.language import COLORS, Description, Grade, Rank, Relation
 from refersplat.cameras import Camera
+from refersplat.language.phrases import COLOR_WORDS, Phrase
 from refersplat.language.places import Places
-from refersplat.language.vocabulary import COLOR_WORDS, Phrase, Vocabulary
+from refersplat.language.vocabulary import Vocabulary
 
 LEAST_NAMED = 0.5
 """Probability from which on a name means a group: the calibration balances its errors there."""
@@ -105,7 +106,12 @@ class Executor:
             if not groups and scores.least == self._least(LEAST_CLAUSE):
                 groups = [int(scores.total.argmax())]
             # A clause tells one thing's use; only those as probable as a name are told together.
-            groups = [g for g in groups if g == groups[0] or scores.named[g] >= LEAST_NAMED]
+            fits = scores.fits.prod(dim=0)
+            groups = [
+                g
+                for g in groups
+                if g == groups[0] or (scores.named[g] >= LEAST_NAMED and fits[g] > fits.max() / 2)
+            ]
         else:
             groups = groups[: item.count]
             if 0 < len(groups) < item.count and not item.ranks:  # the sentence knows the number
@@ -137,7 +143,7 @@ class Executor:
         phrase = Phrase.of(item)
         named, least = ones, 0.0
         if not _is_measured(item):
-            named = self.named[phrase]
+            named = self.named[phrase].clamp(max=self.vocabulary.contents(item))
             is_clause = phrase.kind == "clause"
             least = LEAST_CLAUSE if is_clause else LEAST_NAMED
             if phrase.head in self.vocabulary.background:
@@ -147,7 +153,7 @@ class Executor:
         for color in self._used("color", item.colors):
             fits.append(self.colors[:, list(COLORS).index(color)])
         for relation in self._used("relation", item.relations):
-            fits.append(self.relation(relation))
+            fits.append(self.relation(relation, is_named=bool(item.noun)))
         for excluded in item.excluded:
             among = named * torch.stack(fits).prod(dim=0)
             fits.append(1 - self._excluded(excluded, among))
@@ -188,10 +194,11 @@ class Executor:
         spread = (values - values.mean()).square().mean().sqrt().clamp(min=1e-6)
         return 0.3 + 0.7 * (2 * (values - mean) / spread).sigmoid()
 
-    def relation(self, relation: Relation) -> Tensor:  # [G]
+    def relation(self, relation: Relation, is_named: bool = False) -> Tensor:  # [G]
         """Degree to which each group is in a relation to what a sentence mentions.
 
-        An anchor that is no group, such as the ground, tells nothing.
+        An anchor that is no group, such as the ground, tells nothing. What is named may be inside
+        itself: "the food in a can".
         """
         nothing = torch.ones(self.places.count)
         found = [self.anchor(anchor) for anchor in relation.anchors]
@@ -213,7 +220,9 @@ class Executor:
         if all(anchor.sum() < 1.5 for anchor in anchors):  # nothing is related to itself
             for anchor in anchors:
                 result = result * (anchor < 0.99)
-        return result
+        return (
+            torch.maximum(result, anchors[0]) if relation.kind == "inside" and is_named else result
+        )
 
     def anchor(self, item: Description) -> Tensor | None:  # [G]
         """Degree to which a relation starts from each group, 1 at the best; None for none."""

@@ -132,9 +132,12 @@ class Places:
             return 1 - torch.eye(self.count)
         centres = self.seen(camera)[0].mean(dim=1)
         distance, unit = self.distances()
-        along = centres[:, 0] if kind in ("left", "right") else centres[:, 2]
-        sign = 1 if kind in ("right", "behind") else -1
-        degree = (8 * sign * (along[:, None] - along) / unit).sigmoid() * (-distance / unit).exp()
+        offsets = (centres[:, None] - centres)[..., [0, 2]]  # [G, G, 2] to the right, away
+        if kind in ("front", "behind"):
+            offsets = offsets.flip(-1)
+        along = offsets[..., 0] if kind in ("right", "behind") else -offsets[..., 0]
+        straight = along.abs() / offsets.norm(dim=-1).clamp(min=1e-6)
+        degree = (8 * along / unit).sigmoid() * straight * (-distance / unit).exp()
         return degree * (1 - torch.eye(self.count))
 
     def measure(self, name: str, camera: Camera | None = None) -> Tensor:  # [G]

@@ -13,8 +13,9 @@ from refersplat.config import MatchConfig
 from refersplat.language.answer import Language
 from refersplat.language.attributes import GroupAttributes, name_colors
 from refersplat.language.groups import Groups
+from refersplat.language.phrases import Phrase
 from refersplat.language.places import Places
-from refersplat.language.vocabulary import Phrase, Vocabulary
+from refersplat.language.vocabulary import Vocabulary
 
 OBJECTS: dict[str, tuple[str, ...]] = {
     "mug": (

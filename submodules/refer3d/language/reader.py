@@ -558,8 +558,11 @@ class Reader:
         """Read "on the left", "at the back", "in front", "in the middle" without "of" something."""
         if self.word(child) not in ("on", "at", "in", "to", "from", "towards", "near", "toward"):
             return False
-        target = self.object(child)
-        if target is None:
+        target, verb = self.object(child), child.head
+        is_done = (
+            verb.pos_ == "VERB" and self.lemma(verb) not in words_of.BEING
+        )  # "worn on the back"
+        if target is None or is_done:
             return False
         word = self.word(target)
         if word == "side":

@@ -1,0 +1,95 @@
+"""Texts of descriptions that are compared, and the kinds of things that they name."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from refer3d.language import COLORS, Description, kinds
+
+COLOR_WORDS = {word for names in COLORS.values() for word in names.split()}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """Texts of a description that are compared."""
+
+    text: str
+    noun: str
+    head: str
+    """The noun's last word; "" where there is no noun."""
+    words: tuple[str, ...]
+    """Words of the text that are not function words."""
+    kind: str = "name"
+    """A key of ``PRIOR``."""
+    naming: tuple[str, ...] = ()
+    """Those of ``words`` that name the object rather than tell of it in a clause."""
+
+    @classmethod
+    def of(cls, item: Description, is_sentence: bool = False) -> Phrase:
+        """Collects the texts; names go without colours, which the scene shows."""
+        text, kind = item.text, "clause" if is_sentence or is_clause(item) else "name"
+        if kind == "name" and item.colors:
+            text = " ".join(word for word in text.split() if word not in COLOR_WORDS)
+        text = text or item.text or "thing"
+        noun = item.noun or text
+        head = item.noun.split(" of ")[0].rpartition(" ")[2]
+        words = content_words(text) or (text,)
+        naming = {*noun.split(), *item.properties}
+        return cls(text, noun, head, words, kind, tuple(word for word in words if word in naming))
+
+    @classmethod
+    def of_noun(cls, noun: str) -> Phrase:
+        """A noun, with its compounds and complement, that says nothing else."""
+        head = noun.split(" of ")[0].rpartition(" ")[2]
+        return cls(noun, noun, head, content_words(noun) or (noun,))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything to encode."""
+        return (self.text, self.noun, self.head or self.text, *self.words)
+
+    def names(self) -> list[Phrase]:
+        """Its noun with compounds, and alone."""
+        if not self.head:
+            return []
+        return [Phrase.of_noun(noun) for noun in dict.fromkeys((self.noun, self.head))]
+
+
+def is_clause(item: Description) -> bool:
+    """Whether a phrase tells a use or a property in a clause instead of a name."""
+    if not item.noun:
+        return len(item.text.split()) > len(item.properties) + len(item.colors)
+    return not item.text.endswith(item.noun.rpartition(" ")[2])
+
+
+def content_words(text: str) -> tuple[str, ...]:
+    """Distinct words of a text without function words."""
+    from spacy.lang.en.stop_words import STOP_WORDS
+
+    words = re.findall(r"\w+(?:[-'.]\w+)*", text.lower())
+    return tuple(dict.fromkeys(w for w in words if w not in STOP_WORDS and len(w) > 1))
+
+
+def is_among(word: str, words: Collection[str]) -> bool:
+    """Whether a noun is among words, in the singular or in the plural."""
+    forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s")
+    return bool(word) and any(form in words for form in forms)
+
+
+@functools.lru_cache(1 << 16)
+def names_degree(phrase: Phrase, called: tuple[str, ...]) -> float:
+    """Degree to which a phrase's noun is, or includes, what something is called."""
+    if not phrase.head:
+        return kinds.UNKNOWN
+    names = parts(called)
+    if is_among(phrase.head, {name.rpartition(" ")[2] for name in names}):
+        return 1.0
+    return kinds.degree(phrase.noun.split(" of ")[0], kinds.common_senses(names))
+
+
+def parts(called: Sequence[str]) -> tuple[str, ...]:
+    """Nouns with what they consist of: a jar of jam is a jar and jam."""
+    return tuple(dict.fromkeys(part for noun in called for part in noun.split(" of ")))

@@ -7,6 +7,7 @@ from functools import partial
 from refer3d.runs.errors import RESUME, run
 from refer3d.runs.programs import DOCTOR, Program, run_program
 from refersplat.command import DESCRIPTIONS, read_check, read_options
+from refersplat.export import options as export
 from refersplat.photos import options as photos
 
 TARGETS = {
@@ -18,6 +19,9 @@ TARGETS = {
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
 PROGRAMS["photos"] = Program(
     photos.DESCRIPTION, "refersplat.photos.program:make_scene", photos.read_options
+)
+PROGRAMS["export"] = Program(
+    export.DESCRIPTION, "refersplat.export.program:export", export.read_options
 )
 PROGRAMS["doctor"] = DOCTOR
 

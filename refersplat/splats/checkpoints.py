@@ -20,6 +20,7 @@ from refer3d.runs.states import Array, check, read_tensors
 from refersplat.command import newest_cloud
 from refersplat.config import DataConfig
 from refersplat.data import View
+from refersplat.splats.formats import READERS, is_compressed_ply, load_compressed_ply
 from refersplat.splats.gaussians import (
     SH_COEFFICIENTS,
     UNCOMPRESSED,
@@ -44,9 +45,7 @@ GAUSSIANS = {
 }
 """Schema of the Gaussians in ``rgb_state.pt``."""
 OTHER_FILES = {
-    ".splat": "a .splat, which has no spherical harmonics",
     ".ksplat": "a .ksplat of GaussianSplats3D",
-    ".spz": "an .spz of Niantic",
     ".sog": "a .sog of PlayCanvas",
 }
 """Files of viewers by their suffix."""
@@ -66,15 +65,17 @@ class ReferSplatField:
 def load_gaussians(path: Path | str) -> Gaussians:
     """Reads the Gaussians of a trained scene, on the CPU.
 
-    Takes a point cloud (.ply), the checkpoint of Inria, ReferSplat, gsplat or nerfstudio, or
-    ``rgb_state.pt``, told apart by content. No code in the file is run.
+    Takes a point cloud (.ply, also compressed; .splat; .spz), the checkpoint of Inria, ReferSplat,
+    gsplat or nerfstudio, or ``rgb_state.pt``, told apart by content. No code in the file is run.
 
     Raises:
         InputError: The file is none of these, was cut, or holds values that cannot be rendered.
     """
     path = Path(path)
     if _is_ply(path):
-        return load_ply(path)
+        return load_compressed_ply(path) if is_compressed_ply(path) else load_ply(path)
+    if reader := READERS.get(path.suffix.lower()):
+        return reader(path)
     content = _load(path)
     if isinstance(content, dict) and "gaussians" in content:
         if content.get("format") != RGB_FORMAT:
@@ -111,7 +112,7 @@ def load_refersplat_field(path: Path | str) -> ReferSplatField | None:
         InputError: The file cannot be read, or its referring part is broken.
     """
     path = Path(path)
-    content = None if _is_ply(path) else _load(path)
+    content = None if _is_ply(path) or path.suffix.lower() in READERS else _load(path)
     if content is None or isinstance(content, dict):
         return None
     parts = _scene_tuple(content, path)

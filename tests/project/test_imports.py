@@ -13,6 +13,7 @@ LAYERS = {
     "refersplat": (
         ("tables",),
         ("__init__", "__main__", "train", "evaluate", "pictures"),
+        ("export",),
         ("inference",),
         ("referring",),
         ("language",),

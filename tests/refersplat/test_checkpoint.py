@@ -132,7 +132,7 @@ def test_reads_checkpoints_of_gsplat_and_nerfstudio(rng, tmp_path):
         load_gaussians(tmp_path / "half.pt")
 
 
-@pytest.mark.parametrize("suffix", [".splat", ".ksplat", ".spz", ".sog"])
+@pytest.mark.parametrize("suffix", [".ksplat", ".sog"])
 def test_files_of_viewers_are_named(tmp_path, suffix):
     (tmp_path / f"scene{suffix}").write_bytes(b"1234" * 8)
     with raises(InputError, f"scene{suffix}", suffix, "uncompressed .ply"):

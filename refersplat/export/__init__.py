@@ -1,0 +1,1 @@
+"""Takes answers elsewhere: Gaussians for viewers, masks for annotation tools."""

@@ -302,6 +302,7 @@ def table(results: dict[str, Any]) -> str:
         ("N-acc", "N-acc", "empty masks where a sentence means nothing visible"),
         ("localisation", "loc_acc", "maximum of the smoothed map in a box of the object"),
         ("3D mIoU", "3d_mIoU", "Gaussians selected once and rendered alone"),
+        ("  opacity 0.5", "3d_mIoU_opacity_0.5", ""),
         ("3D acc@0.25", "3d_acc@0.25", ""),
         ("3D acc@0.5", "3d_acc@0.5", ""),
         ("best thresholds", "mIoU_best_threshold", "an upper bound: the best of each sentence"),

@@ -20,9 +20,11 @@ from refersplat.metrics import iou, mean
 from refersplat.splats.render import frozen_blend
 
 WINDOW = 30
-"""Side in pixels of the square that smooths a map before its maximum is taken, as in LERF."""
-OPAQUE = 10 / 255
-"""Opacity above which a pixel shows the selected Gaussians, as in OpenGaussian's script."""
+"""Side in pixels of the photo of the square that smooths a map before its maximum is taken, as in
+LangSplat's script."""
+SHOWN, HALF = 10 / 255, 0.5
+"""Opacities above which a pixel shows the selection: that of OpenGaussian's script, and a higher
+one."""
 
 
 class Query(NamedTuple):
@@ -33,7 +35,9 @@ class Query(NamedTuple):
     is_located: bool
     """Whether a maximum of the smoothed map lies in a box of the object."""
     iou_3d: float
-    """IoU of the rendered selection."""
+    """IoU of the rendered selection, at opacity ``SHOWN``."""
+    iou_3d_half: float
+    """The same at ``HALF``."""
 
 
 def score_queries(
@@ -41,12 +45,13 @@ def score_queries(
 ) -> tuple[dict[str, float], list[Query]]:
     """Asks for every object of the views by its sentences.
 
-    The run's threshold selects the Gaussians; ``OPAQUE`` is fixed. 2D masks are those of
+    The run's threshold selects the Gaussians; those of opacity are fixed. 2D masks are those of
     ``evaluate_views``.
 
     Returns:
         scores: ``loc_acc``, the share of queries that are located; ``3d_mIoU``, the mean IoU of the
-            rendered selections; ``3d_acc@0.25`` and ``3d_acc@0.5``, the share with at least this.
+            rendered selections; ``3d_acc@0.25`` and ``3d_acc@0.5``, the share with at least this;
+            ``3d_mIoU_opacity_0.5``, the mean IoU at the higher opacity.
         queries: Each object and sentence in each view.
     """
     queries = list(_ask(trained, views))
@@ -54,6 +59,7 @@ def score_queries(
     scores = {
         "loc_acc": mean([query.is_located for query in queries]),
         "3d_mIoU": mean(ious),
+        "3d_mIoU_opacity_0.5": mean([query.iou_3d_half for query in queries]),
         **{f"3d_acc@{least}": mean([value >= least for value in ious]) for least in (0.25, 0.5)},
     }
     return scores, queries
@@ -66,6 +72,7 @@ def _ask(trained: TrainedScene, views: Sequence[View]) -> Iterator[Query]:
     with Progress("queries", len(views)) as progress:
         for view in views:
             blend = trained.blend(view.camera)
+            window = max(1, round(WINDOW * view.camera.width / view.lens.width))
             for item in view.objects:
                 truth, boxes = item.mask(), item.boxes()
                 responses = trained.respond(item.sentences, view.camera)
@@ -73,19 +80,21 @@ def _ask(trained: TrainedScene, views: Sequence[View]) -> Iterator[Query]:
                 rows = zip(item.sentences, maps, responses.results, strict=True)
                 for sentence, relevancy, result in rows:
                     means_something = result is None or bool(result.groups)
-                    is_located = means_something and locates(relevancy, boxes)
+                    is_located = means_something and locates(relevancy, boxes, window)
                     alone = frozen_blend(trained.gaussians, view.camera, selected[sentence])
-                    mask = 1 - alone.transmittance.cpu() > OPAQUE
-                    yield Query(view.name, sentence, is_located, iou(mask, truth))
+                    opacity = 1 - alone.transmittance.cpu()
+                    ious = (iou(opacity > least, truth) for least in (SHOWN, HALF))
+                    yield Query(view.name, sentence, is_located, *ious)
             progress.advance()
 
 
 def locates(
     relevancy: np.ndarray,  # [H, W] float32
     boxes: Sequence[tuple[int, int, int, int]],
+    window: int = WINDOW,
 ) -> bool:
     """Whether a maximum of the smoothed map lies in a box (left, top, right, bottom)."""
-    smooth = cv2.blur(relevancy, (WINDOW, WINDOW))
+    smooth = cv2.blur(relevancy, (window, window))
     rows, columns = np.nonzero(smooth == smooth.max())
     return any(
         bool(((columns >= x0) & (columns <= x1) & (rows >= y0) & (rows <= y1)).any())

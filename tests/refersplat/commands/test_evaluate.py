@@ -243,7 +243,8 @@ def test_queries_are_scored_in_2d_and_in_3d(trained):
         )
         for text, size in sizes.items()
     ]
-    view = SimpleNamespace(name="v1", camera=camera, objects=objects)
+    lens = SimpleNamespace(width=128)
+    view = SimpleNamespace(name="v1", camera=camera, lens=lens, objects=objects)
 
     def respond(sentences, camera=None):
         logits, _ = TwoBalls().respond(sentences)
@@ -256,6 +257,8 @@ def test_queries_are_scored_in_2d_and_in_3d(trained):
     assert (front.is_located, nothing.is_located) == (True, False)
     assert min(front.iou_3d, behind.iou_3d) > 0.9
     assert nothing.iou_3d == 0
+    half = (1.177 / 2.545) ** 2  # half the opacity at 1.177 standard deviations
+    assert front.iou_3d_half == pytest.approx(half, abs=0.03)
     assert scores["3d_acc@0.5"] == pytest.approx(2 / 3)
     assert scores["3d_mIoU"] == pytest.approx((front.iou_3d + behind.iou_3d) / 3)
 

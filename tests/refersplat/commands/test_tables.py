@@ -16,7 +16,7 @@ from refer3d.runs.errors import InputError
 from refersplat.__main__ import TARGETS, main
 from refersplat.command import read_options
 from refersplat.config import TABLE_KEYS
-from refersplat.tables import OPAQUE, SCENES, TABLES, make_table, table_lines
+from refersplat.tables import SCENES, TABLES, make_table, table_lines
 from tests import processes
 from tests.errors import raises
 from tests.refersplat.commands.conftest import BALLS, HEIGHT, WIDTH, write_balls
@@ -106,7 +106,7 @@ def test_lerf_ovs_is_scored_in_2d_and_3d(data, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "threshold of held-out views" in text
     assert "threshold 0.5, fixed" in text
-    assert f"{OPAQUE:.3f}, fixed" in text
+    assert "opacity above 10/255, fixed" in text
     assert table["scenes"]["ramen"]["threshold_chosen_by"] in text
 
 

@@ -175,6 +175,8 @@ EXCEPT = word_set("but except excluding excepting minus save")
 INVERSE = {"on": "under", "under": "on", "inside": "around", "around": "inside", "near": "near",
            "left": "right", "right": "left", "front": "behind", "behind": "front",
            "opposite": "opposite", "far": "far"}  # fmt: skip
+IDLE = word_set("other same here there only just exactly also alone itself else")
+"""Modifiers that say nothing of the object itself."""
 NEGATIONS = word_set("not n't never no neither nor without none")
 FUNCTION = word_set(
     """
@@ -183,7 +185,9 @@ FUNCTION = word_set(
     closest nearest here there
     """
 )
-EDGES = word_set(", ; : . - ( ) ? ! \" ' and but or that which is are the a an 's not n't")
+EDGES = word_set(
+    ", ; : . - ( ) ? ! \" ' and but or that which is are the a an 's not n't neither nor"
+)
 """Words and marks that a phrase does not begin or end with."""
 CONTRACTED = {
     word.replace("'", ""): word

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 
-from refer3d.runs.config import choose_model
 from refer3d.runs.errors import run
 from train import MODEL_OF, MODELS
 
 
 def main(argv: list[str]) -> None:
     """Runs ``refersplat eval`` or ``detailbase eval``."""
+    from refer3d.runs.config import choose_model
+
     model = choose_model(argv, MODELS, MODEL_OF)
     importlib.import_module(f"{model}.__main__").main(["eval", *argv])
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from refer3d.runs.config import choose_model
-from refer3d.runs.errors import RESUME, run
+from refer3d.runs.errors import run
 
 MODELS = ("refersplat", "detailbase")
 MODEL_OF = dict.fromkeys(
@@ -21,9 +20,11 @@ MODEL_OF = dict.fromkeys(
 
 def main(argv: list[str]) -> None:
     """Runs ``refersplat train`` or ``detailbase train``."""
+    from refer3d.runs.config import choose_model
+
     model = choose_model(argv, MODELS, MODEL_OF)
     importlib.import_module(f"{model}.__main__").main(["train", *argv])
 
 
 if __name__ == "__main__":
-    run(main, RESUME)
+    run(main)

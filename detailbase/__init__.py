@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from detailbase.inference.referrer import Referrer
 
 __all__ = ["Referrer"]
+
+
+def command() -> NoReturn:
+    """Runs the command ``detailbase``."""
+    from refer3d.runs.errors import run
+
+    # Its imports take a second, in which Ctrl-C may come.
+    run(lambda argv: importlib.import_module("detailbase.__main__").main(argv))
 
 
 def __getattr__(name: str) -> object:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from functools import partial
 
+from detailbase import command
 from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
-from refer3d.runs.errors import RESUME, run
-from refer3d.runs.programs import DOCTOR, Program, run_program
+from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
 
 TARGETS = {
-    "train": ("detailbase.train:train", partial(read_options, program="train")),
+    "train": ("detailbase.train:train", partial(read_options, program="train"), RESUME),
     "eval": ("detailbase.evaluate:report", partial(read_options, program="eval")),
     "predict": ("detailbase.predict:predict", read_predict),
-    "prepare": ("detailbase.scans.prepare:prepare_all", read_prepare),
+    "prepare": (
+        "detailbase.scans.prepare:prepare_all",
+        read_prepare,
+        "the same command goes on behind the scans that are prepared",
+    ),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
 PROGRAMS["doctor"] = DOCTOR
 
+__all__ = ["PROGRAMS", "command", "main"]
+
 main = partial(run_program, "detailbase", PROGRAMS)
-command = partial(run, main, RESUME)
-"""Entry point."""
 
 if __name__ == "__main__":
     command()

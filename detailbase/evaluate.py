@@ -12,6 +12,7 @@ from typing import Any
 
 from detailbase.command import find_checkpoint, read_options, results_folder
 from detailbase.config import Config
+from detailbase.data.batches import name_killed_workers
 from detailbase.descriptions.datasets import find_dataset, read_split
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
@@ -52,6 +53,7 @@ def report(config: Config) -> None:
     sys.stdout.write(table(results) + "\n")
 
 
+@name_killed_workers()
 def evaluate(config: Config) -> dict[str, Any]:
     """Scores a checkpoint, writes ``results.json`` and ``ious.json``, returns the results.
 

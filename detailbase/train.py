@@ -12,7 +12,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from detailbase.command import BEST, LAST, claim_folder, read_options
 from detailbase.config import Config
-from detailbase.data.batches import Batches
+from detailbase.data.batches import Batches, name_killed_workers
 from detailbase.descriptions.datasets import read_split
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> None:
     train(read_options(argv, "train"))
 
 
+@name_killed_workers()
 def train(config: Config) -> Path:
     """Trains for the epochs that are left; returns the run's folder.
 

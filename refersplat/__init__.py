@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from refersplat.inference.trained_scene import TrainedScene
     from refersplat.ops.rasterization import rasterization
 
 __all__ = ["TrainedScene", "rasterization"]
+
+
+def command() -> NoReturn:
+    """Runs the command ``refersplat``."""
+    from refer3d.runs.errors import run
+
+    # Its imports take a second, in which Ctrl-C may come.
+    run(lambda argv: importlib.import_module("refersplat.__main__").main(argv))
 
 
 def __getattr__(name: str) -> object:

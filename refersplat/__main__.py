@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from refer3d.runs.errors import RESUME, run
-from refer3d.runs.programs import DOCTOR, Program, run_program
+from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
+from refersplat import command
 from refersplat.command import DESCRIPTIONS, read_check, read_options
 from refersplat.export import options as export
 from refersplat.photos import options as photos
 
 TARGETS = {
-    "train": ("refersplat.train:train", partial(read_options, program="train")),
+    "train": ("refersplat.train:train", partial(read_options, program="train"), RESUME),
     "render": ("refersplat.pictures:draw", partial(read_options, program="render")),
     "eval": ("refersplat.tables:report", partial(read_options, program="eval")),
     "check": ("refersplat.data.check:report", read_check),
@@ -25,9 +25,9 @@ PROGRAMS["export"] = Program(
 )
 PROGRAMS["doctor"] = DOCTOR
 
+__all__ = ["PROGRAMS", "command", "main"]
+
 main = partial(run_program, "refersplat", PROGRAMS)
-command = partial(run, main, RESUME)
-"""Entry point."""
 
 if __name__ == "__main__":
     command()

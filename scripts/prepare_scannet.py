@@ -5,8 +5,15 @@ The same as ``detailbase prepare``.
 
 from __future__ import annotations
 
-from detailbase.scans.prepare import main
 from refer3d.runs.errors import run
+
+
+def main(argv: list[str]) -> None:
+    """Runs ``detailbase prepare``."""
+    from detailbase.__main__ import main
+
+    main(["prepare", *argv])
+
 
 if __name__ == "__main__":
     run(main)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -197,7 +199,9 @@ class Batches:
         """
         indices = cast("Dataset[int]", range(len(self)))  # any sequence will do
         workers = min(self.options.workers, len(self))
-        for batch in DataLoader(indices, None, num_workers=workers, collate_fn=self._read):
+        read = self._pack if workers else self._read
+        for batch in DataLoader(indices, None, num_workers=workers, collate_fn=read):
+            batch = pickle.loads(batch) if workers else batch
             if isinstance(batch, InputError):
                 raise batch
             yield batch
@@ -208,6 +212,30 @@ class Batches:
             return self[index]
         except InputError as error:
             return error
+
+    def _pack(self, index: Any) -> bytes:
+        """Reads a batch as bytes, which pass through a pipe: shared memory may be too small for
+        tensors, as in containers, and the reader would wait for them in vain.
+        """
+        return pickle.dumps(self._read(index), pickle.HIGHEST_PROTOCOL)
+
+
+@contextmanager
+def name_killed_workers() -> Iterator[None]:
+    """Reports a killed reading process, which PyTorch raises in whatever line is running.
+
+    Raises:
+        InputError: A process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "--data.workers: a process that reads scans was killed, perhaps because memory ran "
+            "out; give fewer, or 0 to read in the main process; a training goes on with --resume"
+        ) from error
 
 
 def group(

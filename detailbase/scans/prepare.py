@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -17,7 +21,9 @@ from detailbase.command import read_prepare
 from detailbase.scans.clouds import SUFFIX, save_cloud
 from detailbase.scans.scannet import OBJECTS, SEGMENTS, missing_files, read_scan
 from refer3d.runs.errors import InputError
+from refer3d.runs.files import HOUR, decode_text, sweep_drafts
 from refer3d.runs.progress import Progress
+from refer3d.runs.records import short
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +78,7 @@ def find_scans(root: Path, out: Path | None = None, split: str = "all") -> list[
         path = next((path for path in lists if path.is_file()), None)
         if path is None:
             continue
-        for scene_id in path.read_text(encoding="utf-8").split():
+        for scene_id in read_names(path):
             folder = base / "scans" / scene_id
             if name == "test" and not folder.is_dir():
                 continue  # ScanNet's own test scans have no objects and lie elsewhere
@@ -85,6 +91,22 @@ def find_scans(root: Path, out: Path | None = None, split: str = "all") -> list[
             "under Tasks/Benchmark"
         )
     return list(scans.values())
+
+
+def read_names(path: Path) -> list[str]:
+    """Reads a list of scans.
+
+    Raises:
+        InputError: A name is not that of a folder in ``scans/``.
+    """
+    names = decode_text(path.read_bytes()).split()
+    for name in names:
+        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            raise InputError(
+                f"{path}: expected names of scans, such as scene0000_00, got {short(name)}; "
+                "correct the list"
+            )
+    return names
 
 
 def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Summary:
@@ -109,7 +131,7 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
         return summary
     # One thread per process: the processes share the cores.
     count = min(workers or os.cpu_count() or 1, len(todo))
-    pool = ProcessPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ProcessPoolExecutor(count, initializer=_start_worker)
     try:
         with Progress("scans", len(todo)) as progress:
             jobs = {pool.submit(prepare_scan, scan): scan.folder.name for scan in todo}
@@ -131,6 +153,20 @@ def prepare(scans: Sequence[Scan], workers: int = 0, force: bool = False) -> Sum
     finally:  # after Ctrl-C, too: finishes the running scans, starts no others
         pool.shutdown(cancel_futures=True)
     return summary
+
+
+def _start_worker() -> None:
+    """Ends a process with its parent, however that ends; Ctrl-C reaches the parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def prepare_scan(scan: Scan) -> str:
@@ -174,6 +210,7 @@ def prepare_all(args: argparse.Namespace) -> None:
         is_writable = False
     if not is_writable:
         raise InputError(f"{out}: cannot be written; name another folder by --out")
+    sweep_drafts(out, HOUR)
     summary = prepare(scans, args.workers, args.force)
     lines = [
         f"{out}: {len(summary.prepared)} scans prepared, {len(summary.kept)} were there already, "

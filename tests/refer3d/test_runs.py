@@ -418,16 +418,24 @@ def test_progress_keeps_its_numbers(tmp_path):
             "    with atomic_write('a') as file: file.write(b'y' * 99)",
             *(2, "error: a: File too large\n"),
         ),
-        ("raise KeyboardInterrupt", 130, "\nstopped; go on with --resume\n"),
+        ("raise KeyboardInterrupt('go on with --resume')", 130, "\nstopped; go on with --resume\n"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143, "\nstopped\n"),
+        (
+            "try: os.kill(os.getpid(), signal.SIGINT)\n"
+            "    except KeyboardInterrupt as error: raise ImportError('torch') from error",
+            *(130, "\nstopped\n"),
+        ),
+        ("if os.fork() == 0: os.kill(os.getpid(), signal.SIGTERM)\n    os.wait()", 0, ""),
         ("pass", 0, ""),
     ],
 )
 def test_programs_end_without_a_traceback(body, status, message, tmp_path):
     program = (
+        "import os, signal\n"
         "from refer3d.runs.errors import InputError, run\n"
         "from refer3d.runs.files import atomic_write\n"
         f"def main(argv):\n    {body}\n"
-        "run(main, when_stopped='go on with --resume')\n"
+        "run(main)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -503,6 +511,13 @@ def test_a_command_runs_the_program_that_it_names(capsys, monkeypatch):
         )
     with pytest.raises(InputError, match="expected one of echo, list, got 'ech'; did you mean 'ec"):
         run_program("tool", PROGRAMS, ["ech"])
+    stopped = Program("Stop.", "tests.refer3d.test_runs:stop", list, "go on so")
+    with pytest.raises(KeyboardInterrupt, match="go on so"):
+        run_program("tool", {"stop": stopped}, ["stop"])
+
+
+def stop(_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("model", ["refersplat", "detailbase"])

@@ -22,6 +22,11 @@ class Program(NamedTuple):
     """Function that does the work, as ``package.module:function``; imported when it runs."""
     read: Callable[[Sequence[str]], Any]
     """Parses the arguments for the function; imports no torch, so help is quick."""
+    when_stopped: str = ""
+    """Advice after Ctrl-C."""
+
+
+RESUME = "the same command with --resume goes on from the last checkpoint, if there is one"
 
 
 def _read_nothing(argv: Sequence[str]) -> None:
@@ -55,10 +60,15 @@ def run_program(command: str, programs: Mapping[str, Program], argv: Sequence[st
         near = difflib.get_close_matches(name, programs, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "choose one"
         raise InputError(f"{command}: expected one of {', '.join(programs)}, got {name!r}; {hint}")
-    value = programs[name].read(arguments)
+    program = programs[name]
+    value = program.read(arguments)
     set_wait_policy()
-    module, _, function = programs[name].target.partition(":")
-    getattr(importlib.import_module(module), function)(value)
+    module, _, function = program.target.partition(":")
+    target = getattr(importlib.import_module(module), function)
+    try:
+        target(value)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(*filter(None, [program.when_stopped])) from error
 
 
 def set_wait_policy() -> None:

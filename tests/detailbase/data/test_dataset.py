@@ -1,7 +1,9 @@
 """Batches: what is in them, that they repeat, and that every description comes once."""
 
 import dataclasses
+import os
 import pickle
+import signal
 from collections import Counter
 
 import numpy as np
@@ -12,11 +14,20 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from detailbase.config import AugmentConfig, DataConfig
-from detailbase.data.batches import Batch, Batches, crop, deal, group, make_batch
+from detailbase.data.batches import (
+    Batch,
+    Batches,
+    crop,
+    deal,
+    group,
+    make_batch,
+    name_killed_workers,
+)
 from detailbase.descriptions.datasets import DATASETS, read_references
 from detailbase.descriptions.references import Phrase, Reference
 from detailbase.scans.clouds import NONE, Cloud, load_cloud
 from refer3d.runs.errors import InputError
+from tests.errors import raises
 
 from .conftest import BOX, DETAILREFER, FLOOR, cut
 
@@ -295,3 +306,14 @@ def test_a_batch_goes_to_a_device():
     batch = make_batch([make_cloud()], [[describe((10,))]], OPTIONS).to("meta")
     tensors = [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
     assert {tensor.device.type for tensor in [*tensors, *batch.targets]} == {"meta"}
+
+
+def test_a_killed_reading_process_is_told(prepared, references, monkeypatch):
+    monkeypatch.setattr(Batches, "_read", lambda self, index: os.kill(os.getpid(), signal.SIGKILL))
+    options = dataclasses.replace(OPTIONS, workers=1)
+    with raises(InputError, "--data.workers", "0", "--resume"), name_killed_workers():
+        list(Batches(references, prepared, options).loader())
+
+
+def test_tensors_do_not_pass_through_shared_memory(prepared, references):
+    assert isinstance(Batches(references, prepared, OPTIONS)._pack(0), bytes)

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from detailbase.scans.clouds import load_cloud
 from detailbase.scans.prepare import find_scans, prepare
 from detailbase.scans.scannet import read_scan
 from refer3d.runs.errors import InputError, run
+from tests.errors import raises
 
 from .conftest import SmallScan, cut
 
@@ -163,3 +166,42 @@ def test_a_killed_process_is_told(make_dataset, monkeypatch):
 
 def _die(scan):
     os._exit(9)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "..", "a/b", "a\\b", "-", "\0"])
+def test_a_list_names_no_file_elsewhere(make_dataset, name):
+    root = make_dataset()
+    (root / "scannetv2_train.txt").write_text(f"scene0000_00\n{name}\n")
+    with raises(InputError, "scannetv2_train.txt", "scene0000_00"):
+        find_scans(root)
+
+
+def test_a_list_that_is_not_utf8_is_refused(make_dataset):
+    root = make_dataset()
+    (root / "scannetv2_train.txt").write_bytes(b"scene\xff\n")
+    with raises(InputError, "scannetv2_train.txt"):
+        find_scans(root)
+
+
+WAIT = """
+import os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from detailbase.scans.prepare import _start_worker
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(2, initializer=_start_worker)
+    pids = {pool.submit(os.getpid).result() for _ in range(9)}
+    print(*pids, flush=True)
+    pool.submit(time.sleep, 99)
+    time.sleep(99)
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    (tmp_path / "wait.py").write_text(WAIT)
+    with subprocess.Popen([sys.executable, tmp_path / "wait.py"], stdout=subprocess.PIPE) as parent:
+        workers = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    assert gone
+    assert not alive

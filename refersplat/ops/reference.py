@@ -60,8 +60,11 @@ def project(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centres [N, 2], conics [N, 3], depths [N] and radii [N] of Gaussians on the image."""
     means2d, depths, to_pixels = project_centres(means, world_to_camera, lens, width, height)
-    factor = to_pixels @ (rotation(quats) * scales[:, None, :])
-    conics, radii = footprints(factor @ factor.transpose(1, 2), means2d, depths, width, height)
+    factor = to_pixels @ (rotation(quats) * scales[:, None, :])  # [N, 2, 3]
+    covariances = factor @ factor.transpose(1, 2)
+    # By Cauchy and Binet: of a needle, a c - b b has no right digit in float32.
+    determinants = torch.linalg.cross(factor[:, 0], factor[:, 1]).square().sum(dim=1)
+    conics, radii = footprints(covariances, determinants, means2d, depths, width, height)
     return means2d, conics, depths, radii
 
 
@@ -90,14 +93,15 @@ def project_centres(
 
 def footprints(
     covariances: Tensor,  # [N, 2, 2]
+    determinants: Tensor,  # [N]
     means2d: Tensor,  # [N, 2]
     depths: Tensor,  # [N]
     width: int,
     height: int,
 ) -> tuple[Tensor, Tensor]:
-    """Conics [N, 3] and radii [N] of Gaussians with these covariances in pixels."""
+    """Conics [N, 3] and radii [N] of Gaussians with these covariances, still without blur."""
     a, b, c = covariances[:, 0, 0] + BLUR, covariances[:, 0, 1], covariances[:, 1, 1] + BLUR
-    determinant = a * c - b * b
+    determinant = determinants + BLUR * (a + c - BLUR)
     conics = torch.stack([c, -b, a], dim=-1) / determinant[:, None]
     with torch.no_grad():
         middle = (a + c) / 2

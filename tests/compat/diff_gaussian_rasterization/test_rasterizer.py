@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
+from diff_gaussian_rasterization import (
+    GaussianRasterizationSettings,
+    GaussianRasterizer,
+    SparseGaussianAdam,
+    set_outputs,
+)
 from refersplat.ops import reference
 from tests.errors import raises
 
@@ -344,3 +349,121 @@ def test_takes_what_the_original_takes(rng):
     (other, *_), _ = call(gaussians, settings, opacities=gaussians.get_opacity[:, 0])
     assert torch.equal(color, other)
     assert other.dtype == torch.float32
+
+
+@pytest.fixture
+def outputs():
+    """Sets the outputs for one test."""
+    yield set_outputs
+    set_outputs()
+
+
+def test_forks_with_depth_and_alpha(rng, outputs):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint()
+    settings = make_settings(viewpoint, torch.zeros(3))
+    (color, radii), _ = call(pc, settings)
+    outputs("color", "radii", "depth", "alpha")
+    (same, same_radii, depth, alpha), _ = call(pc, settings)
+    assert torch.equal(same_radii, radii)
+    depths = pc.get_xyz @ viewpoint.world_view_transform[:3, 2] + 4.0
+    want, left, *_ = expected(pc, viewpoint, depths[:, None])
+    assert_close(same, color, rtol=1e-5, atol=3e-6)
+    assert_close(depth, want, rtol=1e-5, atol=1e-5)  # depths up to 7; measured worst 2e-6
+    assert_close(alpha, 1 - left[None], rtol=1e-5, atol=3e-6)
+    outputs("color", "depth", "radii")
+    assert torch.equal(call(pc, settings)[0][1], depth)
+    with raises(ValueError, "outputs", "'deep'", "alpha"):
+        outputs("deep")
+
+
+def test_features_of_other_forks(rng):
+    pc, settings = make_gaussians(rng), make_settings(make_viewpoint(), torch.zeros(3))
+    feature = pc.get_language_feature
+    (color, want, radii), _ = call(pc, settings, language_feature_precomp=feature)
+    (_, features, _, depth), _ = call(pc, settings, semantic_feature=feature[:, None])
+    (same, same_radii, objects), _ = call(pc, settings, sh_objs=feature[:, None])
+    assert torch.equal(features, want)
+    assert torch.equal(objects, want)
+    assert torch.equal(same, color)
+    assert torch.equal(same_radii, radii)
+    assert depth.shape == (1, HEIGHT, WIDTH)
+
+
+def test_harmonics_in_two_parts(rng):
+    pc, settings = make_gaussians(rng), make_settings(make_viewpoint(), torch.zeros(3))
+    (color, _), _ = call(pc, settings)
+    parts = {"dc": pc.get_features[:, :1], "shs": pc.get_features[:, 1:]}
+    assert torch.equal(call(pc, settings, **parts)[0][0], color)
+
+
+def test_arguments_in_the_forms_that_circulate(rng):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint()
+    settings = make_settings(viewpoint, torch.ones(3))
+    (color, radii), _ = call(pc, settings)
+    batched = {name: getattr(settings, name)[None] for name in ("viewmatrix", "campos")}
+    others = settings._replace(bg=[1, 1, 1], **batched)
+    (same, _), _ = call(pc, others, means2D=None)
+    assert torch.equal(same, color)
+    assert GaussianRasterizer(others).markVisible(pc.get_xyz).sum() == COUNT - 1
+    shape = {"means3D": pc.get_xyz, "scales": pc.get_scaling, "rotations": pc.get_rotation}
+    assert torch.equal(GaussianRasterizer(settings).visible_filter(**shape), radii)
+    half = {name: getattr(pc, name).half() for name in vars(pc)}
+    (coarse, _), _ = call(SimpleNamespace(**half), settings)
+    assert coarse.dtype == torch.float32
+    assert_close(coarse, color, rtol=0, atol=0.03)  # half's rounding; measured worst 0.007
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_one_gray_serves_any_number_of_colors(rng, count):
+    pc, viewpoint = make_gaussians(rng), make_viewpoint()
+    given = {"shs": None, "colors_precomp": torch.rand(COUNT, count, generator=rng)}
+    (color, _), _ = call(pc, make_settings(viewpoint, torch.full((3,), 0.5)), **given)
+    want, left, *_ = expected(pc, viewpoint, given["colors_precomp"])
+    assert_close(color, want + 0.5 * left, rtol=1e-5, atol=5e-6)
+    with raises(ValueError, "bg", f"{count} colours"):
+        call(pc, make_settings(viewpoint, torch.tensor([0, 0.5, 1])), **given)
+
+
+def test_parallel_projection(rng):
+    """Of a small ball: the same size at any depth, where the matrix puts it."""
+    viewpoint, sigma = make_viewpoint(), 0.5
+    world_to_camera = viewpoint.world_view_transform.T
+    projection = torch.diag(torch.tensor([0.25, 0.25, 0.1, 1]))
+    projection[0, 3] = 0.5
+    viewpoint.full_proj_transform = viewpoint.world_view_transform @ projection.T
+    images = []
+    for depth in (2.0, 20.0):
+        local = torch.tensor([-1.0, 0.5, depth, 1.0])
+        pc = SimpleNamespace(
+            get_xyz=(torch.linalg.inv(world_to_camera) @ local)[None, :3].requires_grad_(),
+            get_opacity=torch.full((1, 1), 0.5),
+            get_scaling=torch.full((1, 3), sigma),
+            get_rotation=torch.tensor([[1.0, 0, 0, 0]]),
+            get_features=torch.ones(1, 16, 3),
+        )
+        settings = make_settings(viewpoint, torch.zeros(1))
+        white = {"shs": None, "colors_precomp": torch.ones(1, 1)}
+        (image, _), _ = call(pc, settings, **white)
+        image.sum().backward()
+        assert pc.get_xyz.grad.isfinite().all()
+        images.append(image.detach()[0])
+    assert_close(*images, rtol=1e-4, atol=1e-4)
+    u, v = (0.25 * -1 + 0.5 + 1) * WIDTH / 2 - 0.5, (0.25 * 0.5 + 1) * HEIGHT / 2 - 0.5
+    x, y = torch.arange(WIDTH), torch.arange(HEIGHT)[:, None]
+    sides = [(sigma * 0.25 * side / 2) ** 2 + 0.3 for side in (WIDTH, HEIGHT)]
+    want = 0.5 * torch.exp(-((x - u) ** 2 / sides[0] + (y - v) ** 2 / sides[1]) / 2)
+    assert_close(images[0], want.where(want >= 1 / 255, 0), rtol=1e-3, atol=2e-3)
+
+
+def test_sparse_adam_moves_what_is_visible(rng):
+    parameter = torch.nn.Parameter(torch.zeros(4, 3))
+    optimizer = SparseGaussianAdam([{"params": [parameter], "name": "xyz"}], lr=0.1, eps=1e-15)
+    parameter.grad = torch.tensor([[1.0], [2], [3], [0]]).expand(4, 3).clone()
+    visibility = torch.tensor([True, False, True, True])
+    optimizer.step(visibility, 4)
+    step = 0.1 * 0.1 / 0.001**0.5  # first moment over the root of the second, uncorrected
+    want = torch.tensor([[-step], [0], [-step], [0]]).expand(4, 3)
+    assert_close(parameter.detach(), want, rtol=1e-5, atol=0)
+    assert (optimizer.state[parameter]["exp_avg"][1] == 0).all()
+    with raises(ValueError, "visibility", "[4]", "'xyz'", "[3]"):
+        optimizer.step(torch.ones(3), 3)

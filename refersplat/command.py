@@ -71,6 +71,7 @@ def read_check(argv: Sequence[str]) -> DataConfig:
     parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in training")
     parser.add_argument("--images", default="images", help="folder of the images in the scene")
     parser.add_argument("--masks", default="gt_mask", help="folder of the masks in the scene")
+    parser.add_argument("--dataset", default="auto", help="format of the sentences")
     parser.add_argument("--test_views", nargs="*", default=(), help="names or frame numbers")
     options = vars(parser.parse_args(argv))
     options["test_views"] = tuple(options["test_views"])

@@ -75,9 +75,6 @@ def evaluate(config: Config) -> dict[str, Any]:
         return evaluate_colors(config, scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     watch = Stopwatch(out / TIMINGS)
-    results_file, report_file = (
-        out / name.format(scene_suffix(config)) for name in (RESULTS, REPORT)
-    )
     with watch.stage("evaluate"):
         samples, overlaps = evaluate_views(trained, scene.test, lambda o: o.sentences, amodal=True)
         of_category = training_sentences(scene)
@@ -101,14 +98,12 @@ def evaluate(config: Config) -> dict[str, Any]:
             scores, queries = score_queries(trained, scene.test)
             results["metrics"] |= scores
             results["queries"] = [query._asdict() for query in queries]
-        draw_report(report_file, samples, trained)
+        draw_report(result_file(config, REPORT), samples, trained)
     results["stages"] = watch.stages
     results["peak_memory_mib"] = max(
         peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
     )
-    save_results(results_file, results)
-    log.info("%s and %s are written", results_file, report_file)
-    return results
+    return write(config, RESULTS, results)
 
 
 def evaluate_questions(config: Config) -> dict[str, Any]:
@@ -123,28 +118,30 @@ def evaluate_questions(config: Config) -> dict[str, Any]:
     questions = read_questions(Path(config.score.questions).expanduser(), scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     scores = score_questions(trained, scene, questions) | conditions(config, trained.gaussians)
-    path = out / QUESTIONS.format(scene_suffix(config))
-    save_results(path, scores)
-    log.info("%s is written", path)
-    return scores
+    return write(config, QUESTIONS, scores)
 
 
 def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:
     """Scores PSNR, SSIM and L1 alone, and writes ``results.json``."""
-    out = Path(config.model_path)
-    gaussians = trained_gaussians(out).to(choose_device(config.device))
+    gaussians = trained_gaussians(Path(config.model_path)).to(choose_device(config.device))
     log.warning("no test view has a sentence: only colours are scored")
     results = {"metrics": evaluate_rgb(gaussians, scene.test), **conditions(config, gaussians)}
-    path = out / RESULTS.format(scene_suffix(config))
+    return write(config, RESULTS, results)
+
+
+def write(config: Config, name: str, results: dict[str, Any]) -> dict[str, Any]:
+    """Writes results into the run's folder and returns them."""
+    path = result_file(config, name)
     save_results(path, results)
     log.info("%s is written", path)
     return results
 
 
-def scene_suffix(config: Config) -> str:
-    """Returns a suffix for the files of another scene, so that they overwrite nothing."""
-    trained_on, name = (Path(c.data.scene).name for c in (run_of(config).config(), config))
-    return "" if name == trained_on else f"_{name}"
+def result_file(config: Config, name: str) -> Path:
+    """Path of a file of results, with the scene's name in it if it is not the run's own."""
+    run = run_of(config)
+    trained_on, scene = (Path(c.data.scene).name for c in (run.config(), config))
+    return run.path / name.format("" if scene == trained_on else f"_{scene}")
 
 
 def conditions(config: Config, gaussians: Gaussians) -> dict[str, Any]:
@@ -188,7 +185,7 @@ def metrics(samples: Sequence[Sample], training: Sequence[Sample]) -> dict[str, 
         **mean_scores(sample.scores for sample in samples),
         "mIoU_threshold_0.5": mean([sample.iou_at_half for sample in samples]),
         "mIoU_best_threshold": best_threshold_iou(samples),
-        "mIoU_training_sentences": mean([sample.iou for sample in training]),
+        "mIoU_training_sentences": mean([s.iou for s in training]) if training else None,
         "mIoU_amodal": mean(amodal) if amodal else None,
         **{f"lerf_{name}": value for name, value in lerf.items()},
     }

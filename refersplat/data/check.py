@@ -31,6 +31,8 @@ def describe(scene: Scene) -> str:
          + ", ".join(view.name for view in scene.test)),
         ("images", ", ".join(f"{size} ({count})" for size, count in sizes.most_common())),
         ("lenses", f"{len(lenses)}; {num_distorted} photos are undistorted"),
+        ("sentences", f"{sum(len(o.sentences) for v in scene.views for o in v.objects)}, as in "
+         f"{scene.dataset.name}"),
         ("points", f"{len(scene.points[0])}" if scene.points else "none: starts from random ones"),
         ("extent", f"{scene.extent:.4g}"),
     ]  # fmt: skip

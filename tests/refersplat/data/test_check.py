@@ -20,6 +20,7 @@ def test_check_prints_what_it_found(small_scene, capsys):
         r"views +4, frame_00001 … frame_00004",
         r"3 train, 1 test \(by --data.test_views\): frame_00003",
         r"images +20x15 \(4\)",
+        r"sentences +12, as in Ref-LERF",
         r"points +12",
         r"cup +2 +2 +50.00 % +0 +1 +2 +50.00 % +0",
         r"all +2 +4 +50.00 % +0 +1 +4 +50.00 % +0",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from refersplat.config import DataConfig
-from refersplat.data import load_scene
+from refersplat.data import check, load_scene
 from tests.errors import assert_names
 
 CORNERS = [[2, 3], [9, 3], [9, 8], [2, 8]]
@@ -75,9 +75,11 @@ def test_other_views_train_with_the_sentences_of_ref_lerf(make_scene):
     assert scene.test[0].objects[0].category == "old box"
 
 
-def test_ref_lerf_is_detected_first(small_scene, write_label):
+def test_ref_lerf_is_detected_first(small_scene, write_label, capsys):
     write_label(BOX)
     assert load(small_scene).dataset.name == "Ref-LERF"
+    check.main([str(small_scene.path), "--dataset", "lerf_ovs"])
+    assert "as in LERF-OVS" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

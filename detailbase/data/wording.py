@@ -48,8 +48,12 @@ def named_objects(references: Iterable[Reference]) -> Named:
 
 
 def head(reference: Reference, phrase: Phrase) -> str:
-    """Returns the word of a phrase, in lower case; empty for that of the whole sentence."""
-    return "" if phrase.key == SENTENCE else reference.words[int(phrase.key)].lower()
+    """Returns the name in a phrase: its word, in lower case and without a plural's s.
+
+    That of the whole sentence is empty.
+    """
+    word = "" if phrase.key == SENTENCE else reference.words[int(phrase.key)].lower()
+    return word if word.endswith("ss") else word.removesuffix("s")
 
 
 def mirror(reference: Reference) -> Reference:
@@ -130,9 +134,8 @@ def phrase_alone(reference: Reference, named: Named, rng: np.random.Generator) -
 def absent(reference: Reference, scene_id: str, named: Named) -> Reference | None:
     """Turns a description of another scan into one that means nothing in a scan.
 
-    The described object means nothing if it, or something that it is described by, has a name that
-    is not used in the scan. Phrases of unused names mean nothing; the others may or may not, and
-    are left out.
+    The sentence means nothing if a name in it is not used in the scan, and so do phrases of such
+    names. The others may mean something, and are left out.
 
     Returns:
         The description, or None where all its names are used in the scan.
@@ -143,9 +146,7 @@ def absent(reference: Reference, scene_id: str, named: Named) -> Reference | Non
     ]
     if not missing:
         return None
-    own = [p for p in reference.phrases if ",".join(map(str, p.object_ids)) == reference.object_id]
-    keys = {phrase.key for phrase in (*missing, *own)} | {SENTENCE}
-    phrases = tuple(Phrase(key, ()) for key in sorted(keys, key=int))
+    phrases = (Phrase(SENTENCE, ()), *(Phrase(phrase.key, ()) for phrase in missing))
     return dataclasses.replace(reference, scene_id=scene_id, phrases=phrases)
 
 

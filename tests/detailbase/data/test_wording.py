@@ -79,14 +79,20 @@ def test_the_whole_sentence_means_its_object():
 def test_a_description_of_another_scan_means_nothing_if_a_name_is_absent():
     here = [describe("a chair", "hall", chair=(7,)), describe("the door", "hall", door=(8,))]
     named = named_objects([CHAIR, *here])
-    # There are chairs, but no window: a chair by a window is absent, too.
+    # There are chairs, but no window: nothing is a chair by a window, but "chair" may mean some.
     moved = absent(CHAIR, "hall", named)
     assert moved is not None
     assert moved.scene_id == "hall"
-    assert moved.phrases == (Phrase(SENTENCE, ()), Phrase("2", ()), Phrase("7", ()))
+    assert moved.phrases == (Phrase(SENTENCE, ()), Phrase("7", ()))
     assert absent(describe("a chair", chair=(1,)), "hall", named) is None
-    # Whether the door beside what is absent exists is unknown.
     bed = describe("the bed by the door", bed=(1,), door=(2,))
     moved = absent(bed, "hall", named_objects([bed, *here]))
     assert moved is not None
     assert [phrase.key for phrase in moved.phrases] == [SENTENCE, "1"]
+
+
+def test_plurals_have_the_name_of_their_singular():
+    both = describe("the two chairs by the glass", chairs=(1, 2), glass=(3,))
+    named = named_objects([CHAIR, both])
+    assert named["room", "chair"] == {1, 2}
+    assert named["room", "glass"] == {3}

@@ -57,7 +57,7 @@ class AugmentConfig:
     holes: Annotated[float, Bounds(0, 0.9)] = 0.0
     """Largest share of points that are left out in patches."""
     resegment: Annotated[float, Bounds(0, 1)] = 0.0
-    """Probability of other superpoints: those of the changed points as a cloud without faces."""
+    """Probability of other superpoints: those that predict cuts from the changed points."""
     reword: Annotated[float, Bounds(0, 1)] = 0.0
     """Probability of another wording: a phrase of the description alone, a request, no articles,
     another end."""

@@ -53,7 +53,8 @@ def run_epoch(
             progress.report(progress.done, "", **numbers(losses, training))
         if training.batch % save_every == 0 and training.batch < total:
             training.save(last)
-    if left_out:
+    augment = config.data.augment
+    if left_out and not (augment.thin or augment.holes):  # else it is by design
         log.warning(
             "epoch %d: %d phrases name objects without points and were left out",
             *(training.epoch + 1, left_out),

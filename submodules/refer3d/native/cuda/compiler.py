@@ -39,8 +39,14 @@ def target(capability: tuple[int, int]) -> str:
     return f"compute_{max(older)}"
 
 
-def compile_kernels(path: Path, arch: str, defines: Defines) -> tuple[bytes, str]:
+def compile_kernels(path: Path, arch: str, defines: Defines, **options: Any) -> tuple[bytes, str]:
     """Compiles a file without looking at what is kept.
+
+    Args:
+        path: Kernel file.
+        arch: As :func:`target` names it.
+        defines: Macros.
+        **options: Further ones of cuda-core's ``ProgramOptions``.
 
     Returns:
         The code, and the compiler's log.
@@ -48,15 +54,10 @@ def compile_kernels(path: Path, arch: str, defines: Defines) -> tuple[bytes, str
     Raises:
         Exception: cuda-core's, with the compiler's log.
     """
-    core = cuda_module("core")
-    options = core.ProgramOptions(
-        arch=arch,
-        name=path.name,
-        define_macro=[(name, str(value)) for name, value in sorted(defines.items())] or None,
-        **OPTIONS,
-    )
-    log = io.StringIO()
-    program = core.Program(read_source(path), "c++", options)
+    core, log = cuda_module("core"), io.StringIO()
+    macros = [(name, str(value)) for name, value in sorted(defines.items())] or None
+    options = {"arch": arch, "name": path.name, "define_macro": macros, **OPTIONS, **options}
+    program = core.Program(read_source(path), "c++", core.ProgramOptions(**options))
     code = program.compile("ptx" if arch.startswith("compute") else "cubin", logs=log).code
     return bytes(code), log.getvalue().strip("\0\n ")
 

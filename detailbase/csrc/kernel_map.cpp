@@ -1,15 +1,28 @@
-#include "kernel_map.h"
-
+// Pairs of an input and an output voxel under the offsets of a convolution's kernel.
 #include <limits>
 #include <stdexcept>
 #include <string>
 
+#include "op.h"
 #include "parallel.h"
 #include "radix_sort.h"
 #include "voxels.h"
 
 namespace refer {
 namespace {
+
+// Pairs of voxels, grouped by block of `block` outputs, then by kernel offset, then by output. The
+// group of block b and offset v is starts[b V + v] .. starts[b V + v + 1].
+struct PairList {
+  std::vector<int32_t> inputs, outputs;
+  std::vector<int64_t> starts;
+
+  void move_to(Results& results) {
+    results.push_back(result<int32_t>(std::move(inputs)));
+    results.push_back(result<int32_t>(std::move(outputs)));
+    results.push_back(result<int64_t>(std::move(starts)));
+  }
+};
 
 constexpr int64_t kRowsAtOnce = 4096;  // a few blocks: enough work for a thread to take
 
@@ -194,25 +207,34 @@ PairList group_pairs(int64_t outputs, int64_t volume, int64_t block, int threads
   return list;
 }
 
-}  // namespace
-
+// A kernel of 3 x 3 x 3 around each of M distinct voxels [M, 4] (batch, x, y, z). Offset
+// 9 (dx + 1) + 3 (dy + 1) + dz + 1 pairs output p with input p + (dx, dy, dz). Voxels may come in
+// any order; Morton's is the fastest. Returns the pairs.
 template <typename Int>
-PairList submanifold_map(const Int* voxels, int64_t count, int64_t block, int threads) {
+Results submanifold_map(Array<const Int> voxels, int64_t block, int threads) {
+  const int64_t count = voxels.shape(0);
   const SortedVoxels<Int> sorted(voxels, count, threads);
   const BrickTable table(sorted.order, sorted.frame);
-  return group_pairs(count, 27, block, threads, [&] {
+  Results results;
+  group_pairs(count, 27, block, threads, [&] {
     return [around = Neighbourhood<Int>(sorted, table)](int64_t row, const auto& emit) mutable {
       around.visit(row, emit);
     };
-  });
+  }).move_to(results);
+  return results;
 }
 
+// A kernel of 2 x 2 x 2 with a stride of 2: input p belongs to output floor(p / 2), under offset
+// 4 dx + 2 dy + dz with d = p mod 2. The outputs are in Morton's order. Of a grid of x, y, z
+// voxels, outputs that reach over its end are left out, and so are the pairs with them. Returns the
+// outputs [M', 4], the pairs down, and those up: the same with inputs and outputs exchanged.
 template <typename Int>
-StridedMap<Int> strided_map(const Int* voxels, int64_t count, const int64_t* shape, int64_t block,
-                            int threads) {
+Results strided_map(Array<const Int> voxels, int64_t size_x, int64_t size_y, int64_t size_z,
+                    int64_t block, int threads) {
+  const int64_t count = voxels.shape(0);
   const SortedVoxels<Int> sorted(voxels, count, threads);
   const auto& order = sorted.order;
-  StridedMap<Int> map;
+  std::vector<Int> outputs;
   std::vector<int64_t> children;  // the first rank of each output's inputs
   std::vector<int32_t> parent(count, -1);
   std::vector<uint8_t> place(count);
@@ -222,16 +244,16 @@ StridedMap<Int> strided_map(const Int* voxels, int64_t count, const int64_t* sha
     if (rank == 0 || order[rank].key >> 3 != order[rank - 1].key >> 3) {
       const Int* at = voxels + 4 * row;
       const Int coarse[3] = {at[1] >> 1, at[2] >> 1, at[3] >> 1};
-      is_inside = coarse[0] < shape[0] / 2 && coarse[1] < shape[1] / 2 && coarse[2] < shape[2] / 2;
+      is_inside = coarse[0] < size_x / 2 && coarse[1] < size_y / 2 && coarse[2] < size_z / 2;
       if (is_inside) {
         children.push_back(rank);
-        map.coarse.insert(map.coarse.end(), {at[0], coarse[0], coarse[1], coarse[2]});
+        outputs.insert(outputs.end(), {at[0], coarse[0], coarse[1], coarse[2]});
       }
     }
     if (is_inside) parent[row] = static_cast<int32_t>(children.size() - 1);
     place[row] = order[rank].key & 7;
   }
-  map.down = group_pairs(static_cast<int64_t>(children.size()), 8, block, threads, [&] {
+  PairList down = group_pairs(static_cast<int64_t>(children.size()), 8, block, threads, [&] {
     return [&](int64_t output, const auto& emit) {
       const uint64_t cell = order[children[output]].key >> 3;
       for (int64_t rank = children[output]; rank < count && order[rank].key >> 3 == cell; ++rank) {
@@ -239,17 +261,19 @@ StridedMap<Int> strided_map(const Int* voxels, int64_t count, const int64_t* sha
       }
     };
   });
-  map.up = group_pairs(count, 8, block, threads, [&] {
+  PairList up = group_pairs(count, 8, block, threads, [&] {
     return [&](int64_t row, const auto& emit) {
       if (parent[row] >= 0) emit(place[row], parent[row]);
     };
   });
-  return map;
+  Results results = {result<Int>(std::move(outputs))};
+  down.move_to(results);
+  up.move_to(results);
+  return results;
 }
 
-template PairList submanifold_map(const int32_t*, int64_t, int64_t, int);
-template PairList submanifold_map(const int64_t*, int64_t, int64_t, int);
-template StridedMap<int32_t> strided_map(const int32_t*, int64_t, const int64_t*, int64_t, int);
-template StridedMap<int64_t> strided_map(const int64_t*, int64_t, const int64_t*, int64_t, int);
+REFER_OP(submanifold_map, submanifold_map, int32_t, int64_t)
+REFER_OP(strided_map, strided_map, int32_t, int64_t)
 
+}  // namespace
 }  // namespace refer

@@ -1,10 +1,10 @@
-#include "segment_reduce.h"
-
+// Sums and maxima of rows that belong together.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "op.h"
 #include "parallel.h"
 
 namespace refer {
@@ -36,11 +36,10 @@ int64_t segments_at_once(int64_t rows, int64_t channels, int64_t count) {
   return std::max<int64_t>(1, (1 << 14) * count / std::max<int64_t>(1, rows * channels));
 }
 
-}  // namespace
-
+// out [S, C]: the sum of the rows of values [N, C] of each segment, in the order of the rows.
 template <typename T>
-void segment_sum(const T* values, const int64_t* segments, int64_t rows, int64_t channels,
-                 int64_t count, int threads, T* out) {
+void segment_sum(Array<const T> values, Array<const int64_t> segments, int threads, Array<T> out) {
+  const int64_t rows = values.shape(0), channels = values.shape(1), count = out.shape(0);
   const Members members(segments, rows, count);
   parallel_for(count, segments_at_once(rows, channels, count), threads,
                [&](int64_t begin, int64_t end) {
@@ -55,9 +54,12 @@ void segment_sum(const T* values, const int64_t* segments, int64_t rows, int64_t
                });
 }
 
+// out [S, C]: the largest value of each segment, and its row [S, C]: the first of equal ones, a NaN
+// before all. A segment without rows has 0 and row -1.
 template <typename T>
-void segment_max(const T* values, const int64_t* segments, int64_t rows, int64_t channels,
-                 int64_t count, int threads, T* out, int64_t* largest) {
+void segment_max(Array<const T> values, Array<const int64_t> segments, int threads, Array<T> out,
+                 Array<int64_t> largest) {
+  const int64_t rows = values.shape(0), channels = values.shape(1), count = out.shape(0);
   const Members members(segments, rows, count);
   parallel_for(count, segments_at_once(rows, channels, count), threads,
                [&](int64_t begin, int64_t end) {
@@ -80,10 +82,8 @@ void segment_max(const T* values, const int64_t* segments, int64_t rows, int64_t
                });
 }
 
-#define REFER_SEGMENT_REDUCE(T)                                                            \
-  template void segment_sum(const T*, const int64_t*, int64_t, int64_t, int64_t, int, T*); \
-  template void segment_max(const T*, const int64_t*, int64_t, int64_t, int64_t, int, T*, int64_t*);
-REFER_SEGMENT_REDUCE(float)
-REFER_SEGMENT_REDUCE(double)
+REFER_OP(segment_sum, segment_sum, float, double)
+REFER_OP(segment_max, segment_max, float, double)
 
+}  // namespace
 }  // namespace refer

@@ -82,7 +82,7 @@ void number_segments(Sets& sets, int64_t num_vertices, int64_t* labels) {
 }
 
 // labels [N], numbered in the order of their first vertices. Edges are taken from the lightest on;
-// see superpoints.h.
+// see superpoints.cpp.
 template <typename W>
 void segment(const Graph<W>& graph, int64_t num_vertices, double k, int64_t min_size, int threads,
              int64_t* labels) {

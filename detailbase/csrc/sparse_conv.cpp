@@ -1,14 +1,15 @@
+// Convolution of voxel features over the pairs of a kernel map.
+//
 // An output's block stays in the cache while the pairs of all offsets are added to it. Of each
 // offset only the pairs that exist are multiplied: their inputs are copied next to each other, and
 // a tile of rows and columns is summed in registers before it is added to the output.
-#include "sparse_conv.h"
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
 #include <vector>
 
+#include "op.h"
 #include "parallel.h"
 #include "vector.h"
 
@@ -26,6 +27,30 @@
 
 namespace refer {
 namespace {
+
+// The pairs of kernel_map.cpp. In a mirrored list offset v stands for V - 1 - v.
+struct Pairs {
+  const int32_t *inputs, *outputs;
+  const int64_t* starts;
+  int64_t volume, num_inputs, num_outputs, block;
+  bool is_mirrored;
+};
+
+// A weight [V, C, D] in any layout: how far apart neighbours along each dimension are.
+template <typename T>
+struct Weight {
+  const T* values;
+  int64_t offset_stride, in_stride, out_stride;
+  int64_t in_channels, out_channels;
+};
+
+// Terms of an output that are added to its sum before it is written; null for none.
+template <typename T>
+struct Epilogue {
+  const T* bias;      // [D]
+  const T* residual;  // [M', D]
+  bool relu;
+};
 
 constexpr int kTileColumns = 2;           // registers
 constexpr int64_t kDepth = 256;           // channels that are summed before the output is touched
@@ -344,43 +369,69 @@ void add_weight_grad(const T* features, int64_t in_channels, const T* grad, int6
   }
 }
 
-}  // namespace
-
-template <typename T>
-void sparse_conv(const T* features, const Weight<T>& weight, const Pairs& pairs,
-                 const Epilogue<T>& epilogue, int threads, T* out) {
-  Convolution<Exact<T>>(features, weight, pairs, epilogue, threads, out).run(threads);
+// out [M', D]: out_o = relu(sum over pairs (i, o) of features_i weight_v + bias + residual_o),
+// where bias and residual may have no size. Each output is summed by one thread in the order of its
+// pairs.
+template <typename Kind, typename T>
+void convolve(const typename Kind::Element* features, Array<const T> rows,
+              StridedArray<const T> weight, const int32_t* inputs, const int32_t* outputs,
+              const int64_t* starts, int64_t block, bool is_mirrored, Array<const T> bias,
+              Array<const T> residual, bool relu, int threads, Array<T> out) {
+  const Pairs pairs{inputs,        outputs,      starts, weight.shape(0),
+                    rows.shape(0), out.shape(0), block,  is_mirrored};
+  const Weight<T> layout{weight,           weight.stride(0), weight.stride(1),
+                         weight.stride(2), weight.shape(1),  weight.shape(2)};
+  const Epilogue<T> epilogue{bias.or_null(), residual.or_null(), relu};
+  Convolution<Kind>(features, layout, pairs, epilogue, threads, out).run(threads);
 }
 
-#ifdef REFER_BFLOAT16
-bool has_bfloat16() { return __builtin_cpu_supports("avx512bf16"); }
+template <typename T>
+void sparse_conv(Array<const T> features, StridedArray<const T> weight, Array<const int32_t> inputs,
+                 Array<const int32_t> outputs, Array<const int64_t> starts, int64_t block,
+                 bool is_mirrored, Array<const T> bias, Array<const T> residual, bool relu,
+                 int threads, Array<T> out) {
+  convolve<Exact<T>, T>(features, features, weight, inputs, outputs, starts, block, is_mirrored,
+                        bias, residual, relu, threads, out);
+}
+REFER_OP(sparse_conv, sparse_conv, float, double)
 
-void sparse_conv_bfloat16(const float* features, const Weight<float>& weight, const Pairs& pairs,
-                          const Epilogue<float>& epilogue, int threads, float* out) {
-  const int64_t channels = weight.in_channels, width = padded<Rounded>(channels);
-  std::vector<uint16_t> rounded(pairs.num_inputs * width);
-  parallel_for(pairs.num_inputs, 1 << 12, threads, [&](int64_t begin, int64_t end) {
+// The same with features and weights rounded to bfloat16, products and sums in float.
+#ifdef REFER_BFLOAT16
+Results has_bfloat16() { return {result(double(__builtin_cpu_supports("avx512bf16") != 0))}; }
+
+void sparse_conv_bfloat16(Array<const float> features, StridedArray<const float> weight,
+                          Array<const int32_t> inputs, Array<const int32_t> outputs,
+                          Array<const int64_t> starts, int64_t block, bool is_mirrored,
+                          Array<const float> bias, Array<const float> residual, bool relu,
+                          int threads, Array<float> out) {
+  const int64_t channels = weight.shape(1), width = padded<Rounded>(channels);
+  const int64_t count = features.shape(0);
+  std::vector<uint16_t> rounded(count * width);
+  parallel_for(count, 1 << 12, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t c = 0; c < channels; ++c) {
         rounded[i * width + c] = Rounded::element(features[i * channels + c]);
       }
     }
   });
-  Convolution<Rounded>(rounded.data(), weight, pairs, epilogue, threads, out).run(threads);
+  convolve<Rounded, float>(rounded.data(), features, weight, inputs, outputs, starts, block,
+                           is_mirrored, bias, residual, relu, threads, out);
 }
+const bool bfloat16_is_added = add_op("sparse_conv_bfloat16", sparse_conv_bfloat16);
 #else
-bool has_bfloat16() { return false; }
-
-void sparse_conv_bfloat16(const float* features, const Weight<float>& weight, const Pairs& pairs,
-                          const Epilogue<float>& epilogue, int threads, float* out) {
-  sparse_conv(features, weight, pairs, epilogue, threads, out);
-}
+Results has_bfloat16() { return {result(0.0)}; }
 #endif
+const bool has_bfloat16_is_added = add_op("has_bfloat16", has_bfloat16);
 
+// grad_weight [V, C, D]: the sum over each offset's pairs (i, o) of features_i^T grad_o.
 template <typename T>
-void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* grad,
-                             int64_t out_channels, const Pairs& pairs, int threads,
-                             T* grad_weight) {
+void sparse_conv_weight_grad(Array<const T> features, Array<const T> grad,
+                             Array<const int32_t> inputs, Array<const int32_t> outputs,
+                             Array<const int64_t> starts, int64_t block, bool is_mirrored,
+                             int threads, Array<T> grad_weight) {
+  const int64_t in_channels = features.shape(1), out_channels = grad.shape(1);
+  const Pairs pairs{inputs,        outputs, starts,     grad_weight.shape(0), features.shape(0),
+                    grad.shape(0), block,   is_mirrored};
   // Tasks are parts of the kernel, whose gradients fit into the cache, times chunks of blocks. A
   // chunk sums into a copy of its own, so that the result does not depend on the threads.
   constexpr int64_t kPartBytes = 256 << 10, kTasks = 16;
@@ -392,9 +443,9 @@ void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* gr
   const int64_t chunks = std::max<int64_t>(1, std::min(kTasks / parts, blocks));
   std::vector<T> copies((chunks - 1) * size);
   const auto copy = [&](int64_t chunk) {
-    return chunk == 0 ? grad_weight : copies.data() + (chunk - 1) * size;
+    return chunk == 0 ? grad_weight.data : copies.data() + (chunk - 1) * size;
   };
-  std::fill_n(grad_weight, size, T(0));
+  std::fill_n(grad_weight.data, size, T(0));
   parallel_for(chunks * parts, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t chunk = task / parts, first = task % parts * part;
@@ -403,9 +454,9 @@ void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* gr
         for (int64_t v = first; v < last; ++v) {
           const int64_t group = b * pairs.volume + v, at = pairs.starts[group];
           const int64_t offset = pairs.is_mirrored ? pairs.volume - 1 - v : v;
-          add_weight_grad(features, in_channels, grad, out_channels, pairs.inputs + at,
-                          pairs.outputs + at, pairs.starts[group + 1] - at,
-                          copy(chunk) + offset * matrix);
+          add_weight_grad<T>(features, in_channels, grad, out_channels, pairs.inputs + at,
+                             pairs.outputs + at, pairs.starts[group + 1] - at,
+                             copy(chunk) + offset * matrix);
         }
       }
     }
@@ -418,12 +469,7 @@ void sparse_conv_weight_grad(const T* features, int64_t in_channels, const T* gr
   });
 }
 
-#define REFER_SPARSE_CONV(T)                                                                     \
-  template void sparse_conv(const T*, const Weight<T>&, const Pairs&, const Epilogue<T>&, int,   \
-                            T*);                                                                 \
-  template void sparse_conv_weight_grad(const T*, int64_t, const T*, int64_t, const Pairs&, int, \
-                                        T*);
-REFER_SPARSE_CONV(float)
-REFER_SPARSE_CONV(double)
+REFER_OP(sparse_conv_weight_grad, sparse_conv_weight_grad, float, double)
 
+}  // namespace
 }  // namespace refer

@@ -1,3 +1,11 @@
+// Over-segmentation of surfaces: Felzenszwalb and Huttenlocher's, on the edges of a mesh or between
+// neighbouring points.
+//
+// An edge weighs 1 - cos of the angle between the normals at its ends. Edges are taken from the
+// lightest on; one joins two segments that it is no heavier than either's heaviest edge so far plus
+// k / size. Then, in the same order, segments of fewer than min_size vertices are joined to what
+// they touch.
+
 // ScanNet's program rounds after every operation: joined into one, they would round once.
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF
@@ -6,8 +14,6 @@
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
 #endif
-#include "superpoints.h"
-
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -16,6 +22,7 @@
 #include <vector>
 
 #include "knn.h"
+#include "op.h"
 #include "parallel.h"
 #include "radix_sort.h"
 #include "regions.h"
@@ -283,47 +290,51 @@ void merge_cloud(const std::vector<Point<double>>& points, const Point<double>* 
 
 }  // namespace
 
+// labels [N] of vertices [N, 3], numbered in the order of their first vertices, for triangles
+// faces [F, 3]. Weights are squared where the surface is convex. Normals are the faces' cross
+// products, added and brought to length 1, and equal edges come in the order of their vertices'
+// numbers. As ScanNet's own program takes them, normals are the mean of the faces' unit normals,
+// whatever its length, in float32, every side of every triangle is an edge, so most occur twice,
+// and equal ones come in the order of the faces.
 template <typename T>
-void mesh_superpoints(const T* vertices, int64_t num_vertices, const int64_t* faces,
-                      int64_t num_faces, double k, int64_t min_size, MeshRule rule, int threads,
-                      int64_t* labels) {
+void mesh_superpoints(Array<const T> vertices, Array<const int64_t> faces, double k,
+                      int64_t min_size, bool as_scannet, int threads, Array<int64_t> labels) {
+  const int64_t num_vertices = vertices.shape(0), num_faces = faces.shape(0);
   const auto work = [&](auto graph_of, auto weight) {
-    const auto points = points_of<decltype(weight)>("vertices", vertices, num_vertices);
-    check_faces(faces, num_faces, num_vertices);
-    segment(graph_of(points, faces, num_faces, threads), num_vertices, k, min_size, threads,
-            labels);
+    const auto points = points_of<decltype(weight)>("vertices", vertices.data, num_vertices);
+    check_faces(faces.data, num_faces, num_vertices);
+    segment(graph_of(points, faces.data, num_faces, threads), num_vertices, k, min_size, threads,
+            labels.data);
   };
-  if (rule == MeshRule::kScannet) {
+  if (as_scannet) {
     work(scannet_graph, float());
   } else {
     work(area_graph, double());
   }
 }
 
+// labels [N] of points [N, 3] with colors [N, 3], from the mergers of regions.h; scale is a length.
+// Each point has the normal of the plane through its nearest `neighbours`, itself counted.
 template <typename T>
-void cloud_superpoints(const T* points, const T* colors, int64_t num_points, int64_t neighbours,
-                       double scale, int64_t min_size, int threads, int64_t* labels) {
+void cloud_superpoints(Array<const T> points, Array<const T> colors, int64_t neighbours,
+                       double scale, int64_t min_size, int threads, Array<int64_t> labels) {
+  const int64_t num_points = points.shape(0);
   // In float32 rounding would choose among neighbours that are almost equally near.
   static_assert(sizeof(Point<double>) == 3 * sizeof(double));
-  const auto points64 = points_of<double>("points", points, num_points);
+  const auto points64 = points_of<double>("points", points.data, num_points);
   if (num_points < 2) {
-    std::fill_n(labels, num_points, 0);
+    std::fill_n(labels.data, num_points, 0);
     return;
   }
   const double* at = reinterpret_cast<const double*>(points64.data());
   std::vector<double> distances(num_points * neighbours);
   std::vector<int64_t> nearest(num_points * neighbours);
   knn(at, num_points, at, num_points, neighbours, threads, distances.data(), nearest.data());
-  merge_cloud(points64, points_of<double>("colors", colors, num_points).data(), distances.data(),
-              nearest.data(), neighbours, scale, min_size, threads, labels);
+  merge_cloud(points64, points_of<double>("colors", colors.data, num_points).data(),
+              distances.data(), nearest.data(), neighbours, scale, min_size, threads, labels);
 }
 
-#define REFER_SUPERPOINTS(T)                                                                  \
-  template void mesh_superpoints(const T*, int64_t, const int64_t*, int64_t, double, int64_t, \
-                                 MeshRule, int, int64_t*);                                    \
-  template void cloud_superpoints(const T*, const T*, int64_t, int64_t, double, int64_t, int, \
-                                  int64_t*);
-REFER_SUPERPOINTS(float)
-REFER_SUPERPOINTS(double)
+REFER_OP(mesh_superpoints, mesh_superpoints, float, double)
+REFER_OP(cloud_superpoints, cloud_superpoints, float, double)
 
 }  // namespace refer

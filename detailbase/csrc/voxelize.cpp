@@ -1,14 +1,17 @@
-#include "voxelize.h"
-
+#include "op.h"
 #include "parallel.h"
 #include "radix_sort.h"
 #include "voxels.h"
 
 namespace refer {
+namespace {
 
+// The distinct rows (batch, x, y, z) of N points, coords [N, 3] and batch [N], as voxels [M, 4] in
+// Morton's order, and each point's voxel [N].
 template <typename Int>
-std::vector<Int> voxelize(const Int* coords, const Int* batch, int64_t count, int threads,
-                          int64_t* point_to_voxel) {
+Results voxelize(Array<const Int> coords, Array<const Int> batch, int threads,
+                 Array<int64_t> point_to_voxel) {
+  const int64_t count = coords.shape(0);
   const Frame frame(count, [&](int64_t row, int column) -> int64_t {
     return column == 0 ? batch[row] : coords[3 * row + column - 1];
   });
@@ -32,10 +35,10 @@ std::vector<Int> voxelize(const Int* coords, const Int* batch, int64_t count, in
     }
     point_to_voxel[row] = voxel;
   }
-  return voxels;
+  return {result<Int>(std::move(voxels))};
 }
 
-template std::vector<int32_t> voxelize(const int32_t*, const int32_t*, int64_t, int, int64_t*);
-template std::vector<int64_t> voxelize(const int64_t*, const int64_t*, int64_t, int, int64_t*);
+REFER_OP(voxelize, voxelize, int32_t, int64_t)
 
+}  // namespace
 }  // namespace refer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,24 +36,12 @@ def _sums_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def sparse_conv(
-    gpu: Kernels,
-    features: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    relu: bool,
-    num_outputs: int,
-    inputs: Tensor,
-    outputs: Tensor,
-    starts: Tensor,
-    is_mirrored: bool,
-) -> Tensor:
+def sparse_conv(gpu: Kernels, *inputs: Any) -> Tensor:
     """relu(convolution + bias + residual) [M', D]; sums are kept in float32 at least."""
+    features, weight, bias, residual, relu, num_outputs, *pairs, is_mirrored = inputs
     if features.dtype in HALVES and not gpu.has_tf32:
-        bias, residual = (None if t is None else t.float() for t in (bias, residual))
-        rest = (bias, residual, relu, num_outputs, inputs, outputs, starts, is_mirrored)
-        return sparse_conv(gpu, features.float(), weight.float(), *rest).to(features.dtype)
+        terms = (t if t is None else t.float() for t in inputs[:4])
+        return sparse_conv(gpu, *terms, *inputs[4:]).to(features.dtype)
     volume, in_channels, out_channels = weight.shape
     size, dtype = (num_outputs, out_channels), _sums_dtype(features.dtype)
     if not num_outputs or not out_channels:
@@ -65,7 +55,7 @@ def sparse_conv(
     out = features.new_empty(size)
     parts = features.new_empty(splits, *size, dtype=dtype) if splits > 1 else None
     defines = _defines(gpu, features)
-    operands = (features, weight, *steps, inputs, outputs, starts)
+    operands = (features, weight, *steps, *pairs)
     numbers = (volume, is_mirrored, splits, num_outputs, in_channels, out_channels)
     arguments = (*operands, *numbers, bias, residual, relu, parts, out)
     grid = (blocks * splits, tiles)
@@ -101,22 +91,14 @@ def _join(
     gpu.launch("sparse_conv", "join_parts", blocks, THREADS, *arguments, **defines)
 
 
-def weight_gradient(
-    gpu: Kernels,
-    features: Tensor,
-    grad: Tensor,
-    volume: int,
-    inputs: Tensor,
-    outputs: Tensor,
-    starts: Tensor,
-    is_mirrored: bool,
-) -> Tensor:
+def weight_gradient(gpu: Kernels, *inputs: Any) -> Tensor:
     """Gradient [V, C, D]: parts of it by blocks of outputs, added in a fixed order."""
+    features, grad, volume, *pairs, is_mirrored = inputs
     if features.dtype in HALVES and not gpu.has_tf32:
-        rest = (volume, inputs, outputs, starts, is_mirrored)
-        return weight_gradient(gpu, features.float(), grad.float(), *rest).to(features.dtype)
+        rows = (features.float(), grad.float())
+        return weight_gradient(gpu, *rows, *inputs[2:]).to(features.dtype)
     in_channels, out_channels = features.shape[1], grad.shape[1]
-    num_blocks = (len(starts) - 1) // volume
+    num_blocks = (len(pairs[-1]) - 1) // volume
     side = SIDES[max(in_channels, out_channels) > SIDES[0]]
     tiles = blocks_for(in_channels, side) * blocks_for(out_channels, side)
     size, dtype = (volume, in_channels, out_channels), _sums_dtype(features.dtype)
@@ -126,7 +108,7 @@ def weight_gradient(
     parts = features.new_empty(splits, *size, dtype=dtype)
     features, grad = features.contiguous(), grad.contiguous()
     numbers = (volume, is_mirrored, num_blocks, splits, in_channels, out_channels)
-    arguments = (features, grad, inputs, outputs, starts, *numbers, parts)
+    arguments = (features, grad, *pairs, *numbers, parts)
     grid, defines = (volume * splits, tiles), {"SIDE": side, **_defines(gpu, features, grad)}
     gpu.launch("sparse_conv", "weight_gradient", grid, THREADS, *arguments, **defines)
     if splits == 1:

@@ -162,8 +162,9 @@ def _strided_map(
 
 @_strided_map.cpu
 def _(native: Any, voxels: Tensor, shape: list[int]) -> tuple[Tensor, ...]:
-    coarse, down, up = native.strided_map(as_array(voxels), shape, BLOCK, num_threads())
-    return torch.from_numpy(coarse).view(-1, 4), *map(torch.from_numpy, (*down, *up))
+    arrays = native.strided_map(as_array(voxels), *shape, BLOCK, num_threads())
+    coarse, *pairs = map(torch.from_numpy, arrays)
+    return coarse.view(-1, 4), *pairs
 
 
 _strided_map.cuda(cuda_voxels.strided_map)

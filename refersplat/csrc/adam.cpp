@@ -1,9 +1,10 @@
-// One pass over memory, which is what an optimiser's step costs.
-#include "adam.h"
-
+// One step of Adam for rows whose columns have learning rates of their own: one pass over memory,
+// which is what an optimiser's step costs.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "op.h"
 #include "parallel.h"
 
 namespace refer {
@@ -12,19 +13,21 @@ namespace {
 constexpr int64_t kRowsAtOnce = 16;  // their rates stand side by side, so that vectors are full
 constexpr int64_t kGrain = 1 << 14;  // numbers
 
-}  // namespace
-
+// Updates `parameter`, `first` and `second`, all [N, D] like `gradient`; `rates` is [D]. Steps
+// count from 1.
 template <typename T>
-void adam(T* parameter, const T* gradient, T* first, T* second, const T* rates, int64_t rows,
-          int64_t columns, const AdamStep& step, int threads) {
-  const T b1 = step.beta1, b2 = step.beta2, epsilon = step.epsilon;
-  const T a1 = 1 - step.beta1, a2 = 1 - step.beta2;
-  const double unbias = 1 / (1 - std::pow(step.beta1, step.step));
-  const T root = 1 / std::sqrt(1 - std::pow(step.beta2, step.step));
+void adam(Array<T> parameter, Array<const T> gradient, Array<T> first, Array<T> second,
+          Array<const T> rates, double beta1, double beta2, double epsilon64, int64_t step,
+          int threads) {
+  const T b1 = beta1, b2 = beta2, epsilon = epsilon64;
+  const T a1 = 1 - beta1, a2 = 1 - beta2;
+  const double unbias = 1 / (1 - std::pow(beta1, step));
+  const T root = 1 / std::sqrt(1 - std::pow(beta2, step));
+  const int64_t columns = rates.size(), count = parameter.size();
   std::vector<T> sizes(kRowsAtOnce * columns);
   for (size_t i = 0; i < sizes.size(); ++i) sizes[i] = rates[i % columns] * unbias;
 
-  const int64_t block = static_cast<int64_t>(sizes.size()), count = rows * columns;
+  const int64_t block = static_cast<int64_t>(sizes.size());
   const int64_t blocks = (count + block - 1) / std::max<int64_t>(block, 1);
   const int64_t grain = kGrain / std::max<int64_t>(block, 1) + 1;
   parallel_for(blocks, grain, threads, [&](int64_t begin, int64_t end) {
@@ -42,9 +45,7 @@ void adam(T* parameter, const T* gradient, T* first, T* second, const T* rates, 
   });
 }
 
-template void adam(float*, const float*, float*, float*, const float*, int64_t, int64_t,
-                   const AdamStep&, int);
-template void adam(double*, const double*, double*, double*, const double*, int64_t, int64_t,
-                   const AdamStep&, int);
+REFER_OP(adam, adam, float, double)
 
+}  // namespace
 }  // namespace refer

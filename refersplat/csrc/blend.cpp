@@ -1,5 +1,7 @@
-#include "blend.h"
-
+// The sparse matrix (pixels x Gaussians) with which a view of frozen geometry blends its values.
+// Tile by tile, it has one group for each Gaussian that contributes there; of each group, its rows
+// of pixels; of each row, which of its 16 pixels the Gaussian contributes to, and their weights one
+// after another. Read from the front, nothing else needs to be stored.
 #include <limits>
 #include <stdexcept>
 
@@ -8,13 +10,49 @@
 #endif
 
 #include "compositing.h"
+#include "op.h"
 #include "parallel.h"
 
 namespace refer {
 namespace {
 
-constexpr int kRowShift = 16;
+constexpr int kRowShift = 16;  // bits of a row from here on are its place in the tile
 constexpr int kTilesPerPart = 16;
+
+// Numbers that are not set to zero first.
+template <typename V>
+struct Memory {
+  std::shared_ptr<V> data;
+  int64_t size;
+  explicit Memory(int64_t size) : data(new V[size], std::default_delete<V[]>()), size(size) {}
+  Result result() const { return {kKind<V>, sizeof(V), size, data.get(), data}; }
+};
+
+// The matrix in Python's memory; the groups of tile t are tile_groups[t] .. tile_groups[t + 1], its
+// weights, and the rows of a group likewise.
+template <typename T>
+struct BlendView {
+  int height, width;
+  int64_t tiles, groups, num_weights;
+  const int64_t *tile_groups, *tile_weights;
+  const int32_t *gaussians, *group_rows, *rows;
+  const T* weights;
+
+  BlendView(Array<const int64_t> tile_groups, Array<const int64_t> tile_weights,
+            Array<const int32_t> gaussians, Array<const int32_t> group_rows,
+            Array<const int32_t> rows, Array<const T> weights, int64_t height, int64_t width)
+      : height(int(height)),
+        width(int(width)),
+        tiles(tile_groups.size() - 1),
+        groups(gaussians.size()),
+        num_weights(weights.size()),
+        tile_groups(tile_groups),
+        tile_weights(tile_weights),
+        gaussians(gaussians),
+        group_rows(group_rows),
+        rows(rows),
+        weights(weights) {}
+};
 
 inline int count_bits(uint32_t bits) {
 #if defined(__GNUC__)
@@ -117,18 +155,19 @@ inline void add_products(const Lanes<T>& weight, const Lanes<T>* grad, int chann
   }
 }
 
-}  // namespace
-
+// Returns the matrix: tile_groups, tile_weights, gaussians, group_rows, rows, weights.
 template <typename T>
-Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
+Results blend_weights(Array<const T> means2d, Array<const T> conics, Array<const T> depths,
+                      Array<const T> opacities, int threads, Array<T> transmittance) {
+  const Splats<T> splats{
+      means2d.shape(0),           means2d, conics, depths, opacities, int(transmittance.shape(0)),
+      int(transmittance.shape(1))};
   const TileLists<T> lists = make_tile_lists(splats, threads);
   const int tiles_x = tiles_along(splats.width);
   const int64_t tiles = int64_t(tiles_x) * tiles_along(splats.height);
   const int64_t num_parts = (tiles + kTilesPerPart - 1) / kTilesPerPart;
   std::vector<Part<T>> parts(num_parts);
-  Blend<T> blend;
-  blend.tile_groups.assign(tiles + 1, 0);
-  blend.tile_weights.assign(tiles + 1, 0);
+  std::vector<int64_t> tile_groups(tiles + 1), tile_weights(tiles + 1);
   parallel_for(tiles, kTilesPerPart, threads, [&](int64_t begin, int64_t end) {
     Buffer<int32_t> gaussians, group_rows, row_masks;
     Buffer<T> weights;
@@ -156,8 +195,8 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
         group_rows.push(int32_t(row_masks.used));
       });
       // Within its part, as yet.
-      blend.tile_groups[tile + 1] = int64_t(gaussians.used);
-      blend.tile_weights[tile + 1] = int64_t(weights.used);
+      tile_groups[tile + 1] = int64_t(gaussians.used);
+      tile_weights[tile + 1] = int64_t(weights.used);
       for (int y = 0; y < w.rows; ++y) {
         const int64_t to = w.offset(y, splats.width);
         write_transmittance(rows[y], w.columns, transmittance + to);
@@ -172,8 +211,8 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
   for (int64_t p = 0; p < num_parts; ++p) {
     const int64_t last = std::min<int64_t>(tiles, (p + 1) * kTilesPerPart);
     for (int64_t tile = p * kTilesPerPart; tile < last; ++tile) {
-      blend.tile_groups[tile + 1] += groups;
-      blend.tile_weights[tile + 1] += weights;
+      tile_groups[tile + 1] += groups;
+      tile_weights[tile + 1] += weights;
     }
     first_rows.push_back(rows);
     groups += int64_t(parts[p].gaussians.size());
@@ -183,28 +222,37 @@ Blend<T> blend_weights(const Splats<T>& splats, int threads, T* transmittance) {
   if (rows > std::numeric_limits<int32_t>::max()) {
     throw std::length_error("a blend matrix holds at most 2^31 rows of pixels");
   }
-  blend.gaussians = Memory<int32_t>(groups);
-  blend.group_rows = Memory<int32_t>(groups + 1);
-  blend.rows = Memory<int32_t>(rows);
-  blend.weights = Memory<T>(weights);
-  blend.group_rows.data[0] = 0;
+  const Memory<int32_t> gaussians(groups), group_rows(groups + 1), row_masks(rows);
+  const Memory<T> kept_weights(weights);
+  group_rows.data.get()[0] = 0;
   parallel_for(num_parts, 1, threads, [&](int64_t p, int64_t) {
     const Part<T> part = std::move(parts[p]);
-    const int64_t group = blend.tile_groups[p * kTilesPerPart];
-    const int64_t weight = blend.tile_weights[p * kTilesPerPart];
-    std::copy(part.gaussians.begin(), part.gaussians.end(), blend.gaussians.data.get() + group);
-    std::copy(part.rows.begin(), part.rows.end(), blend.rows.data.get() + first_rows[p]);
-    std::copy(part.weights.begin(), part.weights.end(), blend.weights.data.get() + weight);
+    const int64_t group = tile_groups[p * kTilesPerPart];
+    const int64_t weight = tile_weights[p * kTilesPerPart];
+    std::copy(part.gaussians.begin(), part.gaussians.end(), gaussians.data.get() + group);
+    std::copy(part.rows.begin(), part.rows.end(), row_masks.data.get() + first_rows[p]);
+    std::copy(part.weights.begin(), part.weights.end(), kept_weights.data.get() + weight);
     std::transform(part.group_rows.begin(), part.group_rows.end(),
-                   blend.group_rows.data.get() + group + 1,
+                   group_rows.data.get() + group + 1,
                    [&](int32_t end) { return end + int32_t(first_rows[p]); });
   });
-  return blend;
+  return {result<int64_t>(std::move(tile_groups)),
+          result<int64_t>(std::move(tile_weights)),
+          gaussians.result(),
+          group_rows.result(),
+          row_masks.result(),
+          kept_weights.result()};
 }
 
+// image [C, H, W] = blend matrix times values [N, C].
 template <typename T>
-void blend_product(const BlendView<T>& blend, const T* values, int channels, int threads,
-                   T* image) {
+void blend_product(Array<const int64_t> tile_groups, Array<const int64_t> tile_weights,
+                   Array<const int32_t> gaussians, Array<const int32_t> group_rows,
+                   Array<const int32_t> rows, Array<const T> weights, Array<const T> values,
+                   int threads, Array<T> image) {
+  const BlendView<T> blend(tile_groups, tile_weights, gaussians, group_rows, rows, weights,
+                           image.shape(1), image.shape(2));
+  const int channels = int(values.shape(1));
   const int tiles_x = tiles_along(blend.width);
   const int64_t plane = int64_t(blend.height) * blend.width;
   with_channels<T>(channels, [&](auto fixed) {
@@ -233,9 +281,15 @@ void blend_product(const BlendView<T>& blend, const T* values, int channels, int
   });
 }
 
+// grad_values [N, C] = transposed blend matrix times grad_image [C, H, W].
 template <typename T>
-void blend_transposed_product(const BlendView<T>& blend, const T* grad_image, int64_t count,
-                              int channels, int threads, T* grad_values) {
+void blend_transposed_product(Array<const int64_t> tile_groups, Array<const int64_t> tile_weights,
+                              Array<const int32_t> gaussians, Array<const int32_t> group_rows,
+                              Array<const int32_t> rows, Array<const T> weights,
+                              Array<const T> grad_image, int threads, Array<T> grad_values) {
+  const BlendView<T> blend(tile_groups, tile_weights, gaussians, group_rows, rows, weights,
+                           grad_image.shape(1), grad_image.shape(2));
+  const int channels = int(grad_image.shape(0));
   const int tiles_x = tiles_along(blend.width);
   const int64_t plane = int64_t(blend.height) * blend.width;
   // A group's sums go to its own place first, and are added in order: the number of threads does
@@ -266,18 +320,16 @@ void blend_transposed_product(const BlendView<T>& blend, const T* grad_image, in
       }
     });
   });
-  std::fill_n(grad_values, count * channels, T(0));
+  std::fill_n(grad_values.data, grad_values.size(), T(0));
   for (int64_t g = 0; g < blend.groups; ++g) {
     T* const into = grad_values + int64_t(blend.gaussians[g]) * channels;
     for (int k = 0; k < channels; ++k) into[k] += sums[g * channels + k];
   }
 }
 
-#define REFER_INSTANTIATE(T)                                                \
-  template Blend<T> blend_weights(const Splats<T>&, int, T*);               \
-  template void blend_product(const BlendView<T>&, const T*, int, int, T*); \
-  template void blend_transposed_product(const BlendView<T>&, const T*, int64_t, int, int, T*);
-REFER_INSTANTIATE(float)
-REFER_INSTANTIATE(double)
+REFER_OP(blend_weights, blend_weights, float, double)
+REFER_OP(blend_product, blend_product, float, double)
+REFER_OP(blend_transposed_product, blend_transposed_product, float, double)
 
+}  // namespace
 }  // namespace refer

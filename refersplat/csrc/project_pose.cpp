@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "parallel.h"
-#include "project.h"
+#include "splat.h"
 
 namespace refer {
 namespace {
@@ -14,10 +14,10 @@ constexpr int64_t kView = 12;  // numbers of a view
 }  // namespace
 
 template <typename T>
-void project_all_backward(int64_t count, const T* means, const T* quats, const T* scales,
-                          const Pinhole<T>& camera, const T* grad_means2d, const T* grad_conics,
-                          const T* grad_depths, int threads, T* grad_means, T* grad_quats,
-                          T* grad_scales, T* grad_view) {
+void project_backward_with_view(int64_t count, const T* means, const T* quats, const T* scales,
+                                const Pinhole<T>& camera, const T* grad_means2d,
+                                const T* grad_conics, const T* grad_depths, int threads,
+                                T* grad_means, T* grad_quats, T* grad_scales, T* grad_view) {
   // Sums of ranges, added in order: the number of threads does not change the result.
   std::vector<T> parts(kView * ((count + kGrain - 1) / kGrain));
   parallel_for(count, kGrain, threads, [&](int64_t begin, int64_t end) {
@@ -32,10 +32,7 @@ void project_all_backward(int64_t count, const T* means, const T* quats, const T
   for (size_t i = 0; i < parts.size(); ++i) grad_view[i % kView] += parts[i];
 }
 
-#define REFER_INSTANTIATE(T)                                                                   \
-  template void project_all_backward(int64_t, const T*, const T*, const T*, const Pinhole<T>&, \
-                                     const T*, const T*, const T*, int, T*, T*, T*, T*);
-REFER_INSTANTIATE(float)
-REFER_INSTANTIATE(double)
+template decltype(project_backward_with_view<float>) project_backward_with_view<float>;
+template decltype(project_backward_with_view<double>) project_backward_with_view<double>;
 
 }  // namespace refer

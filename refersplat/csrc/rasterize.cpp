@@ -1,9 +1,9 @@
-#include "rasterize.h"
-
+// Alpha blending of projected Gaussians, forward and backward.
 #include <algorithm>
 #include <vector>
 
 #include "compositing.h"
+#include "op.h"
 #include "parallel.h"
 
 namespace refer {
@@ -103,11 +103,20 @@ struct Pullback {
   }
 };
 
-}  // namespace
-
 template <typename T>
-void rasterize(const TileView<T>& lists, int height, int width, const T* values, int channels,
-               int threads, T* image, T* transmittance) {
+TileView<T> tile_view(Array<const T> candidates, const int32_t* entries, const int64_t* starts) {
+  return {candidates.size() / int64_t(sizeof(Candidate<T>) / sizeof(T)),
+          reinterpret_cast<const Candidate<T>*>(candidates.data), entries, starts};
+}
+
+// Composites values [N, C] into image [C, H, W] and transmittance [H, W]; the first three are what
+// tile_lists returns.
+template <typename T>
+void rasterize(Array<const T> candidates, Array<const int32_t> entries, Array<const int64_t> starts,
+               Array<const T> values, int threads, Array<T> image, Array<T> transmittance) {
+  const TileView<T> lists = tile_view(candidates, entries, starts);
+  const int height = int(transmittance.shape(0)), width = int(transmittance.shape(1));
+  const int channels = int(values.shape(1));
   const int tiles_x = tiles_along(width);
   const int64_t tiles = int64_t(tiles_x) * tiles_along(height);
   const int64_t plane = int64_t(height) * width;
@@ -140,11 +149,18 @@ void rasterize(const TileView<T>& lists, int height, int width, const T* values,
   });
 }
 
+// Gradients of the Gaussians, zero where they are not seen; image and transmittance are the results
+// of rasterize.
 template <typename T>
-void rasterize_backward(const TileView<T>& lists, int64_t count, int height, int width,
-                        const T* values, int channels, const T* image, const T* transmittance,
-                        const T* grad_image, const T* grad_transmittance, int threads,
-                        T* grad_means2d, T* grad_conics, T* grad_opacities, T* grad_values) {
+void rasterize_backward(Array<const T> candidates, Array<const int32_t> entries,
+                        Array<const int64_t> starts, Array<const T> values, Array<const T> image,
+                        Array<const T> transmittance, Array<const T> grad_image,
+                        Array<const T> grad_transmittance, int threads, Array<T> grad_means2d,
+                        Array<T> grad_conics, Array<T> grad_opacities, Array<T> grad_values) {
+  const TileView<T> lists = tile_view(candidates, entries, starts);
+  const int height = int(transmittance.shape(0)), width = int(transmittance.shape(1));
+  const int64_t count = values.shape(0);
+  const int channels = int(values.shape(1));
   const int tiles_x = tiles_along(width);
   const int64_t tiles = int64_t(tiles_x) * tiles_along(height);
   // A slot for each Gaussian in each of its tiles, added in order: the number of threads does not
@@ -174,10 +190,10 @@ void rasterize_backward(const TileView<T>& lists, int64_t count, int height, int
     });
   });
 
-  std::fill_n(grad_means2d, 2 * count, T(0));
-  std::fill_n(grad_conics, 3 * count, T(0));
-  std::fill_n(grad_opacities, count, T(0));
-  std::fill_n(grad_values, count * channels, T(0));
+  std::fill_n(grad_means2d.data, 2 * count, T(0));
+  std::fill_n(grad_conics.data, 3 * count, T(0));
+  std::fill_n(grad_opacities.data, count, T(0));
+  std::fill_n(grad_values.data, count * channels, T(0));
   parallel_for(lists.count, kGrain, threads, [&](int64_t begin, int64_t end) {
     std::vector<T> total(size);
     for (int64_t k = begin; k < end; ++k) {
@@ -195,11 +211,8 @@ void rasterize_backward(const TileView<T>& lists, int64_t count, int height, int
   });
 }
 
-#define REFER_INSTANTIATE(T)                                                                       \
-  template void rasterize(const TileView<T>&, int, int, const T*, int, int, T*, T*);               \
-  template void rasterize_backward(const TileView<T>&, int64_t, int, int, const T*, int, const T*, \
-                                   const T*, const T*, const T*, int, T*, T*, T*, T*);
-REFER_INSTANTIATE(float)
-REFER_INSTANTIATE(double)
+REFER_OP(rasterize, rasterize, float, double)
+REFER_OP(rasterize_backward, rasterize_backward, float, double)
 
+}  // namespace
 }  // namespace refer

@@ -1,12 +1,13 @@
-// Two passes over strips of rows, each small enough to stay in cache. The first blurs the local
-// moments and turns them into similarity and its derivatives by the blurred moments; the second
-// blurs those derivatives (the window is its own transpose) and gathers them into the gradient.
-#include "ssim.h"
-
+// Structural similarity (Wang et al. 2004) under an 11-pixel Gaussian window of standard deviation
+// 1.5, with zeros outside. Two passes over strips of rows, each small enough to stay in cache. The
+// first blurs the local moments and turns them into similarity and its derivatives by the blurred
+// moments; the second blurs those derivatives (the window is its own transpose) and gathers them
+// into the gradient.
 #include <algorithm>
 #include <array>
 #include <vector>
 
+#include "op.h"
 #include "parallel.h"
 #include "similarity.h"
 
@@ -105,9 +106,12 @@ double similarity(const StripBlur<T>& blur, int64_t i, int64_t width, T* by_mean
 
 }  // namespace
 
+// Mean similarity of `image` and `target`, both [C, H, W] in 0..1. Where `gradient_or_none` has
+// numbers it takes the mean's derivative by `image`. The sum's order does not depend on `threads`.
 template <typename T>
-double ssim(const T* image, const T* target, int64_t channels, int64_t height, int64_t width,
-            int threads, T* gradient) {
+Results ssim(Array<const T> image, Array<const T> target, int threads, Array<T> gradient_or_none) {
+  const int64_t channels = image.shape(0), height = image.shape(1), width = image.shape(2);
+  T* const gradient = gradient_or_none.or_null();
   const int64_t strips = (height + kStrip - 1) / kStrip, size = height * width;
   std::vector<double> sums(channels * strips);
   std::vector<T> slopes(gradient ? 3 * channels * size : 0);  // [C, 3, H, W]
@@ -137,7 +141,7 @@ double ssim(const T* image, const T* target, int64_t channels, int64_t height, i
   double total = 0;
   for (const double sum : sums) total += sum;
   const double pixels = static_cast<double>(channels) * size;
-  if (!gradient) return total / pixels;
+  if (!gradient) return {result(total / pixels)};
 
   const T scale = static_cast<T>(1 / pixels);
   parallel_for(channels * strips, 1, threads, [&](int64_t begin, int64_t end) {
@@ -162,10 +166,9 @@ double ssim(const T* image, const T* target, int64_t channels, int64_t height, i
       }
     }
   });
-  return total / pixels;
+  return {result(total / pixels)};
 }
 
-template double ssim(const float*, const float*, int64_t, int64_t, int64_t, int, float*);
-template double ssim(const double*, const double*, int64_t, int64_t, int64_t, int, double*);
+REFER_OP(ssim, ssim, float, double)
 
 }  // namespace refer

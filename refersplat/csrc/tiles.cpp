@@ -4,6 +4,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "op.h"
 #include "parallel.h"
 
 namespace refer {
@@ -103,6 +104,17 @@ TileLists<T> make_tile_lists(const Splats<T>& splats, int threads) {
   return lists;
 }
 
+// Candidates (as rows of T), entries and starts.
+template <typename T>
+Results tile_lists(Array<const T> means2d, Array<const T> conics, Array<const T> depths,
+                   Array<const T> opacities, int height, int width, int threads) {
+  TileLists<T> lists = make_tile_lists<T>(
+      {means2d.shape(0), means2d, conics, depths, opacities, height, width}, threads);
+  return {result<T>(std::move(lists.candidates)), result<int32_t>(std::move(lists.entries)),
+          result<int64_t>(std::move(lists.starts))};
+}
+
+REFER_OP(tile_lists, tile_lists, float, double)
 template TileLists<float> make_tile_lists(const Splats<float>&, int);
 template TileLists<double> make_tile_lists(const Splats<double>&, int);
 

@@ -22,21 +22,14 @@ MAX_CHANNELS = 16
 """More of an image's channels do not fit into a block's memory with a tile."""
 
 
-def blend_matrix(
-    gpu: Kernels,
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    opacities: Tensor,
-    height: int,
-    width: int,
-) -> tuple[Tensor, ...]:
+def blend_matrix(gpu: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
     """The tensors of a ``BlendMatrix``, in its order: counted first, then written.
 
     Raises:
         ValueError: If the view has too many weights.
     """
-    lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
+    means2d, *_, height, width = inputs
+    lists = tile_lists(gpu, *inputs)
     tiles, device, real = len(lists.starts) - 1, means2d.device, REALS[means2d.dtype]
     counts = torch.empty(tiles, 3, dtype=torch.int64, device=device)
     transmittance = means2d.new_empty(height, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,16 +29,9 @@ class TileLists(NamedTuple):
     """[tiles + 1] int64, each tile's first."""
 
 
-def tile_lists(
-    gpu: Kernels,
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    opacities: Tensor,
-    height: int,
-    width: int,
-) -> TileLists:
+def tile_lists(gpu: Kernels, *inputs: Any) -> TileLists:
     """Sorts twice, which is cheaper than once by both: Gaussians by depth, then pairs by tile."""
+    means2d, conics, depths, opacities, height, width = inputs
     tiles = blocks_for(width, TILE) * blocks_for(height, TILE)
     key, key_name = (torch.int16, "int16_t") if tiles < 2**15 else (torch.int32, "int32_t")
     every_tile = torch.arange(tiles + 1, dtype=key, device=means2d.device)
@@ -77,62 +70,40 @@ def joined_channels(parts: Tensor, channels: int) -> Tensor:  # [parts, P, CHANN
     return parts.transpose(0, 1).flatten(1)[:, :channels]
 
 
-def rasterize(
-    gpu: Kernels,
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    opacities: Tensor,
-    values: Tensor,
-    height: int,
-    width: int,
-    keeps_lists: bool,
-) -> tuple[Tensor, ...]:
+def rasterize(gpu: Kernels, *inputs: Any) -> tuple[Tensor, ...]:
     """Image [C, H, W], transmittance [H, W] and the tile lists."""
-    lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
+    *splats, values, height, width, keeps_lists = inputs
+    lists = tile_lists(gpu, *splats, height, width)
     channels = values.shape[1]
-    image = means2d.new_empty(channels, height, width)
-    transmittance = means2d.new_empty(height, width)
-    inputs = (*lists, values.contiguous(), channels, width, height)
-    parts, defines = split_channels(channels, means2d.dtype)
+    image = values.new_empty(channels, height, width)
+    transmittance = values.new_empty(height, width)
+    arguments = (*lists, values.contiguous(), channels, width, height, image, transmittance)
+    parts, defines = split_channels(channels, values.dtype)
     grid = (len(lists.starts) - 1, parts)
-    gpu.launch("rasterize", "blend", grid, THREADS, *inputs, image, transmittance, **defines)
+    gpu.launch("rasterize", "blend", grid, THREADS, *arguments, **defines)
     kept = lists if keeps_lists else (part.new_empty(0) for part in lists)
     return image, transmittance, *kept
 
 
-def rasterize_backward(
-    gpu: Kernels,
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    opacities: Tensor,
-    values: Tensor,
-    image: Tensor,
-    transmittance: Tensor,
-    records: Tensor,
-    gaussians: Tensor,
-    starts: Tensor,
-    grad_image: Tensor,
-    grad_transmittance: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def rasterize_backward(gpu: Kernels, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of means2d, conics, opacities and values.
 
     Under ``torch.use_deterministic_algorithms`` their sums have a fixed order, which costs time,
     and memory for each pair of a Gaussian and a tile.
     """
+    *splats, values, image, transmittance = inputs[:7]
     (height, width), (count, channels) = transmittance.shape, values.shape
-    lists = TileLists(records, gaussians, starts)
-    if not len(starts):
-        lists = tile_lists(gpu, means2d, conics, depths, opacities, height, width)
-    pixels = (image, transmittance, grad_image, grad_transmittance)
-    inputs = (values.contiguous(), channels, width, height, *(t.contiguous() for t in pixels))
+    lists = TileLists(*inputs[7:10])
+    if not len(lists.starts):
+        lists = tile_lists(gpu, *splats, height, width)
+    means2d, pixels = splats[0], (image, transmittance, *inputs[10:])
+    read = (values.contiguous(), channels, width, height, *(t.contiguous() for t in pixels))
     pairs = len(lists.gaussians)
     parts, defines = split_channels(channels, means2d.dtype)
     grid = (len(lists.starts) - 1, parts)
 
     def launch(*outputs: Tensor, **ordered: int) -> None:
-        arguments = (*lists, *inputs, pairs, *outputs)
+        arguments = (*lists, *read, pairs, *outputs)
         gpu.launch("rasterize", "blend_backward", grid, THREADS, *arguments, **defines, **ordered)
 
     moments, grad_values = means2d.new_zeros(count, MOMENTS), means2d.new_zeros(count, channels)

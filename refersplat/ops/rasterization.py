@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from refer3d.native import check_constant, check_same, check_shape
@@ -92,63 +93,52 @@ def rasterization(
     if colors.dim() == len(shape):
         colors = colors.expand(num_cameras, *colors.shape)
     check_shape("colors", colors, (num_cameras, *shape))
+    num_channels = colors.shape[2] if sh_degree is None else 3
     if backgrounds is not None:
-        num_channels = colors.shape[2] if sh_degree is None else 3
         check_shape("backgrounds", backgrounds, (num_cameras, num_channels))
         check_same("backgrounds", backgrounds, "means", means)
 
     # The near plane is compiled into the kernels: in other units it lies where it should.
     unit = NEAR / near_plane
     viewmats = viewmats.to(means)
-    positions = torch.linalg.inv(viewmats)[:, :3, 3]
-    views = viewmats * means.new_tensor([1, 1, 1, unit])
-    footprints = [
-        project(
-            means * unit,
-            quats,
-            scales * unit,
-            Camera(view, k[0][0], k[1][1], k[0][2], k[1][2], width, height),
-        )
-        for view, k in zip(views, Ks.tolist(), strict=True)
+    cameras = [
+        Camera(view, k[0][0], k[1][1], k[0][2], k[1][2], width, height)
+        for view, k in zip(viewmats * means.new_tensor([1, 1, 1, unit]), Ks.tolist(), strict=True)
     ]
-    means2d, conics, depths, radii = map(torch.stack, zip(*footprints, strict=True))
+    projected = [project(means * unit, quats, scales * unit, camera) for camera in cameras]
+    means2d, conics, depths, radii = map(torch.stack, zip(*projected, strict=True))
     means2d, depths = means2d + 0.5, depths / unit
-    is_hidden = depths > far_plane
-    if radius_clip > 0:
-        is_hidden = is_hidden | (radii <= radius_clip)
+    is_hidden = (depths > far_plane) | ((radii <= radius_clip) & (radius_clip > 0))
     order_by = (depths * unit).masked_fill(is_hidden, 0)  # at 0, nothing is seen
 
-    images, alphas = [], []
-    for i in range(num_cameras):
-        values = []
-        if "RGB" in render_mode:
-            shades = colors[i]
-            if sh_degree is not None:
-                shades = spherical_harmonics(means, shades, positions[i], sh_degree)
-            values.append(shades)
-        if "D" in render_mode:
-            values.append(depths[i, :, None])
-        splats = (means2d[i] - 0.5, conics[i], order_by[i], opacities)
-        image, transmittance = rasterize(*splats, torch.cat(values, dim=1), height, width)
-        alpha = 1 - transmittance
-        parts = list(image.split([value.shape[1] for value in values]))
-        if "RGB" in render_mode and backgrounds is not None:
-            parts[0] = parts[0] + transmittance * backgrounds[i, :, None, None]
-        if "ED" in render_mode:
-            parts[-1] = parts[-1] / alpha.clamp_min(1e-10)
-        images.append(torch.cat(parts).permute(1, 2, 0))
-        alphas.append(alpha[..., None])
+    values = []  # [C, N, *]
+    if "RGB" in render_mode:
+        if sh_degree is not None:
+            seen_from = zip(colors, torch.linalg.inv(viewmats)[:, :3, 3], strict=True)
+            shades = [spherical_harmonics(means, sh, at, sh_degree) for sh, at in seen_from]
+            colors = torch.stack(shades)
+        values.append(colors)
+    if "D" in render_mode:
+        values.append(depths[..., None])
+    splats = zip(means2d, conics, order_by, torch.cat(values, dim=2), strict=True)
+    rendered = [
+        rasterize(centres - 0.5, conic, depth, opacities, value, height, width)
+        for centres, conic, depth, value in splats
+    ]
+    images, left = map(torch.stack, zip(*rendered, strict=True))  # [C, X, H, W], [C, H, W]
+    alphas = 1 - left
+    if "RGB" in render_mode and backgrounds is not None:
+        behind = F.pad(backgrounds, (0, images.shape[1] - num_channels))
+        images = images + left[:, None] * behind[..., None, None]
+    if "ED" in render_mode:
+        depth = images[:, -1:] / alphas[:, None].clamp_min(1e-10)
+        images = torch.cat([images[:, :-1], depth], dim=1)
     meta = {
-        "means2d": means2d,
-        "conics": conics,
-        "depths": depths,
-        "radii": radii,
+        **{"means2d": means2d, "conics": conics, "depths": depths, "radii": radii},
         "opacities": opacities.expand(num_cameras, -1),
-        "n_cameras": num_cameras,
-        "width": width,
-        "height": height,
+        **{"n_cameras": num_cameras, "width": width, "height": height},
     }
-    return torch.stack(images), torch.stack(alphas), meta
+    return images.permute(0, 2, 3, 1), alphas[..., None], meta
 
 
 def _check(

@@ -54,6 +54,7 @@ def detailbase_ops(rng) -> None:
 def test_no_array_is_converted(rng, monkeypatch, package, run, others):
     """A converted output would be a copy, and the result lost."""
     native, calls = load(package), {}
+    others &= set(dir(native))  # not every processor multiplies bfloat16
 
     def recorded(name):
         def call(*arguments):

@@ -12,7 +12,7 @@ import importlib
 from refer3d.runs.errors import run
 
 MODELS = ("refersplat", "detailbase")
-MODEL_OF = dict.fromkeys(
+MODEL_OF: dict[str, str] = dict.fromkeys(
     ("-s", "--data.scene", "-m", "--model_path", "--model-path", "--table"), "refersplat"
 )
 """Options of one model."""

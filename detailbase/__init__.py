@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["Referrer"]
 
 
-def command() -> NoReturn:
+def start() -> NoReturn:
     """Runs the command ``detailbase``."""
     from refer3d.runs.errors import run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from detailbase import command
+from detailbase import start as command
 from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
 from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
 

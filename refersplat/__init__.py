@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainedScene", "rasterization"]
 
 
-def command() -> NoReturn:
+def start() -> NoReturn:
     """Runs the command ``refersplat``."""
     from refer3d.runs.errors import run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
-from refersplat import command
+from refersplat import start as command
 from refersplat.command import DESCRIPTIONS, read_check, read_options
 from refersplat.export import options as export
 from refersplat.photos import options as photos

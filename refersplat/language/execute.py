@@ -83,7 +83,8 @@ class Executor:
 
     def run(self, item: Description) -> Result:
         """Executes a description and all below it."""
-        phrases = list(dict.fromkeys(Phrase.of(d) for d in item.phrases()))
+        all_ = [phrase for d in item.phrases() for phrase in (Phrase.of(d), Phrase.content_of(d))]
+        phrases = [phrase for phrase in dict.fromkeys(all_) if phrase]
         self.named = dict(zip(phrases, self.vocabulary.probabilities(phrases), strict=True))
         groups, probabilities = self.select(item)
         return Result(tuple(groups), probabilities, tuple(self.trace))
@@ -143,7 +144,9 @@ class Executor:
         phrase = Phrase.of(item)
         named, least = ones, 0.0
         if not _is_measured(item):
-            named = self.named[phrase].clamp(max=self.vocabulary.contents(item))
+            named = self.named[phrase]
+            if content := Phrase.content_of(item):
+                named = torch.minimum(named, self.named[content])
             is_clause = phrase.kind == "clause"
             least = LEAST_CLAUSE if is_clause else LEAST_NAMED
             if phrase.head in self.vocabulary.background:

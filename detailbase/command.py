@@ -87,7 +87,7 @@ def read_predict(argv: Sequence[str]) -> argparse.Namespace:
         InputError: A value is wrong.
     """
     parser = argparse.ArgumentParser(prog="detailbase predict", description=DESCRIPTIONS["predict"])
-    parser.add_argument("scan", type=Path, help="a PLY file, with or without faces")
+    parser.add_argument("scan", type=Path, help="a mesh or cloud: PLY, OBJ, glTF, LAS, E57, …")
     parser.add_argument("sentence")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--checkpoint", type=Path, help="best.pth of a training")
@@ -96,7 +96,12 @@ def read_predict(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--phrases", nargs="+", help="the default: all noun phrases")
     parser.add_argument("--unit", choices=UNITS, default="m", help="unit of the scan")
-    parser.add_argument("--up", choices=UPS, default="z", help="axis; --up=-y for negative ones")
+    parser.add_argument(
+        "--up",
+        choices=("auto", *UPS),
+        default="auto",
+        help="vertical axis, y for glTF and else z; --up=-y for negative ones",
+    )
     parser.add_argument(
         "--max_points", type=int, default=1_000_000, help="larger scans are thinned"
     )

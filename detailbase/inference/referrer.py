@@ -81,9 +81,9 @@ class Referrer:
         return cls(content.network(options, encoder, torch_device), encoder, options)
 
     def read(
-        self, path: Path | str, unit: str = "m", up: str = "z", max_points: int = 1_000_000
+        self, path: Path | str, unit: str = "m", up: str = "auto", max_points: int = 1_000_000
     ) -> Scan:
-        """Reads a PLY file for the network; see :func:`~detailbase.scans.scan.read_scan_file`.
+        """Reads a scan for the network; see :func:`~detailbase.scans.scan.read_scan_file`.
 
         Raises:
             InputError: The file is absent or broken, or its size makes no sense in the unit.

@@ -14,7 +14,9 @@ from torch import Tensor
 from detailbase.config import UNITS, UPS
 from detailbase.ops import cloud_superpoints, mesh_superpoints
 from detailbase.scans.clouds import LARGEST, NONE, Cloud
-from detailbase.scans.meshes import read_mesh
+from detailbase.scans.formats import read_file
+from detailbase.scans.meshes import Mesh
+from detailbase.scans.textures import COARSE, fill_faces
 from refer3d.runs.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ CUBE, CROWDED = 0.04, 2.0
 one point per cube. ScanNet's meshes have 1.2. Superpoints of denser scans would differ from those
 that networks were trained with. Chosen on the package's room, subdivided and sampled: with 2 to 20
 times its points, the masks are as those of the original from 0.04 on."""
+WIDE = 0.15
+"""Side of a face in metres above which a room's mesh is coarse."""
 OUTER = 0.005
 """Share of the points beyond each end of the extent, so that stray ones do not decide it."""
 STRAY, FEW = 4.0, 0.1
@@ -58,7 +62,7 @@ class Scan(NamedTuple):
 def read_scan_file(
     path: Path,
     unit: str = "m",
-    up: str = "z",
+    up: str = "auto",
     max_points: int = 1_000_000,
     rule: Literal["points", "area", "scannet"] = "points",
     seed: int = 0,
@@ -70,9 +74,9 @@ def read_scan_file(
     on the order of rows, and little on density, noise and the file's axes.
 
     Args:
-        path: A PLY file.
+        path: A file of :mod:`detailbase.scans.formats`.
         unit: Unit of the file, one of ``UNITS``.
-        up: Vertical axis of the file, one of ``UPS``.
+        up: Vertical axis of the file, one of ``UPS``; ``auto`` is y for glTF, else z.
         max_points: Number of points that the network sees, and number that are kept to be answered
             for; these are chosen at random.
         rule: ``points`` takes :func:`cut_points`, the others are rules of
@@ -82,11 +86,16 @@ def read_scan_file(
     Raises:
         InputError: The file is absent or broken, or its size makes no sense in the unit.
     """
-    mesh = read_mesh(path)
+    mesh = read_file(path)
     total = len(mesh.vertices)
-    owner, rgb = _distinct_rows(mesh.vertices), mesh.colors / 127.5 - 1
-    xyz = mesh.vertices[np.unique(owner, return_index=True)[1]]
-    xyz = (xyz - np.median(xyz, axis=0)) * UNITS[unit] @ np.array(UPS[up], dtype=np.float64).T
+    known = np.flatnonzero(np.isfinite(mesh.vertices).all(axis=1))
+    points, colors = mesh.vertices[known], mesh.colors[known]
+    if rule == "points":
+        points, colors = _with_samples(mesh, points, colors, UNITS[unit])
+    owner, rgb = _distinct_rows(points), colors / 127.5 - 1
+    xyz = points[np.unique(owner, return_index=True)[1]]
+    axes = np.array(UPS[mesh.up if up == "auto" else up], dtype=np.float64)
+    xyz = (xyz - np.median(xyz, axis=0)) * UNITS[unit] @ axes.T
     low, high = np.quantile(xyz, (OUTER, 1 - OUTER), axis=0)
     extent = float((high - low).max())
     if not SMALLEST <= extent <= LARGEST:
@@ -98,13 +107,14 @@ def read_scan_file(
     keep = ~find_strays(xyz)
     number = np.where(keep, keep.cumsum() - 1, -1)
     owner, xyz, rgb = number[owner], xyz[keep], rgb[keep]
-    rows = np.flatnonzero(owner >= 0)
+    owners = owner[: len(known)]
+    rows, owner = known[owners >= 0], owners[owners >= 0]
     if len(rows) < total:
-        log.info("%s: %d stray points are left out", path, total - len(rows))
+        log.info("%s: %d stray or empty points are left out", path, total - len(rows))
     positions, shades = (torch.from_numpy(v.astype(np.float32)) for v in (xyz - xyz.mean(0), rgb))
     superpoints = None
     if rule != "points":
-        superpoints = _cut_mesh(positions, _clean_faces(owner[mesh.faces]), rule)
+        superpoints = _cut_mesh(positions, _clean_faces(owners[mesh.faces]), rule)
     if superpoints is None:
         superpoints = cut_points(positions, shades)
     unlabelled = torch.full((len(positions),), NONE)
@@ -112,9 +122,27 @@ def read_scan_file(
     if len(rows) > max_points:
         left_out = len(rows) - max_points
         log.warning("%s: has %d points; %d are left out (--max_points)", path, total, left_out)
-        chosen = np.random.default_rng(seed).choice(len(rows), max_points, replace=False)
-        rows = rows[np.sort(chosen)]
-    return Scan(cloud, owner[rows], mesh.vertices[rows], mesh.colors[rows], rows, total)
+        chosen = np.sort(np.random.default_rng(seed).choice(len(rows), max_points, replace=False))
+        rows, owner = rows[chosen], owner[chosen]
+    return Scan(cloud, owner, mesh.vertices[rows], mesh.colors[rows], rows, total)
+
+
+def _with_samples(
+    mesh: Mesh, points: np.ndarray, colors: np.ndarray, metres: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds points on the faces of a coarse mesh behind its vertices [N, 3] and colours [N, 3]."""
+    samples = mesh.samples
+    if samples is None:
+        low, high = np.quantile(points, (OUTER, 1 - OUTER), axis=0)
+        extent = float((high - low).max()) * metres
+        coarse = (WIDE if extent >= ROOM else COARSE * extent) / metres
+        chosen, weights = fill_faces(points, mesh.faces, coarse)
+        places, shades = (
+            np.einsum("mk,mkd->md", weights, values[mesh.faces[chosen]])
+            for values in (points, colors)
+        )
+        samples = places, shades
+    return np.concatenate([points, samples[0]]), np.concatenate([colors, samples[1]])
 
 
 def cut_points(

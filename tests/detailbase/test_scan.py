@@ -247,6 +247,20 @@ def test_a_vertex_in_no_face_joins_its_neighbour(tmp_path):
         assert labels[row] == labels[nearest]
 
 
+def test_a_coarse_mesh_is_filled_with_points(tmp_path):
+    """A room of twelve triangles: the network sees its walls, the answer has the file's rows."""
+    corner = np.array([[x, y, z] for x in (0, 4.0) for y in (0, 3.0) for z in (0, 2.5)])
+    quads = [(0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5)]
+    faces = np.array([(q[0], q[i], q[i + 1]) for q in quads for i in (1, 2)])
+    write_mesh(tmp_path / "room.ply", corner, faces=faces)
+    scan = read_scan_file(tmp_path / "room.ply")
+    assert scan.total == len(scan.rows) == 8
+    assert len(scan.cloud) > 59 / 0.04**2 / 2  # square metres
+    sizes = torch.bincount(scan.cloud.superpoints).sort(descending=True).values
+    assert sizes[:6].sum() > 0.8 * sizes.sum()
+    assert sizes[6] < sizes[5] / 4
+
+
 def test_stray_points_do_not_make_a_room(tmp_path):
     """A table scan with a point at 4 m is not thinned like a room, and the point gets no answer."""
     u, v = (axis.ravel() for axis in np.meshgrid(np.linspace(0, 1, 120), np.linspace(0, 1, 120)))

@@ -25,6 +25,8 @@ HARMONICS = ("f_dc_0", "f_dc_1", "f_dc_2")
 SH_0 = 0.28209479177387814
 NEARLY_ONE = 1.01
 """Largest colour of a scale from 0 to 1: interpolation exceeds it a little."""
+WIDE = 4095
+"""Colours above it have 16 bits, whatever their type; a few above 255 are mistakes."""
 DARKEST = 8
 """Least brightest colour of a cloud on a scale to 255."""
 
@@ -97,7 +99,8 @@ def read_colors(
 ) -> np.ndarray | None:  # [P, 3] uint8
     """Returns the colours of vertices; None without any.
 
-    Integers encode 0 to 255, or to 65535 where one exceeds 255; floats 0 to 1, or the same as
+    Integers encode 0 to 255, or to 65535 where they have two bytes or
+    exceed 4095; floats 0 to 1, or the same as
     integers where they are whole numbers. Coefficients of Gaussians and colours packed into one
     number are unpacked.
 
@@ -140,7 +143,7 @@ def _to_bytes(
     peak = values.max(initial=0)
     if dtype.kind == "f" and peak <= NEARLY_ONE:
         values = values.clip(max=1) * 255
-    elif peak > 255 and not (values % 1).any():
+    elif (peak > WIDE or (peak > 255 and dtype.itemsize == 2)) and not (values % 1).any():
         values = values / 257
     elif peak > 255 or (dtype.kind == "f" and peak < DARKEST):
         raise InputError(

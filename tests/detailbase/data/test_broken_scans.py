@@ -48,19 +48,19 @@ SCANS = {
     ),
     "colour too large": (
         lambda s: s.write_mesh(**with_color(5, 256)),
-        *(MESH, "vertex 5", "colour", "(50, 256, 200)", "export"),
+        *(MESH, "colours", "256", "export"),
     ),
     "colour below 0": (
         lambda s: s.write_mesh(**with_color(2, -0.5, "f4")),
-        *(MESH, "vertex 2", "colour", "(20.0, -0.5, 200.0)", "export"),
+        *(MESH, "vertex 2", "colour", "[20.0, -0.5, 200.0]", "export"),
     ),
     "colour not a number": (
         lambda s: s.write_mesh(**with_color(7, np.nan, "f4")),
-        *(MESH, "vertex 7", "colour", "nan", "remove"),
+        *(MESH, "vertex 7", "colour", "nan", "export"),
     ),
     "colours neither shares nor bytes": (
         lambda s: s.write_mesh(**{name: v / 100 for name, v in colors("f4").items()}),
-        *(MESH, "colours", "0 to 1", "0 to 255", "export"),
+        *(MESH, "colours", "2.3", "1, 255", "export"),
     ),
     "face beyond": (
         lambda s: s.write_mesh([(0, 1, 2), (3, 4, 24)]),

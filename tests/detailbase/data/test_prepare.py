@@ -49,6 +49,16 @@ def program(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_lists_may_come_from_windows(make_dataset, encoding):
+    root = make_dataset(nested=False)
+    expected = names(find_scans(root, split="train"))
+    path = next(root.rglob("scannetv2_train.txt"))
+    text = path.read_text().replace("\n", "\r\n")
+    path.write_bytes(text.encode(encoding))
+    assert names(find_scans(root, split="train")) == expected
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_finds_scans_in_both_layouts(make_dataset, nested):
     root = make_dataset(nested=nested)
@@ -99,7 +109,7 @@ def test_a_broken_scan_does_not_keep_the_others(make_dataset, program):
     status, output, error = program("--root", root, "--workers", "2")
     assert status == 2
     assert "2 scans prepared, 0 were there already, 0 lack files, 1 are broken" in output
-    assert "scene0001_00_vh_clean_2.ply: is not a whole PLY file" in output
+    assert "scene0001_00_vh_clean_2.ply: cannot be read as PLY" in output
     assert "error: 1 scans could not be prepared, see above" in error
     assert not (root / "train" / "scene0001_00_refer.pth").exists()
     assert program("--root", root)[0] == 2

@@ -188,7 +188,7 @@ class Executor:
             total = total * self.rank(rank, total * among, 1)
         # "Not food" leaves what is food least, though no sentence may have said "food".
         total = total / total.max().clamp(min=0.3)
-        return total.square() / (total.square() + (1 - total).square())
+        return total.pow(4) / (total.pow(4) + (1 - total).pow(4))
 
     def size(self, grade: Grade, weights: Tensor) -> Tensor:  # [G]
         """Degree to which a measure exceeds that of the objects that may be meant."""

@@ -25,7 +25,7 @@ class Phrase:
     kind: str = "name"
     """``name``, ``clause``, or ``content``: a noun's complement ("a jar *of pickles*")."""
     naming: tuple[str, ...] = ()
-    """Those of ``words`` that name the object rather than tell of it in a clause."""
+    """Those of ``words`` up to the noun; others tell of the object in a clause."""
 
     @classmethod
     def of(cls, item: Description, is_sentence: bool = False) -> Phrase:
@@ -37,8 +37,9 @@ class Phrase:
         noun = item.noun or text
         head = item.noun.split(" of ")[0].rpartition(" ")[2]
         words = content_words(text) or (text,)
-        naming = {*noun.split(), *item.properties}
-        return cls(text, noun, head, words, kind, tuple(word for word in words if word in naming))
+        last = item.noun.rpartition(" ")[2]
+        naming = content_words(text[: text.find(last) + len(last)]) if last else words
+        return cls(text, noun, head, words, kind, tuple(w for w in words if w in naming))
 
     @classmethod
     def of_noun(cls, noun: str) -> Phrase:

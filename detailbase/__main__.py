@@ -6,6 +6,7 @@ from functools import partial
 
 from detailbase import start as command
 from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
+from detailbase.viewer import options as viewer
 from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
 
 TARGETS = {
@@ -19,6 +20,9 @@ TARGETS = {
     ),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
+PROGRAMS["view"] = Program(
+    viewer.DESCRIPTION, "detailbase.viewer.program:view", viewer.read_options
+)
 PROGRAMS["doctor"] = DOCTOR
 
 __all__ = ["PROGRAMS", "command", "main"]

@@ -9,6 +9,7 @@ from refersplat import start as command
 from refersplat.command import DESCRIPTIONS, read_check, read_options
 from refersplat.export import options as export
 from refersplat.photos import options as photos
+from refersplat.viewer import options as viewer
 
 TARGETS = {
     "train": ("refersplat.train:train", partial(read_options, program="train"), RESUME),
@@ -18,10 +19,14 @@ TARGETS = {
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
 PROGRAMS["photos"] = Program(
-    photos.DESCRIPTION, "refersplat.photos.program:make_scene", photos.read_options
+    *(photos.DESCRIPTION, "refersplat.photos.program:make_scene", photos.read_options),
+    when_stopped="the same command with --resume goes on; features and matches are kept",
 )
 PROGRAMS["export"] = Program(
     export.DESCRIPTION, "refersplat.export.program:export", export.read_options
+)
+PROGRAMS["view"] = Program(
+    viewer.DESCRIPTION, "refersplat.viewer.program:view", viewer.read_options
 )
 PROGRAMS["doctor"] = DOCTOR
 

@@ -13,7 +13,7 @@ LAYERS = {
     "refersplat": (
         ("tables",),
         ("__init__", "__main__", "train", "evaluate", "pictures"),
-        ("export",),
+        ("export", "viewer"),
         ("inference",),
         ("referring",),
         ("language",),
@@ -28,6 +28,7 @@ LAYERS = {
     ),
     "detailbase": (
         ("__init__", "__main__", "train", "evaluate", "predict"),
+        ("viewer",),
         ("inference",),
         ("training",),
         ("model",),
@@ -38,7 +39,13 @@ LAYERS = {
         ("command",),
         ("config",),
     ),
-    "refer3d": (("doctor",), ("text_encoder", "language"), ("native",), ("runs",), ("__init__",)),
+    "refer3d": (
+        ("doctor", "viewer"),
+        ("text_encoder", "language"),
+        ("native",),
+        ("runs",),
+        ("__init__",),
+    ),
 }
 """The parts of each package, from the top: a part imports what stands in the layers below it, and
 itself."""

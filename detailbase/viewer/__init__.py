@@ -1,0 +1,1 @@
+"""Shows a scan in the browser."""

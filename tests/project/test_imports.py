@@ -12,7 +12,8 @@ FACES = ("diff_gaussian_rasterization", "simple_knn", "pointgroup_ops")
 LAYERS = {
     "refersplat": (
         ("tables",),
-        ("__init__", "__main__", "train", "evaluate", "pictures"),
+        ("__main__",),
+        ("__init__", "train", "evaluate", "pictures"),
         ("export", "viewer"),
         ("inference",),
         ("referring",),
@@ -27,7 +28,8 @@ LAYERS = {
         ("config", "cameras", "metrics"),
     ),
     "detailbase": (
-        ("__init__", "__main__", "train", "evaluate", "predict"),
+        ("__main__",),
+        ("__init__", "train", "evaluate", "predict"),
         ("viewer",),
         ("inference",),
         ("training",),

@@ -34,9 +34,9 @@ WIDE = 0.15
 """Side of a face in metres above which a room's mesh is coarse."""
 OUTER = 0.005
 """Share of the points beyond each end of the extent, so that stray ones do not decide it."""
-STRAY, FEW = 4.0, 0.1
-"""A point is stray if its fourth neighbour is so many times as far as those of its neighbours; if
-more than this share of the points are, the scan is sparse and none is."""
+STRAY, AROUND, FEW = 3.0, 32, 0.1
+"""A point is stray if its fourth neighbour is so many times as far as the median of so many points
+around it; if more than this share of the points are, the scan is sparse and none is."""
 WHOLE = 0.9
 """Least share of the points in faces of a mesh; a more broken one is cut as a cloud."""
 
@@ -218,13 +218,16 @@ def heading(xyz: np.ndarray, side: float) -> np.ndarray:  # [N, 3] -> [3, 3]
 
 
 def find_strays(xyz: np.ndarray) -> np.ndarray:  # [N, 3] -> [N] bool
-    """Finds points that lie much farther from others than their neighbours do."""
+    """Finds points that lie much farther from others than the points around them do."""
     strays = np.zeros(len(xyz), dtype=bool)
-    if len(xyz) > 5:
-        distances, near = KDTree(xyz).query(xyz, 5)
-        reach = distances[:, 4]
-        strays = reach > STRAY * np.median(reach[np.asarray(near)[:, 1:]], axis=1)
-    return strays & (strays.mean() <= FEW) if len(xyz) else strays
+    if len(xyz) <= AROUND:
+        return strays
+    tree = KDTree(xyz)
+    reach = tree.query(xyz, 5)[0][:, 4]
+    far = np.flatnonzero(reach > 2 * np.median(reach))
+    around = np.asarray(tree.query(xyz[far], AROUND)[1])
+    strays[far] = reach[far] > STRAY * np.median(reach[around[:, 1:]], axis=1)
+    return strays & (strays.mean() <= FEW)
 
 
 def cube_indices(xyz: np.ndarray, side: float) -> np.ndarray:  # [N, 3] -> [N]

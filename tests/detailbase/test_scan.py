@@ -5,7 +5,7 @@ from plyfile import PlyData, PlyElement
 
 from detailbase.ops import mesh_superpoints
 from detailbase.scans.meshes import read_mesh
-from detailbase.scans.scan import UPS, read_scan_file
+from detailbase.scans.scan import UPS, find_strays, read_scan_file
 from refer3d.runs.errors import InputError
 
 
@@ -259,6 +259,19 @@ def test_a_coarse_mesh_is_filled_with_points(tmp_path):
     sizes = torch.bincount(scan.cloud.superpoints).sort(descending=True).values
     assert sizes[:6].sum() > 0.8 * sizes.sum()
     assert sizes[6] < sizes[5] / 4
+
+
+def test_strays_are_found_and_sparse_parts_kept():
+    """Points in the air of a room; its far wall is scanned four times as sparsely."""
+    rng = np.random.default_rng(0)
+    near = rng.uniform(0, 3, (12_000, 3)) * [1, 1, 0]
+    far = rng.uniform(0, 3, (750, 3)) * [0, 1, 1]
+    air = rng.uniform(0.3, 2.7, (20, 3))
+    strays = find_strays(np.concatenate([near, far, air]))
+    is_air = np.arange(len(strays)) >= len(near) + len(far)
+    assert strays[is_air].mean() > 0.8
+    assert strays[~is_air].mean() < 0.005
+    assert not find_strays(rng.uniform(0, 3, (500, 3))).any()
 
 
 def test_stray_points_do_not_make_a_room(tmp_path):

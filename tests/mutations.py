@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from refer3d.runs.errors import InputError
 
+EXAMPLES = int(os.environ.get("REFER3D_MUTATIONS", "25"))
+"""Mutations of each state; the benchmarks name a command that tries many."""
 Place = tuple[Any, ...]
 
 TENSORS: dict[str, Callable[[Tensor], Any]] = {

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from detailbase.config import Config, NetworkConfig, TrainConfig
 from detailbase.training.state import Training
-from tests.mutations import is_refused, mutated, mutations
+from tests.mutations import EXAMPLES, is_refused, mutated, mutations
 
 CONFIG = Config(
     network=NetworkConfig(channels=(8, 16), width=16, heads=2, hidden=16, layers=1),
@@ -51,7 +51,7 @@ def test_a_whole_state_is_resumed(state, tmp_path):
     resume(tmp_path / "last.pth")
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_state_is_refused_or_trains(state, tmp_path, data):
     torch.save(mutated(state, *data.draw(mutations(state))), tmp_path / "last.pth")

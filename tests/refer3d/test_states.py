@@ -3,7 +3,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.states import (
@@ -20,7 +20,7 @@ from refer3d.runs.states import (
 )
 from refer3d.text_encoder.cache import FORMAT, SCHEMA
 from tests.errors import raises
-from tests.mutations import edited, edits, is_refused, mutated, mutations
+from tests.mutations import EXAMPLES, edited, edits, is_refused, mutated, mutations
 
 ANY = {...: Finite}
 SENTENCE = {"format": FORMAT, "words": torch.ones(3, 4), "embedding": torch.ones(4)}
@@ -196,6 +196,7 @@ def test_moments_of_another_shape_never_reach_fused_adam():
     assert check({"state": {9: state["state"][0]}}, adam_schema(other), "a", "")["state"][0] is None
 
 
+@settings(max_examples=EXAMPLES)
 @given(mutation=mutations(SENTENCE))
 def test_mutated_values_are_refused(tmp_path_factory, mutation):
     path = tmp_path_factory.getbasetemp() / "mutated.pt"
@@ -203,6 +204,7 @@ def test_mutated_values_are_refused(tmp_path_factory, mutation):
     is_refused(lambda path: load_state(path, FORMAT, SCHEMA), path)
 
 
+@settings(max_examples=EXAMPLES)
 @given(changes=edits(2000))
 def test_changed_bytes_are_refused_or_do_no_harm(tmp_path_factory, changes):
     path = tmp_path_factory.getbasetemp() / "changed.pt"

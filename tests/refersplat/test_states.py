@@ -12,7 +12,7 @@ from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam, learning_rates
 from refersplat.rgb.state import STATE_FILE, RgbState
 from refersplat.splats.checkpoints import load_gaussians
-from tests.mutations import is_refused, mutated, mutations, places
+from tests.mutations import EXAMPLES, is_refused, mutated, mutations, places
 from tests.refersplat.splats import random_gaussians
 
 COUNT, EXTENT = 7, 2.5
@@ -79,7 +79,7 @@ def test_whole_states_are_resumed(states, tmp_path):
 
 
 @pytest.mark.parametrize("name", READERS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_state_is_refused_or_trains(states, tmp_path, name, data):
     mutation = data.draw(mutations(states[name]))

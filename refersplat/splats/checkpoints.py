@@ -78,9 +78,10 @@ def load_gaussians(path: Path | str) -> Gaussians:
         return reader(path)
     content = _load(path)
     if isinstance(content, dict) and "gaussians" in content:
-        if content.get("format") != RGB_FORMAT:
+        found = content.get("format")
+        if type(found) is not int or found != RGB_FORMAT:
             raise InputError(
-                f"{path}: has format {short(content.get('format'))}, this code reads {RGB_FORMAT}; "
+                f"{path}: has format {short(found)}, this code reads {RGB_FORMAT}; "
                 "train the scene again"
             )
         gaussians = check(content["gaussians"], GAUSSIANS, f"{path}: gaussians", REMEDY)

@@ -565,3 +565,36 @@ def test_drafts_of_killed_processes_are_swept(tmp_path):
         pass
     assert not draft.exists()
     assert kept.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"fit": [1]}',
+        '{"fit": {"seconds": "x", "peak_mib": 0, "finished": false}}',
+        '{"fit": {"seconds": %s, "peak_mib": 0, "finished": false}}' % ("9" * 4000),
+        "[" * 100_000,
+        '{"a": ' * 10_000,
+        "9" * 5000,
+    ],
+    ids=["list", "text", "large", "deep list", "deep object", "5000 digits"],
+)  # fmt: skip
+def test_timings_of_others_are_refused(tmp_path, text):
+    path = tmp_path / "timings.json"
+    path.write_text(text)
+    with raises(InputError, "timings.json", "delete it"):
+        Stopwatch(path)
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 5000, "1:" * 3000 + "1", "[" * 3000, "&a [*a]"])
+def test_extreme_values_of_options_are_refused(tmp_path, value):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"steps: {value}")
+    with raises(InputError, "a.yaml") as error:
+        load_yaml(path, Schema)
+    assert len(str(error.value)) < 900
+
+
+def test_half_a_character_is_escaped(tmp_path):
+    save(tmp_path / "a.json", {"name": "\ud800"})
+    assert load_results(tmp_path / "a.json") == {"name": "\ud800"}

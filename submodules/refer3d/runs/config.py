@@ -26,6 +26,7 @@ import yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
 from refer3d.runs.options import fields, options, to_mapping, validate
+from refer3d.runs.records import short
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,7 @@ def upgrade(
         if switch:
             words = target.get(leaf, [])
             if not isinstance(value, bool):
-                raise InputError(f"{where}: {name}: expected true or false, got {value!r}")
+                raise InputError(f"{where}: {name}: expected true or false, got {short(value)}")
             if not isinstance(words, list):
                 continue  # the builder reports it
             if value:
@@ -277,13 +278,20 @@ def _read_yaml(path: Path) -> Mapping[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2021-13-45, 0b_, 1000 brackets
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # 2021-13-45, 0b_, 1000 brackets
         reason = " ".join(str(error).replace(f'in "{path}",', "at").split())
         raise InputError(f"{path}: is not YAML ({reason}); correct it") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected 'section:' and below it 'key: value', got {values!r}")
+        raise InputError(
+            f"{path}: expected 'section:' and below it 'key: value', got {short(values)}"
+        )
     return values
 
 
@@ -296,7 +304,7 @@ def _from_mapping(
 
 def _build(schema: type[Schema], values: Any, where: str, names: Sequence[str]) -> Schema:
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected 'key: value' below it, got {values!r}")
+        raise InputError(f"{where}: expected 'key: value' below it, got {short(values)}")
     here = fields(schema)
     result = {}
     for name, value in values.items():
@@ -342,7 +350,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return str(value)  # a frame number, a folder named 2
     if kind in (int, str, bool) and type(value) is kind:
         return value
-    raise InputError(f"{where}: expected {_describe(kind)}, got {value!r}")
+    raise InputError(f"{where}: expected {_describe(kind)}, got {short(value)}")
 
 
 def _describe(kind: Any) -> str:

@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import short
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +126,9 @@ def validate(config: Any, where: str = "--") -> None:
         value = attrgetter(option.name)(config)
         for number in value if isinstance(value, tuple) else (value,):
             if option.bounds is not None and number is not None and number not in option.bounds:
+                got = short(number)
                 raise InputError(
-                    f"{where}{option.name}: expected {option.bounds}, got {number}; change it"
+                    f"{where}{option.name}: expected {option.bounds}, got {got}; change it"
                 )
     _check_rules(config, where)
 

@@ -42,7 +42,11 @@ def read_json(
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not JSON (not UTF-8 text); {if_broken}") from error
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 10 000 brackets
+    except (
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # a number of 5000 digits, 10 000 brackets
         raise InputError(f"{path}: is not JSON ({error}); {if_broken}") from error
     return value if kind is None else as_kind(value, kind, str(path), if_broken)
 

@@ -20,7 +20,12 @@ import torch
 
 from refer3d.runs.files import atomic_write
 from refer3d.runs.records import read_json
+from refer3d.runs.states import Number, check
 
+STAGES = {
+    ...: {"seconds": Number(float, 0), "peak_mib": Number(float, 0), "finished": bool},
+}
+"""Schema of ``timings.json``."""
 LIBRARIES = ("refer3d", "torch", "numpy", "transformers")
 
 
@@ -81,7 +86,7 @@ class Stopwatch:
         self.path = Path(path)
         self.stages: dict[str, dict[str, Any]] = {}
         if self.path.is_file():
-            self.stages = load_results(self.path)
+            self.stages = check(load_results(self.path), STAGES, str(self.path), "delete it")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -104,7 +109,8 @@ class Stopwatch:
 def save_results(path: Path | str, results: Mapping[str, Any]) -> None:
     """Writes JSON; NaN and infinity, which JSON lacks, become null."""
     with atomic_write(path) as file:
-        file.write((json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n"
+        file.write(text.encode(errors="backslashreplace"))  # half characters, as JSON escapes them
 
 
 def load_results(path: Path | str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from refer3d.language import COLORS, Description, kinds
+from refer3d.language.lexicon import PRONOUNS
 
 COLOR_WORDS = {word for names in COLORS.values() for word in names.split()}
 
@@ -68,6 +69,8 @@ class Phrase:
 
 def is_clause(item: Description) -> bool:
     """Whether a phrase tells a use or a property in a clause instead of a name."""
+    if item.text.split(" ")[0] in PRONOUNS | {"where"}:  # a sentence read as a noun phrase
+        return True
     if not item.noun:
         return len(item.text.split()) > len(item.properties) + len(item.colors)
     return not item.text.endswith(item.noun.rpartition(" ")[2])

@@ -232,7 +232,9 @@ def find_strays(xyz: np.ndarray) -> np.ndarray:  # [N, 3] -> [N] bool
 
 def cube_indices(xyz: np.ndarray, side: float) -> np.ndarray:  # [N, 3] -> [N]
     """Numbers the cubes that points lie in, from 0 without gaps; one has a corner at 0."""
-    return _distinct_rows(np.floor(xyz / side))
+    far = 1 << 20  # three coordinates of 21 bits make one number; beyond lie only strays
+    x, y, z = np.floor(xyz / side).clip(-far, far - 1).astype(np.int64).T + far
+    return np.unique(x << 42 | y << 21 | z, return_inverse=True)[1]
 
 
 def mean_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:  # [N], [N, C] -> [G, C]

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Lint, types, documentation and all tests, also on a fresh clone: bash scripts/check.sh [pytest options]
+# Tests run on all cores, one thread each, a file's tests one after another; -n 0 runs them in one process.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/venv.sh
@@ -15,4 +16,4 @@ pyright
 echo "documentation"
 NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 echo "pytest"
-python -m pytest -q --durations=10 "$@"
+OMP_NUM_THREADS=1 python -m pytest -q --durations=10 -n logical --maxprocesses 8 --dist loadfile "$@"

@@ -82,6 +82,9 @@ class Decoder(nn.Module):
     In the published network the norm behind the cross-attention has a weight but no effect.
     """
 
+    calibration: Tensor
+    """[2], factor and summand of the log-odds of scores; only with choice."""
+
     def __init__(
         self,
         text_dim: int,

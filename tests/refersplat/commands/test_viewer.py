@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from refer3d.viewer import ServerConfig, add_question_form, start_server
 from refersplat.__main__ import main
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.viewer.options import read_options
-from refersplat.viewer.program import SplatView, _camera_of, _pose
+from refersplat.viewer.program import SplatView, _camera_of, _furnish, _pose
 from tests.errors import raises
 
 SENTENCE = "the green melon"
@@ -78,6 +79,24 @@ def test_a_page_needs_no_server(trained, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert text.lstrip().lower().startswith("<!doctype html>")
     assert len(text) > 100_000
+
+
+def test_controls_work_on_a_real_server(splats):
+    pytest.importorskip("viser")
+    server = start_server(ServerConfig(port=free_port()), "test")
+    try:
+        camera = next(iter(splats.trained.cameras.values()))
+        window = SimpleNamespace(fov=0.8, aspect=4 / 3, **_pose(camera))
+        client = SimpleNamespace(
+            gui=server.gui, scene=server.scene, atomic=server.atomic, camera=window
+        )
+        _furnish(splats, SENTENCE, client)
+        colors, _ = splats.paint(*splats.answer(SENTENCE, _camera_of(client)), "mark")
+        shown = server.scene.get_handle_by_name("/gaussians").rgbs / 255
+        np.testing.assert_allclose(shown, colors, atol=1 / 255)
+        assert np.abs(colors - splats.colors).max() > 0.1
+    finally:
+        server.stop()
 
 
 def test_a_question_of_one_client_leaves_the_others_alone():

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FEATURES = ("nearest", "noun", "words", "rarest", "kind", "ridge")
-"""Similarity to the nearest sentences and to their nouns; of all words, mean and least, to the
+FEATURES = ("nearest", "noun", "words", "kind", "ridge")
+"""Similarity to the nearest sentences and to their nouns; of all words, on average, to the
 group's words; whether the phrase's noun is, or includes, what the group is called; a linear
 classifier of sentences, for clauses."""
 PRIOR = {
-    "name": (0.8, 0.8, 0.4, 0.4, 0.8, 0.0),
-    "clause": (1.2, 0.4, 0.3, 0.3, 0.0, 1.0),
+    "name": (0.8, 0.8, 0.8, 0.8, 0.0),
+    "clause": (1.2, 0.4, 0.6, 0.0, 1.0),
 }
 """Weights of ``FEATURES``, per standard deviation, before anything is known of the scene."""
 PRIOR_MIDDLE = 0.4

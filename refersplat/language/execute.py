@@ -235,9 +235,8 @@ class Executor:
             self.trace.append(f"{item.text}: no object of the scene")
             return None
         groups, total = self.select(item)
-        if not groups:
-            return None
-        return (total / total[groups].max().clamp(min=1e-6)).clamp(max=1)
+        best = total[groups].max() if groups else torch.zeros(())
+        return (total / best).clamp(max=1) if best > 0 else None
 
     def rank(self, rank: Rank, weights: Tensor, count: int | None) -> Tensor:  # [G]
         """Returns the probability of each group to stand at a place of the order of all G.

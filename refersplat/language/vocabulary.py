@@ -187,7 +187,6 @@ class Vocabulary:
             nearest,
             nouns.masked_fill(~member, -1).amax(dim=1),
             torch.stack([rows.mean(dim=0) for rows in words]),
-            torch.stack([rows.amin(dim=0) for rows in words]),
             kind,
             ridge,
         ]

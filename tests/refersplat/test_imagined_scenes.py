@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from refer3d.text_encoder import TextFeatures, make_encoder
+from refersplat.config import MatchConfig
 from tests.refersplat.scenes import (
     DESK,
     DESK_QUESTIONS,
@@ -51,6 +52,13 @@ QUESTIONS = {"desk": DESK_QUESTIONS, "picnic": PICNIC_QUESTIONS}
 def test_most_answers_are_right(scenes, name, least):
     right, wrong = scenes[name].score(QUESTIONS[name])
     assert right >= least, "\n".join(wrong)
+
+
+def test_prior_weights_answer_much_alone(encoder):
+    """Also where an anchor is hardly probable: "the food closest to the lemonade"."""
+    prior = ImaginedScene(PICNIC, encoder, MatchConfig(without=("fitted_weights",)))
+    right, wrong = prior.score(PICNIC_QUESTIONS)
+    assert right >= 26, "\n".join(wrong)
 
 
 def common(embeddings):

@@ -7,7 +7,7 @@ from functools import partial
 from detailbase import start as command
 from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
 from detailbase.viewer import options as viewer
-from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
+from refer3d.runs.programs import RESUME, Program, doctor, run_program
 
 TARGETS = {
     "train": ("detailbase.train:train", partial(read_options, program="train"), RESUME),
@@ -23,7 +23,7 @@ PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGE
 PROGRAMS["view"] = Program(
     viewer.DESCRIPTION, "detailbase.viewer.program:view", viewer.read_options
 )
-PROGRAMS["doctor"] = DOCTOR
+PROGRAMS["doctor"] = doctor("detailbase")
 
 __all__ = ["PROGRAMS", "command", "main"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from refer3d.runs.programs import DOCTOR, RESUME, Program, run_program
+from refer3d.runs.programs import RESUME, Program, doctor, run_program
 from refersplat import start as command
 from refersplat.command import DESCRIPTIONS, read_check, read_options
 from refersplat.export import options as export
@@ -28,7 +28,7 @@ PROGRAMS["export"] = Program(
 PROGRAMS["view"] = Program(
     viewer.DESCRIPTION, "refersplat.viewer.program:view", viewer.read_options
 )
-PROGRAMS["doctor"] = DOCTOR
+PROGRAMS["doctor"] = doctor("refersplat")
 
 __all__ = ["PROGRAMS", "command", "main"]
 

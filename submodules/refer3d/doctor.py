@@ -25,7 +25,7 @@ from refer3d.language.tokens import MODEL
 from refer3d.native.cuda.launcher import INSTALL
 from refer3d.native.loader import REBUILD, backend, build_failure, hidden_copy
 from refer3d.runs.errors import InputError, run
-from refer3d.runs.programs import DOCTOR
+from refer3d.runs.programs import doctor
 from refer3d.text_encoder.pretrained import packaged_encoder
 
 DISTRIBUTION = "refer3d"
@@ -214,4 +214,4 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 )
 
 if __name__ == "__main__":
-    run(lambda argv: report(DOCTOR.read(argv)))
+    run(lambda argv: report(doctor("refer3d").read(argv)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import importlib
 import os
 import sys
@@ -29,17 +30,21 @@ class Program(NamedTuple):
 RESUME = "the same command with --resume goes on from the last checkpoint, if there is one"
 
 
-def _read_nothing(argv: Sequence[str]) -> None:
+def _read_nothing(program: str, argv: Sequence[str]) -> None:
     """Reads the command line of a program without options."""
-    argparse.ArgumentParser(description=_DOCTOR).parse_args(list(argv))
+    argparse.ArgumentParser(prog=program, description=_DOCTOR).parse_args(list(argv))
 
 
 _DOCTOR = (
     "Describe machine and installation, with commands that mend what is missing. Paste the page "
     "into a bug report."
 )
-DOCTOR = Program(_DOCTOR, "refer3d.doctor:report", _read_nothing)
-"""Belongs to the commands of both models."""
+
+
+def doctor(command: str) -> Program:
+    """Makes the program ``doctor``, which belongs to the commands of both models."""
+    read = functools.partial(_read_nothing, f"{command} doctor")
+    return Program(_DOCTOR, "refer3d.doctor:report", read)
 
 
 def run_program(command: str, programs: Mapping[str, Program], argv: Sequence[str]) -> None:

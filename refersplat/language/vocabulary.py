@@ -169,10 +169,7 @@ class Vocabulary:
         said, naming = (
             (member.float().T @ uses > 0)[:, :, None] for uses in (self.uses, self.naming)
         )
-        called = [self._nouns(group, left_out) for group in range(self.count)]
-        kind = torch.tensor(
-            [[names_degree(phrase, nouns) for nouns in called] for phrase in phrases]
-        )
+        kind = torch.tensor([self._degrees(phrase, left_out) for phrase in phrases])
         words = []
         for row, phrase in zip(kind, phrases, strict=True):
             is_name = phrase.kind == "name" and kinds.senses(phrase.head)
@@ -197,9 +194,9 @@ class Vocabulary:
         the words said of a group is.
         """
         if phrase.kind == "content":
-            said = ((kinds.senses(word) for word in words) for words in self.spoken)
+            said = (filter(None, map(kinds.senses, words)) for words in self.spoken)
             return [
-                max((kinds.degree(phrase.noun, found) for found in group), default=0.0)
+                max((kinds.degree(phrase.noun, found) for found in group), default=kinds.UNKNOWN)
                 for group in said
             ]
         called = (self._nouns(group, left_out) for group in range(self.count))

@@ -37,6 +37,8 @@ struct Splat {
 
 constexpr double kNear = 0.2;
 constexpr double kBlur = 0.3;
+template <typename T>
+constexpr double kRounding = sizeof(T) == 4 ? 1.1920929e-7 : 2.220446049250313e-16;
 
 template <typename T>
 REFER_HD void rotation_matrix(const T q[4], T r[9]) {
@@ -53,8 +55,9 @@ struct Projection {
   T jx, jy;   // entries (0, 2) and (1, 2) of the Jacobian
   bool clamped_x, clamped_y;
   T inverse_norm, q[4], r[9];
-  T jw[6];  // Jacobian times view rotation, [2, 3]
-  T t[6];   // that times rotation times scale: covariance = t t^T + blur
+  T jw[6];      // Jacobian times view rotation, [2, 3]
+  T t[6];       // that times rotation times scale: covariance = t t^T + blur
+  T minors[3];  // of t: columns (1, 2), (2, 0), (0, 1)
   T a, b, c, inverse_determinant;
 
   REFER_HD void compute(const T mean[3], const T quat[4], const T scale[3], const Pinhole<T>& p) {
@@ -81,10 +84,15 @@ struct Projection {
       t[i] = (jw[0] * r[i] + jw[1] * r[3 + i] + jw[2] * r[6 + i]) * scale[i];
       t[3 + i] = (jw[3] * r[i] + jw[4] * r[3 + i] + jw[5] * r[6 + i]) * scale[i];
     }
+    minors[0] = t[1] * t[5] - t[2] * t[4];
+    minors[1] = t[2] * t[3] - t[0] * t[5];
+    minors[2] = t[0] * t[4] - t[1] * t[3];
     a = t[0] * t[0] + t[1] * t[1] + t[2] * t[2] + T(kBlur);
     b = t[0] * t[3] + t[1] * t[4] + t[2] * t[5];
     c = t[3] * t[3] + t[4] * t[4] + t[5] * t[5] + T(kBlur);
-    inverse_determinant = 1 / (a * c - b * b);
+    // By Cauchy and Binet: of a needle, a c - b b has no right digit in float32.
+    inverse_determinant = 1 / (minors[0] * minors[0] + minors[1] * minors[1] +
+                               minors[2] * minors[2] + T(kBlur) * (a + c - T(kBlur)));
   }
 };
 
@@ -101,9 +109,11 @@ REFER_HD int project(const T mean[3], const T quat[4], const T scale[3], const P
   }
   out.u = camera.fx * p.x / p.z + camera.cx - T(0.5);
   out.v = camera.fy * p.y / p.z + camera.cy - T(0.5);
-  out.xx = p.c * p.inverse_determinant;
+  // A little rounder than exact: rounded, the form of a needle could grow outwards.
+  const T round = T(2 * kRounding<T>) * (p.a + p.c) * p.inverse_determinant;
+  out.xx = p.c * p.inverse_determinant + round;
   out.xy = -p.b * p.inverse_determinant;
-  out.yy = p.a * p.inverse_determinant;
+  out.yy = p.a * p.inverse_determinant + round;
   const T middle = (p.a + p.c) / 2;
   const T spread = sqrt(fmax(middle * middle - (p.a * p.c - p.b * p.b), T(0.1)));
   const T radius = ceil(3 * sqrt(middle + spread));

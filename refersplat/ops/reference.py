@@ -102,7 +102,9 @@ def footprints(
     """Conics [N, 3] and radii [N] of Gaussians with these covariances, still without blur."""
     a, b, c = covariances[:, 0, 0] + BLUR, covariances[:, 0, 1], covariances[:, 1, 1] + BLUR
     determinant = determinants + BLUR * (a + c - BLUR)
-    conics = torch.stack([c, -b, a], dim=-1) / determinant[:, None]
+    # A little rounder than exact: rounded, the form of a needle could grow outwards.
+    round_ = 2 * torch.finfo(a.dtype).eps * (a + c)
+    conics = torch.stack([c + round_, -b, a + round_], dim=-1) / determinant[:, None]
     with torch.no_grad():
         middle = (a + c) / 2
         largest = middle + (middle**2 - determinant).clamp_min(0.1).sqrt()

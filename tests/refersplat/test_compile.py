@@ -77,6 +77,11 @@ def test_photo_steps_have_the_same_gradients(gaussians, camera, rng, without_com
     assert_close(gradients(step), want, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.xfail(
+    torch.__version__.startswith("2.6."),
+    reason="its compiler cannot go on after a graph's break in a chunk of field/chunks.py",
+    strict=True,
+)
 def test_referring_steps_have_the_same_gradients(referring, without_compiled_ops):
     field, features, step = referring
 

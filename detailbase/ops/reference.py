@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from refer3d.native.checks import outside_autocast
@@ -265,16 +266,7 @@ def cloud_superpoints(
     count, points = len(points), points.double()
     if count < 2:
         return torch.zeros(count, dtype=torch.int64, device=points.device)
-    squares, nearest = (
-        torch.cat(parts)[:, :neighbours]
-        for parts in zip(
-            *(
-                (block[:, None] - points).square().sum(dim=2).sort(dim=1, stable=True)
-                for block in points.split(1024)
-            ),
-            strict=True,
-        )
-    )
+    squares, nearest = _nearest(points, neighbours)
     around = points[nearest] - points[:, None]
     around = around - around.mean(dim=1, keepdim=True)
     spread, axes = torch.linalg.eigh(around.mT @ around)  # least first
@@ -301,6 +293,22 @@ def cloud_superpoints(
         _merge(features.cpu().numpy(), areas.tolist(), borders, scale, min_points),
         dtype=torch.int64,
     )
+
+
+def _nearest(points: Tensor, count: int) -> tuple[Tensor, Tensor]:  # [N, 3] -> [N, K], [N, K]
+    """Squared distances to the nearest points, itself first; of equal ones the lower number."""
+    places = points.cpu().numpy()
+    tree, wide = KDTree(places), min(count + 4, len(places))
+    while True:
+        distances, numbers = tree.query(places, wide)
+        bound = distances[:, min(count, wide) - 1] * (1 + 1e-9)
+        if wide == len(places) or (distances[:, -1] > bound).all():
+            break
+        wide = min(2 * wide, len(places))  # equal distances go on
+    nearest = torch.from_numpy(np.sort(numbers, axis=1)).to(points.device)
+    squares = (points[nearest] - points[:, None]).square().sum(dim=2)
+    squares, order = squares.sort(dim=1, stable=True)
+    return squares[:, :count], nearest.gather(1, order)[:, :count]
 
 
 def _merge(

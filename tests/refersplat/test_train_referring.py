@@ -178,7 +178,7 @@ def test_resuming_another_or_a_broken_run_is_an_error(tmp_path):
             learn(replace(resumed, **change), scene(), gaussians())
         message = str(raised.value)
         assert message.startswith(str(tmp_path / STATE_FILE))
-        assert f"expected {name} " in message
+        assert f"{name}: expected " in message
         assert "omit --resume" in message
     path = tmp_path / STATE_FILE
     path.write_bytes(path.read_bytes()[:1000])

@@ -54,8 +54,8 @@ def _narrower() -> Mapping[int, Sequence[int]]:
 def _noun_of() -> Mapping[int, str]:
     """A noun of each kind whose most frequent sense it is."""
     nouns: dict[int, str] = {}
-    for noun, found in _wordnet()[1].items():
-        nouns.setdefault(_numbers(found)[0], noun)
+    for noun, numbers in _wordnet()[1].items():
+        nouns.setdefault(_numbers(numbers)[0], noun)
     return nouns
 
 
@@ -78,19 +78,19 @@ def common_senses(nouns: tuple[str, ...]) -> frozenset[int]:
     Of each noun those are kept that have most in common with the other nouns; frequent ones count
     more. Unknown nouns have none.
     """
-    known = [noun for noun in dict.fromkeys(nouns) if senses(noun)]
-    kept: set[int] = set()
-    for noun in known:
-        others = [[_wider(s).keys() for s in senses(other)] for other in known if other != noun]
+    nouns = tuple(noun for noun in dict.fromkeys(nouns) if senses(noun))
+    common: set[int] = set()
+    for noun in nouns:
+        others = [[_wider(s).keys() for s in senses(other)] for other in nouns if other != noun]
         support = []
         for rank, sense in enumerate(senses(noun)):
             wider = _wider(sense).keys()
-            shared = sum(max(len(wider & w) / len(wider | w) for w in found) for found in others)
+            shared = sum(max(len(wider & w) / len(wider | w) for w in other) for other in others)
             support.append(shared / (1 + rank))
         best = max(support)
         pairs = zip(senses(noun), support, strict=True)
-        kept |= {sense for sense, value in pairs if value >= best / 3}
-    return frozenset(kept)
+        common |= {sense for sense, value in pairs if value >= best / 3}
+    return frozenset(common)
 
 
 def degree(noun: str, kinds: Iterable[int]) -> float:
@@ -99,19 +99,19 @@ def degree(noun: str, kinds: Iterable[int]) -> float:
     1 if it means one of them or includes one; less the more special it is than the most special of
     them; 0 if it is beside all of them, as "violin" is beside "guitar".
     """
-    asked, kinds = senses(noun), [*kinds]
-    if not asked or not kinds:
+    meanings, kinds = senses(noun), [*kinds]
+    if not meanings or not kinds:
         return UNKNOWN
-    if any(sense in _wider(kind) for kind in kinds for sense in asked):
+    if any(sense in _wider(kind) for kind in kinds for sense in meanings):
         return 1.0
-    steps = [_wider(sense).get(kind) for kind in _special(kinds) for sense in asked]
+    steps = [_wider(sense).get(kind) for kind in _special(kinds) for sense in meanings]
     return max((0.5**count for count in steps if count is not None), default=0.0)
 
 
 def _special(kinds: Iterable[int]) -> set[int]:
     """Those kinds that include no other one."""
-    found = {*kinds}
-    return found - {wider for kind in found for wider in _wider(kind) if wider != kind}
+    distinct = {*kinds}
+    return distinct - {wider for kind in distinct for wider in _wider(kind) if wider != kind}
 
 
 def superordinates(kinds: Iterable[int]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -224,10 +225,10 @@ def table_lines(table: Mapping[str, Any]) -> Iterator[str]:
             yield line(row["method"], row, f"published, {row['source']}")
         for name, metric in block.ours.items():
             ours: dict[str, float | None] = {
-                scene: 100 * row["metrics"][metric] for scene, row in scenes.items()
+                scene: _percent(row["metrics"][metric]) for scene, row in scenes.items()
             }
             if is_whole:
-                ours["mean"] = 100 * table["mean"][metric]
+                ours["mean"] = _percent(table["mean"][metric])
             yield line(name, ours, "these runs")
         yield ""
     if not is_whole:
@@ -240,6 +241,11 @@ def table_lines(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"{scene}: threshold {row['threshold']:.2f}, {row['threshold_chosen_by']}"
         if not row["has_published_views"]:
             yield f"{scene}: scored on other views than the papers ({row['split']})"
+
+
+def _percent(value: float | None) -> float | None:
+    """A score in percent; None where nothing was scored, which files write as null."""
+    return None if value is None or math.isnan(value) else 100 * value
 
 
 def _run_of_scene(config: Config, key: str, scene: Path, out: Path) -> Config:

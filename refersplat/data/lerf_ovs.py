@@ -28,7 +28,8 @@ def read(
 ) -> Mapping[str, Sequence[Annotation]]:
     """Reads the labels, and Ref-LERF's sentences of other views, as ``Dataset.read``.
 
-    Ref-LERF's test views are left out: their masks are true ones, which no method trains on.
+    Ref-LERF's test views are left out, and labels of views that are not tested: their masks are
+    true ones, which no method trains on.
 
     Raises:
         InputError: There are no labels, or a file is not as its format says.
@@ -49,13 +50,13 @@ def read(
             f"{folder / 'json'}: no such folder, so only colours can be trained: the labels are "
             "for test views; copy Ref-LERF's json/ and gt_mask/ there"
         )
-        return labels
+        return {name: labels[name] for name in labels if name in test}
     frames = ref_lerf.REF_LERF.test_frames.get(folder.absolute().name.lower(), ())
     others = ref_lerf.test_views(folder, views) | {views.find(str(frame)) for frame in frames}
     training = ref_lerf.read(
         folder, views, test=test, masks=masks, warnings=warnings, without={*labels, *others}
     )
-    return {**training, **labels}
+    return {**training, **{name: labels[name] for name in labels if name in test}}
 
 
 def find_labels(folder: Path, views: ViewNames) -> dict[str | None, Path]:

@@ -37,16 +37,17 @@ class Phrase:
         text = text or item.text or "thing"
         noun = item.noun or text
         head = item.noun.split(" of ")[0].rpartition(" ")[2]
-        words = content_words(text) or (text,)
+        words = content_words(text, item.noun) or (text,)
         last = item.noun.rpartition(" ")[2]
-        naming = content_words(text[: text.find(last) + len(last)]) if last else words
+        before = f" {text} ".partition(f" {last} ")[0] if last else ""
+        naming = content_words(f"{before} {last}", item.noun) if last else words
         return cls(text, noun, head, words, kind, tuple(w for w in words if w in naming))
 
     @classmethod
     def of_noun(cls, noun: str) -> Phrase:
         """A noun, with its compounds and complement, that says nothing else."""
         head = noun.split(" of ")[0].rpartition(" ")[2]
-        return cls(noun, noun, head, content_words(noun) or (noun,))
+        return cls(noun, noun, head, content_words(noun, noun) or (noun,))
 
     @classmethod
     def content_of(cls, item: Description) -> Phrase | None:
@@ -81,18 +82,19 @@ def without_colors(text: str) -> str:
     return " ".join(word for word in text.split() if word not in COLOR_WORDS)
 
 
-def content_words(text: str) -> tuple[str, ...]:
-    """Distinct words of a text without function words."""
+def content_words(text: str, noun: str = "") -> tuple[str, ...]:
+    """Distinct words of a text without function words; a noun may be spelt like one: "can"."""
     from spacy.lang.en.stop_words import STOP_WORDS
 
+    function_words = STOP_WORDS - {*noun.replace(" of ", " ").split()}
     words = re.findall(r"\w+(?:[-'.]\w+)*", text.lower())
-    return tuple(dict.fromkeys(w for w in words if w not in STOP_WORDS and len(w) > 1))
+    return tuple(dict.fromkeys(w for w in words if w not in function_words and len(w) > 1))
 
 
 def is_among(word: str, words: Collection[str]) -> bool:
     """Whether a noun is among words, in the singular or in the plural."""
-    forms = (word, word.removesuffix("s"), word.removesuffix("es"), word + "s")
-    return bool(word) and any(form in words for form in forms)
+    forms = {*kinds.singulars(word)}
+    return bool(word) and any(not forms.isdisjoint(kinds.singulars(other)) for other in words)
 
 
 @functools.lru_cache(1 << 16)

@@ -35,3 +35,17 @@ def test_relatives_of_a_guitar():
     assert "stringed instrument" in kinds.superordinates(guitar)
     assert all(kinds.degree(noun, guitar) < 1 for noun in kinds.siblings(guitar))
     assert all(kinds.degree(noun, guitar) == 1 for noun in kinds.superordinates(guitar))
+
+
+@pytest.mark.parametrize(
+    ("plural", "singular"),
+    [
+        ("batteries", "battery"),
+        ("knives", "knife"),
+        ("shelves", "shelf"),
+        ("boxes", "box"),
+        ("mice", "mouse"),
+    ],
+)
+def test_plurals_mean_their_singular(plural, singular):
+    assert kinds.senses(plural) == kinds.senses(singular) != ()

@@ -66,7 +66,7 @@ def test_nested_anchors():
     "sentence",
     ["", "   ", "?!", "🍌", "🍌 next to 🍎",
      "la tasse rouge à côté du bol", "красная кружка", "((()",
-     "of of of", "not", "between and", "the the the", "42", "x" * 5000, "mug " * 3000,
+     "of of of", "not", "between and", "the the the", "42", "the ① mugs", "x" * 5000, "mug " * 3000,
      "between between the and and", "what", "is it?", "the cup\nthe bowl", "<b>mug</b>", "a\tb"],
 )  # fmt: skip
 def test_odd_input_gives_a_description(sentence):

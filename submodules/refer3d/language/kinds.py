@@ -15,6 +15,19 @@ COMMON = 5
 """Senses of a noun that are read, the most frequent first."""
 FAMILY = 3
 """Steps to the widest kinds that still say what a thing is."""
+PLURALS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe"))
+"""Ends of plurals, and of their singulars."""
+IRREGULAR = {
+    "people": "person",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "mice": "mouse",
+    "geese": "goose",
+    "teeth": "tooth",
+    "feet": "foot",
+    "cacti": "cactus",
+}
 UNKNOWN = 0.25
 """Degree to which a noun names things where WordNet lacks one of them."""
 
@@ -59,13 +72,22 @@ def _noun_of() -> Mapping[int, str]:
     return nouns
 
 
+@functools.lru_cache(4096)
+def singulars(noun: str) -> tuple[str, ...]:
+    """Forms that a noun phrase can have in the singular, itself first."""
+    first, _, last = noun.rpartition(" ")
+    forms = [last, IRREGULAR.get(last, last)]
+    forms += [last.removesuffix(end) + new for end, new in PLURALS if last.endswith(end)]
+    return tuple(dict.fromkeys(f"{first} {form}".strip() for form in forms))
+
+
 @functools.cache
 def senses(noun: str) -> tuple[int, ...]:
     """Kinds that a noun phrase can mean, by its longest known end: of "red desk lamp", the lamp."""
     nouns, words = _wordnet()[1], noun.split()
     for start in range(len(words)):
         end = " ".join(words[start:])
-        for form in (end, end.removesuffix("s"), end.removesuffix("es"), end.replace("-", " ")):
+        for form in (*singulars(end), end.replace("-", " ")):
             if form in nouns:
                 return _numbers(nouns[form])[:COMMON]
     return ()

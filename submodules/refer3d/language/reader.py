@@ -205,8 +205,8 @@ class Reader(ClauseReader):
         if child.pos_ == "PROPN" or (child.dep_ == "poss" and child.pos_ != "PRON"):
             return  # "French's"
         self.claim([child])
-        if word.isdigit() or word in words_of.NUMBERS:
-            draft.count = int(word) if word.isdigit() else words_of.NUMBERS[word]
+        if word.isdecimal() or word in words_of.NUMBERS:
+            draft.count = int(word) if word.isdecimal() else words_of.NUMBERS[word]
         elif word in words_of.ALL:
             draft.count = None
         elif word in words_of.ORDINALS:

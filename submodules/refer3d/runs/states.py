@@ -27,6 +27,11 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
 from refer3d.runs.records import short
 
+ORDERED = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
+"""Dtypes whose values have bounds."""
 LITTLE = 1 << 24
 """Free bytes below which a disk counts as full."""
 AGAIN = "delete it and start again"
@@ -227,6 +232,7 @@ class _Checker:
         self._expect(is_alike, where, f"shape {expected}", list(value.shape))
         self._expect(value.dtype == schema.dtype, where, str(schema.dtype), value.dtype)
         if value.numel() and value.dtype != torch.bool:
+            self._expect(value.dtype in ORDERED, where, "real numbers", value.dtype)
             low, high = (float(bound) for bound in value.aminmax())  # NaN if one is
             is_inside = -math.inf < low and high < math.inf
             is_inside = is_inside and schema.low <= low and high <= schema.high

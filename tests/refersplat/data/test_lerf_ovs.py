@@ -106,8 +106,16 @@ def test_broken_labels_are_refused(small_scene, write_label, refusal, objects, w
 
 def test_labels_of_another_photo_are_refused(small_scene, write_label, refusal):
     write_label(BOX, width=80)
-    message = refusal(small_scene, dataset="lerf_ovs")
+    message = refusal(small_scene, dataset="lerf_ovs", eval=True)
     assert_names(message, "frame_00001.json: old box", "40x30", "80x30", "draw")
+
+
+def test_labels_of_other_views_never_train(small_scene, write_label):
+    write_label(BOX, name="frame_00001")
+    write_label(BOX, name="frame_00002")
+    scene = load(small_scene, dataset="lerf_ovs", test_views=("frame_00001",))
+    assert [view.name for view in scene.test] == ["frame_00001"]
+    assert all(item.sentences != ("old box",) for view in scene.train for item in view.objects)
 
 
 def test_a_scene_without_labels_is_refused(small_scene, refusal):

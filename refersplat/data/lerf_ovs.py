@@ -45,18 +45,19 @@ def read(
             f"{label_folder(folder)}: expected frame_*.json of the scene's photos, got none; copy "
             "LERF-OVS's folder label/ beside the scene, or omit --data.dataset lerf_ovs"
         )
+    tested = {name: objects for name, objects in labels.items() if name in test}
     if not (folder / "json").is_dir():
         warnings.append(
             f"{folder / 'json'}: no such folder, so only colours can be trained: the labels are "
             "for test views; copy Ref-LERF's json/ and gt_mask/ there"
         )
-        return {name: labels[name] for name in labels if name in test}
+        return tested
     frames = ref_lerf.REF_LERF.test_frames.get(folder.absolute().name.lower(), ())
     others = ref_lerf.test_views(folder, views) | {views.find(str(frame)) for frame in frames}
     training = ref_lerf.read(
         folder, views, test=test, masks=masks, warnings=warnings, without={*labels, *others}
     )
-    return {**training, **{name: labels[name] for name in labels if name in test}}
+    return {**training, **tested}
 
 
 def find_labels(folder: Path, views: ViewNames) -> dict[str | None, Path]:

@@ -20,7 +20,7 @@ DESCRIPTION = (
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What to write, and where."""
+    """Gaussians or masks to write, and their file."""
 
     model_path: Annotated[str, arg(aliases=("-m",))] = ""
     """Folder of a run, or a file of Gaussians to convert."""

@@ -107,7 +107,7 @@ class Vocabulary:
         }
 
     def _nouns(self, group: int, left_out: int | None = None) -> tuple[str, ...]:
-        """What a group is called in its sentences, but for one."""
+        """Nouns that a group is called in its sentences, but for one."""
         rows = (i for i, owner in enumerate(self.owners) if owner == group and i != left_out)
         return tuple(self.phrases[row].noun for row in rows if self.phrases[row].head)
 

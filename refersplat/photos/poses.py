@@ -36,7 +36,7 @@ _FOCAL_GUESS = 1.2  # of the longer side, where EXIF has none; COLMAP's
 
 @dataclass(frozen=True)
 class Search:
-    """How hard to look for features and how much agreement a pose needs."""
+    """Effort of the search for features, and agreement that a pose needs."""
 
     name: str
     peak_threshold: float

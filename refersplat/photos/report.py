@@ -233,7 +233,7 @@ def _heights(model: Model) -> tuple[float, float]:
 
 
 def _advise(report: Report, poses: Poses) -> list[str]:
-    """What to photograph next, most useful first."""
+    """Advice for the next photos, most useful first."""
     advice = []
     if poses.others:
         sizes = ", ".join(str(len(group)) for group in poses.others)

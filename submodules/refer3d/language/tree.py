@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,7 @@ class Draft:
         )
 
 
-class Tree:
+class Tree(ABC):
     """spaCy's tree of one sentence, and which of its words have been read."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
@@ -129,22 +130,22 @@ class Tree:
         text = " ".join(words)
         return re.sub(r" (?=[,;:.'?!]|n't)", "", text)
 
+    @abstractmethod
     def describe(self, head: Any, others: Sequence[Any] = ()) -> Description:
         """The description of the phrase that hangs under a token."""
-        raise NotImplementedError
 
+    @abstractmethod
     def joined(self, head: Any, others: Sequence[Any] = ()) -> Description:
         """The description of a phrase, or of several that are joined."""
-        raise NotImplementedError
 
+    @abstractmethod
     def conjuncts(self, head: Any) -> Iterator[Any]:
         """The heads of the phrases that are joined to one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def modifier(self, child: Any, head: Any, draft: Draft) -> None:
         """An adjective, an adverb or a preposition beside a noun or a verb."""
-        raise NotImplementedError
 
+    @abstractmethod
     def phrase(self, head: Any, draft: Draft) -> None:
         """Adds the statements of a noun and its dependents."""
-        raise NotImplementedError

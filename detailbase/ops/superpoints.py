@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from detailbase.ops import reference
+from detailbase.ops import reference_superpoints
 from refer3d.native import check_real, check_same, check_shape, fill, operator
 
 COLOR_WEIGHT = 0.35
@@ -114,7 +114,7 @@ def _check(name: str, points: Tensor, size: float, size_name: str) -> None:
         raise ValueError(f"{size_name} must not be negative, got {size}")
 
 
-@operator("detailbase::mesh_superpoints", reference=reference.mesh_superpoints)
+@operator("detailbase::mesh_superpoints", reference=reference_superpoints.mesh_superpoints)
 def _mesh_superpoints(
     vertices: Tensor, faces: Tensor, k: float, min_vertices: int, as_scannet: bool
 ) -> Tensor:
@@ -126,7 +126,7 @@ def _(native: Any, *inputs: Any) -> Tensor:
     return fill(native.mesh_superpoints, inputs, _mesh_superpoints.empty(*inputs))
 
 
-@operator("detailbase::cloud_superpoints", reference=reference.cloud_superpoints)
+@operator("detailbase::cloud_superpoints", reference=reference_superpoints.cloud_superpoints)
 def _cloud_superpoints(
     points: Tensor, colors: Tensor, neighbours: int, scale: float, min_points: int
 ) -> Tensor:

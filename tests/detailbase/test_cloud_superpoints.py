@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detailbase.ops import cloud_superpoints, reference
+from detailbase.ops import cloud_superpoints, reference_superpoints
 from detailbase.ops.superpoints import COLOR_WEIGHT
 from refer3d.native.loader import runnable_variants
 
@@ -45,7 +45,7 @@ def test_matches_reference(rng, device, dtype, scale, least, neighbours):
     labels = cloud_superpoints(points, colors, scale, least, neighbours)
     assert labels.max() > 0
     features = COLOR_WEIGHT * colors
-    expected = reference.cloud_superpoints(points, features, neighbours, scale, least)
+    expected = reference_superpoints.cloud_superpoints(points, features, neighbours, scale, least)
     assert torch.equal(labels, expected)
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Annotated, ClassVar, Literal
@@ -535,22 +536,22 @@ def test_help_needs_no_torch(model):
     assert all(f"usage: {model} {name}" in done.stdout for name in ("PROGRAM", *programs))
 
 
-def hold(folder, held, end):
+def hold(folder, held):
     with RunFolder(folder, Schema).held("-m"):
         held.set()
-        end.wait(20)
+        time.sleep(60)
 
 
 def test_a_folder_is_held_by_one_process_and_free_after_its_death(tmp_path):
-    held, end = processes.CONTEXT.Event(), processes.CONTEXT.Event()
-    process = processes.start(hold, tmp_path / "run", held, end)
+    run, held = RunFolder(tmp_path / "run", Schema), processes.CONTEXT.Event()
+    process = processes.start(hold, run.path, held)
     assert held.wait(60)
-    with raises(InputError, "-m", tmp_path / "run", "another folder"):
-        hold(tmp_path / "run", held, end)
+    with raises(InputError, "-m", run.path, "another folder"), run.held("-m"):
+        pass
     process.kill()
     process.join()
-    end.set()
-    hold(tmp_path / "run", held, end)
+    with run.held("-m"):
+        pass
 
 
 def test_drafts_of_killed_processes_are_swept(tmp_path):

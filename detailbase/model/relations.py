@@ -56,7 +56,8 @@ class Relations(nn.Module):
             logits: Each word's last mask.
             objects: Descriptors of the object around each superpoint.
         """
-        relations = spatial_relations(logits.detach(), objects)  # [B, L, S, G]
+        with torch.autocast(objects.device.type, enabled=False):  # bfloat16 rounds 4 m to 1.6 cm
+            relations = spatial_relations(logits.detach(), objects.float())  # [B, L, S, G]
         query, key = (
             layer(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key)
@@ -80,10 +81,11 @@ def spatial_relations(
     right and near, and behind. All but the sign of right stay the same in a mirror, and all in a
     turn about the vertical.
     """
-    objects = objects.float()
     place, spread = objects[:, POSITION], objects[:, DEVIATION]
     radius = RADIUS * spread[:, :2].norm(dim=1)  # [S]
-    weight = (logits.float() + 10 * objects[:, -1]).softmax(dim=-1)  # 10: the log of the size
+    weight = (logits.to(objects.dtype) + 10 * objects[:, -1]).softmax(
+        dim=-1
+    )  # 10: the log of the size
     anchor = weight @ place  # [B, L, 3]
     offset = place - anchor[:, :, None]  # [B, L, S, 3]
     distance = offset[..., :2].norm(dim=-1)

@@ -16,7 +16,7 @@ ABOVE, RIGHT, RIGHT_NEAR, BEHIND = (len(REACHES) + index for index in (1, 3, 4, 
 
 def make_objects(places: Tensor) -> Tensor:  # [S, 3] -> [S, 13]
     """Descriptors of objects of 100 points each, which reach over 10 cm."""
-    objects = torch.zeros(len(places), 13)
+    objects = torch.zeros(len(places), 13, dtype=places.dtype)
     objects[:, 3:6] = places
     objects[:, 9:12] = 0.05
     objects[:, 12] = math.log(100) / 10
@@ -43,18 +43,28 @@ def test_sides_are_those_that_somebody_in_the_middle_sees():
 
 @pytest.mark.parametrize("mirror", [False, True], ids=["turned", "mirrored"])
 def test_turns_change_nothing_and_mirrors_only_the_sides(rng, mirror):
-    places = 3 * torch.rand(12, 3, generator=rng)
-    logits = torch.randn(2, 3, 12, generator=rng)
+    places = 3 * torch.rand(12, 3, generator=rng, dtype=torch.float64)
+    logits = torch.randn(2, 3, 12, generator=rng, dtype=torch.float64)
     cos, sin = math.cos(1.0), math.sin(1.0)
-    turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     if mirror:
         turn[:, 0] *= -1
     before = spatial_relations(logits, make_objects(places))
     after = spatial_relations(logits, make_objects(places @ turn.T))
     if mirror:
         before[..., [RIGHT, RIGHT_NEAR]] *= -1
-    # float32; measured 6e-7 of values up to 2.
-    assert_close(after, before, rtol=0, atol=3e-6)
+    assert_close(after, before, rtol=0, atol=1e-12)
+
+
+def test_places_stay_exact_under_autocast(rng):
+    layer, words = Relations(16, 2), torch.randn(1, 3, 16, generator=rng)
+    torch.nn.init.normal_(layer.meaning.weight, generator=rng)
+    mask, logits = torch.ones(1, 3, dtype=torch.bool), torch.randn(1, 3, 12, generator=rng)
+    objects = make_objects(100 + torch.rand(12, 3, generator=rng))
+    exact = layer(words, mask, logits, objects)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = layer(words, mask, logits, objects)
+    assert_close(rounded.float(), exact, rtol=0, atol=0.03 * exact.abs().max().item())
 
 
 def test_a_word_prefers_what_lies_near_the_object_of_another(rng):

@@ -554,6 +554,21 @@ def test_a_folder_is_held_by_one_process_and_free_after_its_death(tmp_path):
         pass
 
 
+def test_a_folder_is_held_once_in_a_process(tmp_path, monkeypatch):
+    locked = []
+    monkeypatch.setattr("refer3d.runs.folder._lock", lambda file: locked.append(file.name) or True)
+    run = RunFolder(tmp_path / "run", Schema)
+    same = RunFolder(tmp_path / "x" / ".." / "run", Schema)
+    (tmp_path / "x").mkdir()
+    for number in (1, 2):  # free again behind the block
+        with run.held("-m"):
+            for other in (run, same):
+                with raises(InputError, "-m", other.path, "another folder"), other.held("-m"):
+                    pass
+            # Closing the file of a second lock would end the first.
+            assert len(locked) == number
+
+
 def test_drafts_of_killed_processes_are_swept(tmp_path):
     folder = tmp_path / "point_cloud"
     folder.mkdir()

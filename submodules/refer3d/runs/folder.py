@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ RESOLVED = "config.yaml"
 """File with every option of the run."""
 TIMINGS = "timings.json"
 LOCK = ".lock"
+_held: dict[tuple[int, Path], object] = {}
+"""Folders that this process holds, with its number: a fork holds none of them."""
 
 
 def refuse_file(option: str, path: Path | str) -> None:
@@ -102,17 +105,28 @@ class RunFolder(Generic[Schema]):
         The system ends the lock with the process, however that ends.
 
         Raises:
-            InputError: Another process holds the folder, which ``option`` names.
+            InputError: The folder, which ``option`` names, is held, by another process or by this
+                one.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK).open("a") as file:
-            if not _lock(file):
-                raise InputError(
-                    f"{option}: another run is writing to {self.path}; wait for it, or name "
-                    "another folder"
-                )
-            sweep_drafts(self.path)
-            yield
+        entry, holder = (os.getpid(), self.path.resolve()), object()
+        if _held.setdefault(entry, holder) is not holder:
+            # The system would give the lock again, and end it with the first of its holders.
+            raise InputError(
+                f"{option}: this process is writing to {self.path} already; let that run end "
+                "first, or name another folder"
+            )
+        try:
+            with (self.path / LOCK).open("a") as file:
+                if not _lock(file):
+                    raise InputError(
+                        f"{option}: another run is writing to {self.path}; wait for it, or name "
+                        "another folder"
+                    )
+                sweep_drafts(self.path)
+                yield
+        finally:
+            del _held[entry]
 
     def claim(self, config: Schema) -> None:
         """Makes the folder the run's own by writing its options there."""

@@ -34,6 +34,23 @@ def test_states_go_and_come_back(tmp_path):
     assert {**state, "values": 0} == {"steps": 5, "values": 0, "absent": None}
 
 
+def test_views_are_saved_as_the_numbers_that_they_show(tmp_path):
+    path, numbers = tmp_path / "a.pt", torch.arange(12.0).view(3, 4)
+    views = {
+        "expanded": numbers[:1].expand(200, 4),
+        "part": torch.zeros(10**6)[:5],
+        "turned": numbers.T,
+        "windows": [*torch.arange(999.0).unfold(0, 990, 1)],
+        "empty": numbers[:0],
+    }
+    save_state(path, {"format": 1, "numbers": numbers, "again": numbers, **views})
+    assert path.stat().st_size < 100_000
+    state = load_state(path, 1, ANY)
+    assert state["numbers"] is state["again"]
+    for name, expected in views.items():
+        torch.testing.assert_close(state[name], expected, rtol=0, atol=0)
+
+
 def test_broken_states_are_refused(tmp_path):
     path = tmp_path / "a.pt"
     with raises(InputError, "a.pt", "--resume"):

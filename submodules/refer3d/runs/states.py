@@ -114,11 +114,13 @@ def load_adam(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 def save_state(path: Path | str, value: Any) -> None:
     """Writes tensors and plain values; the file appears whole or not at all.
 
-    A state for :func:`load_state` is a dict with its ``format`` number.
+    A state for :func:`load_state` is a dict with its ``format`` number. A tensor that is a view is
+    written as a copy, so that the file holds all its numbers and no others.
 
     Raises:
         OSError: Writing fails; the error names the file.
     """
+    value = _without_views(value, {})
     with atomic_write(path) as file:
         try:
             torch.save(value, file)
@@ -126,6 +128,32 @@ def save_state(path: Path | str, value: Any) -> None:
             if shutil.disk_usage(Path(path).parent).free < LITTLE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise OSError(errno.EIO, f"cannot be written ({str(error).splitlines()[0]})") from error
+
+
+def _without_views(value: Any, owners: dict[int, Any]) -> Any:
+    """Copies tensors that do not fill their storage, or share it with one of another shape.
+
+    Args:
+        value: Tensors and plain values; dicts, lists and tuples of them.
+        owners: Receives the first tensor of each storage, by the storage's address.
+    """
+    if isinstance(value, Mapping):
+        return {name: _without_views(item, owners) for name, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_views(item, owners) for item in value)
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
+        return value
+    storage = value.untyped_storage()
+    place = _place(value)
+    is_whole = storage.nbytes() == value.numel() * value.element_size()
+    if is_whole and owners.setdefault(storage.data_ptr(), place) == place:
+        return value
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Equal for two tensors with the same numbers in memory."""
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def load_state(
@@ -302,7 +330,7 @@ class _Copier:
         is_plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
         if not is_plain or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
             raise ValueError(f"it holds a {tensor.layout} tensor on {tensor.device}")
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        place = _place(tensor)
         if place not in self.copies:
             self.budget -= tensor.numel() * tensor.element_size()
             if self.budget < 0:

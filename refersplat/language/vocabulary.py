@@ -50,10 +50,14 @@ class Vocabulary:
             sentences: Those of each of the G groups.
             encoder: The frozen language model.
             without: Ablations, as in ``match.without``.
-            state: Returned by :meth:`state_dict` with the same sentences and encoder.
+            state: Returned by :meth:`state_dict` with the same sentences and encoder. One of
+                another version, with other features or texts, is left aside.
+
+        Raises:
+            ValueError: There is no sentence.
         """
-        if state and state.get("features") != list(FEATURES):
-            state = None  # of a version with others
+        if not any(sentences):
+            raise ValueError("sentences: expected one of some group, got none; leave groups out")
         self.encoder, self.count = encoder, len(sentences)
         self.without = frozenset(without)
         self.owners = [group for group, texts in enumerate(sentences) for _ in texts]
@@ -67,7 +71,10 @@ class Vocabulary:
         for phrase, owner in zip(self.phrases, self.owners, strict=True):
             self.spoken[owner] |= {*phrase.words}
         self.background = self._background()
-        self._encode(state["embeddings"] if state else None)
+        texts = self._texts()
+        if state and (state.get("features") != list(FEATURES) or state.get("texts") != texts):
+            state = None  # of another version, or another parser's
+        self._encode(texts, state["embeddings"] if state else None)
         self.regressions = {k: Regression.prior(w, self.noise) for k, w in PRIOR.items()}
         if state:
             self.regressions = {k: Regression(**r) for k, r in state["regressions"].items()}
@@ -102,6 +109,7 @@ class Vocabulary:
         """Returns tensors and plain values."""
         return {
             "features": list(FEATURES),
+            "texts": self._texts(),
             "embeddings": torch.cat([self.texts, self.nouns, self.word_embeddings]),
             "regressions": {kind: asdict(model) for kind, model in self.regressions.items()},
         }
@@ -121,9 +129,12 @@ class Vocabulary:
         names = {phrase.head for phrase in self.phrases}
         return {head for head in heads if users[head] not in (1, 2) and not is_among(head, names)}
 
-    def _encode(self, embedded: Tensor | None) -> None:
+    def _texts(self) -> list[str]:
+        """Texts, nouns and words of the sentences, as they are encoded."""
+        return [*(p.text for p in self.phrases), *(p.noun for p in self.phrases), *self.words]
+
+    def _encode(self, texts: list[str], embedded: Tensor | None) -> None:
         phrases, count = self.phrases, len(self.phrases)
-        texts = [p.text for p in phrases] + [p.noun for p in phrases] + self.words
         if embedded is None:
             distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
             embedded = self.encoder(list(distinct)).embeddings[[distinct[text] for text in texts]]
@@ -137,7 +148,9 @@ class Vocabulary:
         for row, phrase in enumerate(phrases):
             self.uses[row, [index[word] for word in phrase.words]] = 1
             self.naming[row, [index[word] for word in phrase.naming]] = 1
-        self.noise = float((self.word_embeddings @ self.word_embeddings.T).median().clamp(max=0.99))
+        similar = self.word_embeddings @ self.word_embeddings.T
+        pairs = similar[torch.ones_like(similar, dtype=torch.bool).triu(diagonal=1)]
+        self.noise = float(pairs.median().clamp(max=0.99)) if len(pairs) else 0.0
         """Similarity of words that have nothing in common, in this encoder."""
         self.mean = self.texts.mean(dim=0)
         centred = self.texts - self.mean

@@ -233,13 +233,44 @@ def test_few_objects_and_one_sentence_each(encoder, count):
 
 
 def test_a_calibrated_vocabulary_goes_through_its_state(encoder):
-    sentences = list(OBJECTS.values())
+    sentences = list(OBJECTS.values())[:2]
     fitted = Vocabulary(sentences, encoder)
     again = Vocabulary(sentences, encoder, state=fitted.state_dict())
-    older = {name: value for name, value in fitted.state_dict().items() if name != "features"}
-    assert Vocabulary(sentences, encoder, state=older).state_dict()["features"]
-    phrases = [Phrase.of(parse("the cup of tea"))]
-    assert_close(again.probabilities(phrases), fitted.probabilities(phrases), rtol=0, atol=0)
+    phrases = [Phrase.of(parse("the porcelain cup of tea"))]
+    expected = fitted.probabilities(phrases)
+    assert_close(again.probabilities(phrases), expected, rtol=0, atol=0)
+    other = fitted.state_dict() | {"embeddings": fitted.state_dict()["embeddings"].flip(0)}
+    mixed = Vocabulary(sentences, encoder, state=other)
+    assert not torch.allclose(mixed.probabilities(phrases), expected)
+    # Those of another version, whose parser read other texts, are not used.
+    texts = [text.upper() for text in other["texts"]]
+    older = [{k: v for k, v in other.items() if k != name} for name in ("features", "texts")]
+    for state in (*older, other | {"texts": texts}, other | {"texts": texts[1:]}):
+        anew = Vocabulary(sentences, encoder, state=state)
+        assert_close(anew.probabilities(phrases), expected, rtol=0, atol=0)
+
+
+def test_the_similarity_of_unrelated_words_is_of_pairs(encoder):
+    vocabulary = Vocabulary([["The red mug."], ["The teapot."]], encoder)
+    assert vocabulary.words == ["red", "mug", "teapot"]
+    words = encoder(vocabulary.words).embeddings
+    pairs = [float(words[i] @ words[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert vocabulary.noise == pytest.approx(sorted(pairs)[1])
+
+
+def test_a_vocabulary_of_one_word_tells_it_from_others(encoder):
+    vocabulary = Vocabulary([["The mug."]], encoder)
+    assert vocabulary.words == ["mug"]
+    phrases = [Phrase.of(parse(text)) for text in ("the mug", "a bicycle")]
+    mug, bicycle = vocabulary.probabilities(phrases)[:, 0].tolist()
+    assert mug > 0.9
+    assert bicycle < 0.1
+
+
+@pytest.mark.parametrize("sentences", [[], [[], []]])
+def test_a_vocabulary_of_no_sentence_is_refused(encoder, sentences):
+    with pytest.raises(ValueError, match=r"^sentences: expected"):
+        Vocabulary(sentences, encoder)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from detailbase import start as command
-from detailbase.command import DESCRIPTIONS, read_options, read_predict, read_prepare
+from detailbase.command import DESCRIPTIONS, read_describe, read_options, read_predict, read_prepare
 from detailbase.viewer import options as viewer
 from refer3d.runs.programs import RESUME, Program, doctor, run_program
 
@@ -18,6 +18,7 @@ TARGETS = {
         read_prepare,
         "the same command goes on behind the scans that are prepared",
     ),
+    "describe": ("detailbase.descriptions.describe:describe_all", read_describe),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}
 PROGRAMS["view"] = Program(

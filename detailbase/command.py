@@ -24,6 +24,8 @@ NEWEST = "newest"
 DESCRIPTIONS = {
     "train": "Train detailbase on descriptions of scans and write a folder below exps/.",
     "eval": "Score a trained detailbase (--checkpoint); write results.json and ious.json.",
+    "describe": "Describe the labelled objects of ScanNet's scans, for training where people "
+    "have written few sentences: train.py --data.train_on detailrefer described.",
     "predict": "Segment the phrases of a sentence in a scan.",
     "prepare": "Prepare ScanNet's scans for training. Prepared ones stay, so a stopped run "
     "goes on; a broken scan does not stop the others, and makes the exit status 2.",
@@ -136,6 +138,28 @@ def read_prepare(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.workers < 0:
         raise InputError(f"--workers: expected 0 or more, got {args.workers}; leave it out")
+    return args
+
+
+def read_describe(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the options of ``detailbase describe``.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="detailbase describe", description=DESCRIPTIONS["describe"]
+    )
+    parser.add_argument("--root", type=Path, default=Path("data"), help="has scans/ or scannetv2/")
+    parser.add_argument(
+        "--out", type=Path, help="by default Described/described_SPLIT.json in root"
+    )
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="list of scans")
+    parser.add_argument("--each", type=int, default=2, help="most descriptions of an object")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of words")
+    args = parser.parse_args(argv)
+    if args.each < 1:
+        raise InputError(f"--each: expected 1 or more, got {args.each}; leave it out")
     return args
 
 

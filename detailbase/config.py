@@ -77,7 +77,7 @@ class DataConfig:
     """Folder with ``train/`` and ``val/`` of prepared scans; the default is ``scannetv2/`` in
     ``root``, or ``root`` itself."""
     train_on: tuple[str, ...] = ("detailrefer",)
-    """Datasets to train on: ``detailrefer``, ``scanrefer``, ``multi3drefer``."""
+    """Datasets to train on: ``detailrefer``, ``scanrefer``, ``multi3drefer``, ``described``."""
     dataset: str = "detailrefer"
     """Dataset to validate and test on."""
     split: Annotated[Literal["train", "val", "test"], arg(aliases=("--split",)), ANYWHERE] = "test"

@@ -133,6 +133,11 @@ DATASETS = {
         parse_multi3drefer,
         "Multi3DRefer is given out at https://3dlg-hcvc.github.io/multi3drefer",
     ),
+    "described": Dataset(
+        "Described/described_{split}.json",
+        parse_detailrefer,
+        "detailbase describe makes it from labelled scans",
+    ),
 }
 """Datasets by the name that ``--data.dataset`` and ``--data.train_on`` give."""
 

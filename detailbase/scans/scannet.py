@@ -125,14 +125,7 @@ def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
     """
     names, rows = np.unique(segments, return_inverse=True)
     owners = np.full(len(names), NONE, dtype=np.int64)
-    groups = take(read_json(path, dict), "segGroups", list, f"{path}", AGAIN)
-    for index, group in reversed(list(enumerate(groups))):
-        where = f"{path}: segGroups[{index}]"
-        identity = as_kind(group, dict, where, AGAIN).get("id", group.get("objectId"))
-        if type(identity) is not int or not 0 <= identity < 2**31:
-            raise InputError(
-                f"{where}: id: expected an integer from 0 to 2^31, got {short(identity)}; {AGAIN}"
-            )
+    for where, identity, group in reversed(_groups(path)):
         members = _integers(group, "segments", where)
         if absent := sorted(set(members).difference(names.tolist())):
             raise InputError(
@@ -141,6 +134,31 @@ def read_instances(path: Path, segments: np.ndarray) -> np.ndarray:
             )
         owners[np.searchsorted(names, members)] = identity
     return owners[rows]
+
+
+def read_labels(folder: Path) -> dict[int, str]:
+    """Reads the label of each object of a scan.
+
+    Raises:
+        InputError: The file of objects is broken.
+    """
+    groups = reversed(_groups(_paths(folder)[OBJECTS]))
+    return {identity: take(group, "label", str, where, AGAIN) for where, identity, group in groups}
+
+
+def _groups(path: Path) -> list[tuple[str, int, dict[str, Any]]]:
+    """Reads the groups of segments with their places in the file and their objects' ids."""
+    groups = take(read_json(path, dict), "segGroups", list, f"{path}", AGAIN)
+    found = []
+    for index, group in enumerate(groups):
+        where = f"{path}: segGroups[{index}]"
+        identity = as_kind(group, dict, where, AGAIN).get("id", group.get("objectId"))
+        if type(identity) is not int or not 0 <= identity < 2**31:
+            raise InputError(
+                f"{where}: id: expected an integer from 0 to 2^31, got {short(identity)}; {AGAIN}"
+            )
+        found.append((where, identity, group))
+    return found
 
 
 def _integers(record: dict[str, Any], key: str, where: str) -> list[int]:

@@ -106,7 +106,7 @@ class Stopwatch:
             save_results(self.path, self.stages)
 
 
-def save_results(path: Path | str, results: Mapping[str, Any]) -> None:
+def save_results(path: Path | str, results: Mapping[str, Any] | Sequence[Any]) -> None:
     """Writes JSON; NaN and infinity, which JSON lacks, become null."""
     with atomic_write(path) as file:
         text = json.dumps(_plain(results), indent=2, ensure_ascii=False) + "\n"

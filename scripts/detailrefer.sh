@@ -63,3 +63,12 @@ prepare_scans() {
     python scripts/prepare_scannet.py --root "$DATA" --out "$PREPARED" --split "$1"
   fi
 }
+
+# describe_scans: makes sentences from the scans' labels, once, where the config trains on them.
+describe_scans() {
+  local file="Described/described_train.json"
+  if [[ -n "$HAS_SCANS" && ! -f "$DATA/$file" && ! -f "$PREPARED/$file" ]] &&
+    grep -qs "^ *train_on:.*described" "$CONFIG"; then
+    python -m detailbase describe --root "$DATA" --out "$PREPARED/$file"
+  fi
+}

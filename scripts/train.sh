@@ -10,4 +10,5 @@ find_dataset "train val" "$@"
 source scripts/venv.sh
 use_venv
 prepare_scans all
+describe_scans
 python train.py --config "$CONFIG" --data.root "$DATA" --data.prepared "$PREPARED" ${OPTIONS[@]+"${OPTIONS[@]}"}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from detailbase.config import DataConfig
 from detailbase.descriptions.references import SENTENCE, Phrase, Record, Reference
-from detailbase.scans.clouds import NONE, find_clouds, load_cloud
+from detailbase.scans.clouds import NONE, find_clouds, load_cloud, prepared_folder
 from refer3d.runs.errors import InputError
 from refer3d.runs.records import read_json, short
 
@@ -35,7 +35,8 @@ class Dataset:
     """A dataset of descriptions."""
 
     file: str
-    """Path of a split's descriptions below ``--data.root``, with ``{split}``."""
+    """Path of a split's descriptions below ``--data.root``, or ``--data.prepared``, with
+    ``{split}``."""
     parse: Callable[[Record], Reference]
     """Reads a record of that file."""
     source: str
@@ -136,7 +137,7 @@ DATASETS = {
     "described": Dataset(
         "Described/described_{split}.json",
         parse_detailrefer,
-        "detailbase describe makes it from labelled scans",
+        "python -m detailbase describe makes it from labelled scans",
     ),
 }
 """Datasets by the name that ``--data.dataset`` and ``--data.train_on`` give."""
@@ -189,7 +190,9 @@ def read_split(options: DataConfig, name: str, split: str) -> list[Reference]:
             those scans.
     """
     dataset = find_dataset(name)
-    path = Path(options.root) / dataset.file.format(split=split)
+    file = dataset.file.format(split=split)
+    path, beside_scans = Path(options.root, file), prepared_folder(options) / file
+    path = path if path.is_file() or not beside_scans.is_file() else beside_scans
     if not path.is_file():
         raise InputError(f"{path}: no such file; {dataset.source}; or name another --data.root")
     references = read_references(path, dataset)

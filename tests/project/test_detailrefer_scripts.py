@@ -86,6 +86,20 @@ def test_another_config_takes_the_place_of_the_default(clone, option):
     assert calls[-1].count("--config") == 1
 
 
+def test_labelled_scans_are_described_once_where_the_config_asks_for_it(clone):
+    folder = dataset(clone / "data", "train", "val") / "scannetv2/Described"
+    (clone / "my.yaml").write_text("data:\n  train_on: [detailrefer, described]\n")
+    (clone / "detailbase").mkdir()
+    (clone / "detailbase/__main__.py").write_text(RECORD)
+    file = "data/scannetv2/Described/described_train.json"
+    _, errors, calls = shell(clone, "scripts/train.sh", "--config", "my.yaml")
+    assert not errors
+    assert calls[1].endswith(f"describe --root data --out {file}")
+    folder.mkdir()
+    (clone / file).touch()
+    assert len(shell(clone, "scripts/train.sh", "--config", "my.yaml")[2]) == 2
+
+
 def test_a_read_only_dataset_stays_as_it_is(clone):
     folder = dataset(clone / "mini", "test", scans="scans")
     folder.chmod(0o555)

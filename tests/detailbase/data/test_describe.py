@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from detailbase.__main__ import main
-from detailbase.descriptions.datasets import DATASETS, read_references
+from detailbase.config import DataConfig
+from detailbase.descriptions.datasets import read_split
 from detailbase.descriptions.describe import choose_facts, describe, plural
 from detailbase.descriptions.facts import RELATIONS, Thing, colour_name, facts_of
 
@@ -134,10 +135,14 @@ def test_plurals(one, several):
     assert plural(one) == several
 
 
-def test_the_program_writes_a_dataset(make_dataset, capsys):
+@pytest.mark.parametrize("place", ["root", "prepared"])
+def test_the_program_writes_a_dataset(make_dataset, capsys, tmp_path, place):
     root = make_dataset()
-    main(["describe", "--root", str(root), "--each", "3"])
-    references = read_references(root / "Described/described_train.json", DATASETS["described"])
+    folder = {"root": root, "prepared": tmp_path / "prepared"}[place]
+    out = folder / "Described/described_train.json"
+    main(["describe", "--root", str(root), "--each", "3", "--out", str(out)])
+    options = DataConfig(root=str(root), prepared=str(tmp_path / "prepared"))
+    references = read_split(options, "described", "train")
     assert "descriptions of 2 scans" in capsys.readouterr().out
     assert {reference.scene_id for reference in references} == {"scene0000_00", "scene0001_00"}
     names = {reference.words[int(p.key)] for reference in references for p in reference.phrases}

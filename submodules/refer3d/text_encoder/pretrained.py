@@ -189,24 +189,47 @@ class PretrainedTextEncoder:
         return self._call(f"{kind}.from_pretrained")
 
     def _call(self, function: str, *arguments: str) -> Any:
-        """Calls a function of transformers with the source, first offline.
+        return call_transformers(
+            *(function, self.source, *arguments),
+            field="text.encoder",
+            remedy="name a folder with a BERT-like checkpoint, or use --text.encoder auto, which "
+            "needs no download",
+        )
 
-        Without network, requests to the hub take minutes to fail.
-        """
-        import transformers  # takes a second, which cached sentences do not need
 
-        transformers.utils.logging.disable_progress_bar()
+def call_transformers(
+    function: str, source: str, *arguments: str, field: str, remedy: str, **options: Any
+) -> Any:
+    """Calls a function of transformers with a checkpoint, first offline.
+
+    Without network, requests to the hub take minutes to fail.
+
+    Args:
+        function: Its name, such as ``AutoModel.from_pretrained``.
+        source: A folder, or a name that ``transformers`` can find.
+        arguments: Further arguments, by position.
+        field: Option that names the checkpoint, for the error.
+        remedy: End of the error.
+        options: Further arguments, by name.
+
+    Raises:
+        InputError: The checkpoint cannot be loaded.
+    """
+    import transformers  # takes a second, which cached sentences do not need
+    from safetensors import SafetensorError
+
+    transformers.utils.logging.disable_progress_bar()
+    failures = (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError)
+    try:
         call = operator.attrgetter(function)(transformers)
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return call(self.source, *arguments, local_files_only=True)
-        try:
-            return call(self.source, *arguments)
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"text.encoder: {self.source!r} cannot be loaded by transformers "
-                f"({str(error).splitlines()[0]}); name a folder with a BERT-like checkpoint, or use"
-                " --text.encoder auto, which needs no download"
-            ) from error
+        with contextlib.suppress(*failures):
+            return call(source, *arguments, local_files_only=True, **options)
+        return call(source, *arguments, **options)
+    except failures as error:
+        raise InputError(
+            f"{field}: {source!r} cannot be loaded by transformers "
+            f"({(str(error).strip() or type(error).__name__).splitlines()[0]}); {remedy}"
+        ) from error
 
 
 def packaged_encoder() -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,7 @@ from refer3d.text_encoder import check_text
 from refersplat.command import read_options
 from refersplat.config import Config
 from refersplat.data import Scene, View, load_scene
-from refersplat.data.names import ViewNames
+from refersplat.data.names import ViewNames, digest, slug
 from refersplat.inference.orbit import circle, draw_scene, draw_sentence, write_video
 from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.inference.trained_scene import TrainedScene
@@ -32,7 +30,6 @@ from refersplat.splats.checkpoints import trained_gaussians
 log = logging.getLogger(__name__)
 
 FOLDER = "renders"
-LONGEST_SLUG = 40
 HIDDEN_SHARE = 0.1
 """Least hidden share of an object that the caption mentions."""
 
@@ -211,17 +208,6 @@ def _write(
         options = {"quality": 92} if is_photo else {"compress_level": 4}
         with atomic_write(folder / f"{query.stem}.{kind}") as file:
             picture.save(file, format="JPEG" if is_photo else "PNG", **options)
-
-
-def slug(text: str) -> str:
-    """Converts text to a part of a file name: its words, in any script, joined by hyphens."""
-    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
-    return words[:LONGEST_SLUG].rstrip("-") or "sentence"
-
-
-def digest(text: str) -> str:
-    """Hashes text, to separate sentences whose slugs are the same."""
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Names of views."""
+"""Names of views, and names of files."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 from refer3d.runs.errors import InputError
 from refersplat.data.images import SUFFIXES, fold
+
+LONGEST_SLUG = 40
 
 
 def frame_number(name: str) -> int | None:
@@ -94,3 +97,14 @@ class ViewNames:
                 )
             views.add(name)
         return views
+
+
+def slug(text: str) -> str:
+    """Converts text to a part of a file name: its words, in any script, joined by hyphens."""
+    words = re.sub(r"[\W_]+", "-", text.lower()).strip("-")
+    return words[:LONGEST_SLUG].rstrip("-") or "sentence"
+
+
+def digest(text: str) -> str:
+    """Hashes text, to separate sentences whose slugs are the same."""
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

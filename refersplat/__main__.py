@@ -8,6 +8,7 @@ from refer3d.runs.programs import RESUME, Program, doctor, run_program
 from refersplat import start as command
 from refersplat.command import DESCRIPTIONS, read_check, read_options
 from refersplat.export import options as export
+from refersplat.masks import options as masks
 from refersplat.photos import options as photos
 from refersplat.viewer import options as viewer
 
@@ -21,6 +22,10 @@ PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGE
 PROGRAMS["photos"] = Program(
     *(photos.DESCRIPTION, "refersplat.photos.program:make_scene", photos.read_options),
     when_stopped="the same command with --resume goes on; features and matches are kept",
+)
+PROGRAMS["masks"] = Program(
+    *(masks.DESCRIPTION, "refersplat.masks.program:make_masks", masks.read_options),
+    when_stopped="the same command goes on; finished photos are kept",
 )
 PROGRAMS["export"] = Program(
     export.DESCRIPTION, "refersplat.export.program:export", export.read_options

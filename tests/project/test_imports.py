@@ -14,7 +14,7 @@ LAYERS = {
         ("tables",),
         ("__main__",),
         ("__init__", "train", "evaluate", "pictures"),
-        ("export", "viewer"),
+        ("export", "masks", "viewer"),
         ("inference",),
         ("referring",),
         ("language",),

@@ -17,6 +17,9 @@ _GRID_SAMPLES = 13
 _ZOOMS = (0.25, 16.0)  # focal length after undistortion over the one before
 _BISECTIONS = 26
 _LARGEST = 1e6
+_NEWTON_STEPS = 8
+_CONVERGED = 0.1  # pixels
+_COMPLEX_STEP = 1e-20j
 _ROWS = 32  # of an undistortion map at a time, so that the arrays between stay in the cache
 
 Rays = tuple[np.ndarray, np.ndarray]
@@ -212,9 +215,8 @@ def _orientation(lens: Lens, x: np.ndarray, y: np.ndarray) -> np.ndarray:  # [M]
 
     By complex steps, f'(x) = Im f(x + ih) / h, which are exact to rounding (Squire & Trapp 1998).
     """
-    step = 1e-20j
-    column_x, row_x = lens.project(x + step, y)
-    column_y, row_y = lens.project(x, y + step)
+    column_x, row_x = lens.project(x + _COMPLEX_STEP, y)
+    column_y, row_y = lens.project(x, y + _COMPLEX_STEP)
     return np.imag(column_x) * np.imag(row_y) - np.imag(column_y) * np.imag(row_x)
 
 
@@ -250,6 +252,16 @@ class Warp:
             return mask
         return self._apply(mask.astype(np.float32), cv2.INTER_LINEAR) > 0.5
 
+    def photo(self, values: np.ndarray) -> np.ndarray:  # [H, W] float32 -> [h, w] float32
+        """Warps values of the pinhole image back to the photo; 0 where it does not reach."""
+        size = self.lens.width, self.lens.height
+        if values.shape != size[::-1]:
+            values = cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)
+        if self.lens.is_distorted:
+            x, y = _distortion_maps(self.lens)
+            values = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return values
+
     def _apply(self, pixels: np.ndarray, interpolation: int) -> np.ndarray:
         if self.lens.is_distorted:
             x, y = _undistortion_maps(self.lens)
@@ -270,4 +282,35 @@ def _undistortion_maps(lens: Lens) -> tuple[np.ndarray, np.ndarray]:  # [h, w], 
         part = slice(start, start + _ROWS)
         column, row = lens.project(x[None, :], y[part, None])
         columns[part], rows[part] = column - 0.5, row - 0.5
+    return columns, rows
+
+
+@lru_cache(maxsize=4)
+def _distortion_maps(lens: Lens) -> tuple[np.ndarray, np.ndarray]:  # [h, w], [h, w]
+    """Column and row in the pinhole image, pixel centres at integers, of the photo's pixels.
+
+    By Newton's method with derivatives by complex steps; far outside where it does not converge.
+    """
+    target = lens.undistorted()
+    columns, rows = (np.empty((lens.height, lens.width), dtype=np.float32) for _ in range(2))
+    for start in range(0, lens.height, _ROWS):
+        part = slice(start, min(start + _ROWS, lens.height))
+        column, row = np.meshgrid(np.arange(lens.width) + 0.5, np.arange(lens.height)[part] + 0.5)
+        x, y = (column - lens.cx) / lens.fx, (row - lens.cy) / lens.fy
+        with np.errstate(all="ignore"):  # where it diverges
+            for _ in range(_NEWTON_STEPS):
+                column_x, row_x = lens.project(x + _COMPLEX_STEP, y)
+                column_y, row_y = lens.project(x, y + _COMPLEX_STEP)
+                off_column, off_row = np.real(column_x) - column, np.real(row_x) - row
+                a, b, c, d = (
+                    np.imag(value) / _COMPLEX_STEP.imag
+                    for value in (column_x, column_y, row_x, row_y)
+                )
+                determinant = a * d - b * c
+                x = x - (d * off_column - b * off_row) / determinant
+                y = y - (a * off_row - c * off_column) / determinant
+            found_column, found_row = lens.project(x, y)
+            is_found = np.hypot(found_column - column, found_row - row) < _CONVERGED
+            columns[part] = np.where(is_found, x * target.fx + target.cx - 0.5, -_LARGEST)
+            rows[part] = np.where(is_found, y * target.fy + target.cy - 0.5, -_LARGEST)
     return columns, rows

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from PIL import Image
+
 from refer3d.runs.errors import InputError
+from refer3d.runs.files import atomic_write
 from refer3d.runs.records import as_kind, read_json, take
 from refersplat.data.annotations import Annotation, Dataset, MaskFile
 from refersplat.data.images import fold, list_files
@@ -53,6 +58,60 @@ def read(
             "left out there"
         )
     return annotations
+
+
+def write(
+    folder: Path,
+    views: ViewNames,
+    category: str,
+    sentences: Sequence[str],
+    masks: Mapping[str, np.ndarray],
+) -> None:
+    """Writes an object: its sentences, and its mask in each view that shows it.
+
+    What the files said of the category is replaced in all views, the rest stays. Every file is
+    written whole, masks before the json files that name them, so that a scene can be read whenever
+    the process ends.
+
+    Args:
+        folder: Folder of the scene.
+        views: Its views.
+        category: Name of the object, of letters, digits and underscores.
+        sentences: Sentences about it.
+        masks: Masks, [h, w] bool, by view name; without any, the object is removed.
+
+    Raises:
+        InputError: The category is no file name, there is no sentence, or a json is broken.
+    """
+    if not re.fullmatch(r"\w[\w-]*", category):
+        raise InputError(
+            f"category: expected letters, digits and underscores, got {category!r}; rename it"
+        )
+    if masks and not any(re.search(r"\w", text) for text in sentences):
+        raise InputError(f"sentences: expected one about {category!r}, got none; write some")
+    found = find_json(folder, views, [])
+    files = {view: found[view].path for view in found}
+    files = {view: folder / "json" / f"{view}.json" for view in masks} | files
+    contents = {
+        view: read_json(path, dict) if path.exists() else {"object": []}
+        for view, path in files.items()
+    }
+    for view, content in contents.items():
+        objects = take(content, "object", list, str(files[view]))
+        content["object"] = [
+            record
+            for index, record in enumerate(objects)
+            if as_kind(record, dict, f"{files[view]}: object[{index}]").get("category") != category
+        ]
+    for view, mask in masks.items():
+        name = f"{category}_{view}.png"
+        with atomic_write(folder / _TRUE_MASKS / name) as file:
+            Image.fromarray(mask.astype(np.uint8) * 255).save(file, format="PNG")
+        record = {"category": category, "segmentation": name, "sentence": list(sentences)}
+        contents[view]["object"].append(record)
+    for view, content in contents.items():
+        with atomic_write(files[view]) as file:
+            file.write(json.dumps(content, indent=1, ensure_ascii=False).encode())
 
 
 def test_views(folder: Path, views: ViewNames) -> set[str]:

@@ -106,6 +106,10 @@ class View:
         pixels = self._pixels()
         return torch.from_numpy(pixels[..., 3] / np.float32(255)) if pixels.shape[2] == 4 else None
 
+    def to_photo(self, values: np.ndarray) -> np.ndarray:  # [H, W] float32 -> [h, w] float32
+        """Values of the view's pixels, such as a mask's, at the pixels of the photo's file."""
+        return self._warp.photo(values)
+
     def _pixels(self) -> np.ndarray:  # [H, W, 3 or 4] uint8, colours multiplied by alpha
         return self._cache.get((self.path, self._warp), lambda: self._warp.image(decode(self.path)))
 

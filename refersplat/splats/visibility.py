@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
+from refersplat.ops import Projected
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.render import project_and_blend
 
@@ -38,8 +39,17 @@ def visible_share(gaussians: Gaussians, cameras: Iterable[Camera]) -> Tensor:  #
         size = (max(1, round(side * scale)) for side in (camera.width, camera.height))
         projected, blend = project_and_blend(gaussians, camera.resized(*size))
         weights = blend.collect(torch.ones_like(blend.transmittance)[None])[:, 0]
-        xx, xy, yy = projected.conics.unbind(dim=1)
-        unoccluded = 2 * math.pi * gaussians.opacities / (xx * yy - xy**2).clamp(min=1e-9).sqrt()
-        share = torch.where(projected.radii > 0, weights / unoccluded.clamp(min=1e-6), 0)
+        share = share_of(gaussians, projected, weights)
         largest = torch.maximum(largest, share)
     return largest
+
+
+def share_of(
+    gaussians: Gaussians,
+    projected: Projected,
+    weights: Tensor,  # [N]
+) -> Tensor:  # [N]
+    """The visible share of each Gaussian in a view, by its sum of blend weights; 0 if culled."""
+    xx, xy, yy = projected.conics.unbind(dim=1)
+    unoccluded = 2 * math.pi * gaussians.opacities / (xx * yy - xy**2).clamp(min=1e-9).sqrt()
+    return torch.where(projected.radii > 0, weights / unoccluded.clamp(min=1e-6), 0)

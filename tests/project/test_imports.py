@@ -15,7 +15,7 @@ LAYERS = {
         ("__main__",),
         ("__init__", "train", "evaluate", "pictures"),
         ("export", "masks", "viewer"),
-        ("inference",),
+        ("inference", "labels"),
         ("referring",),
         ("language",),
         ("field",),

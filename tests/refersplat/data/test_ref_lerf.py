@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
+from refer3d.runs.errors import InputError
+from refer3d.runs.files import atomic_write
 from refersplat.config import DataConfig
-from refersplat.data import load_scene
+from refersplat.data import load_scene, ref_lerf
+from refersplat.data.names import ViewNames
+from refersplat.data.ref_lerf import write
+from tests.errors import raises
 
 
 def load(small, **options):
@@ -249,3 +255,55 @@ def test_every_eighth_view_in_the_order_of_names(make_scene):
     names = [f"{number:02d}.png" for number in (9, 3, 1, 2, 4, 5, 6, 7, 8, 10)]
     small = make_scene(num_views=10, names=names).write_images().write_colmap()
     assert names_of(load(small, eval=True).test) == ["01", "09"]
+
+
+def masks_of(small, value=True):
+    return {name[:-4]: np.full((small.height, small.width), value) for name in small.names[:2]}
+
+
+def test_a_written_object_joins_the_others(small_scene):
+    scene = load(small_scene)
+    names = ViewNames([view.name for view in scene.views], small_scene.names)
+    write(small_scene.path, names, "table", ["The table."], masks_of(small_scene))
+    for index, view in enumerate(load(small_scene).views):
+        assert [item.category for item in view.objects] == ["cup", "bowl"] + ["table"] * (index < 2)
+        assert all(item.mask().all() for item in view.objects[2:])
+    write(small_scene.path, names, "cup", ["A cup."], masks_of(small_scene))  # in place of the old
+    for index, view in enumerate(load(small_scene).views):
+        cups = [item for item in view.objects if item.category == "cup"]
+        assert [item.sentences for item in cups] == [("A cup.",)] * (index < 2)
+    write(small_scene.path, names, "table", [], {})
+    assert all(item.category != "table" for v in load(small_scene).views for item in v.objects)
+    with raises(InputError, "category"):
+        write(small_scene.path, names, "../cup", ["A cup."], masks_of(small_scene))
+
+
+def test_fields_of_others_stay(small_scene):
+    stem = small_scene.names[0][:-4]
+    content = small_scene.read_json(stem) | {"info": {"by": "hand"}}
+    content["object"][1]["score"] = 0.5
+    small_scene.write_json(stem, content)
+    names = ViewNames([name[:-4] for name in small_scene.names], small_scene.names)
+    write(small_scene.path, names, "cup", ["A cup."], masks_of(small_scene))
+    after = small_scene.read_json(stem)
+    assert after["info"] == {"by": "hand"}
+    assert after["object"][0]["score"] == 0.5
+
+
+@pytest.mark.parametrize("files_before", range(4))
+def test_a_scene_can_be_read_wherever_writing_stops(small_scene, monkeypatch, files_before):
+    names = ViewNames([name[:-4] for name in small_scene.names], small_scene.names)
+    written = []
+
+    def stopping(path):
+        if len(written) == files_before:
+            raise OSError(28, "No space left on device", str(path))
+        written.append(path)
+        return atomic_write(path)
+
+    monkeypatch.setattr(ref_lerf, "atomic_write", stopping)
+    with pytest.raises(OSError, match="space"):
+        write(small_scene.path, names, "table", ["The table."], masks_of(small_scene))
+    views = load(small_scene).views
+    assert all([i.category for i in v.objects][:2] == ["cup", "bowl"] for v in views)
+    assert all(item.mask().all() for v in views for item in v.objects[2:])

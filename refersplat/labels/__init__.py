@@ -1,0 +1,1 @@
+"""Labels drawn by hand: lassos, the Gaussians that they mean, masks in all photos."""

@@ -28,6 +28,7 @@ from refersplat.inference.report import draw_report
 from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import METRICS, Overlap, generalized, mean, mean_scores
+from refersplat.referring.state import refuse_trained_views, trained_views
 from refersplat.rgb.train import evaluate_rgb
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
@@ -61,7 +62,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     Where no test view has a sentence, it scores the colours alone.
 
     Raises:
-        InputError: The run is not trained, or its scene has no test views.
+        InputError: The run is not trained, or was trained on a test view, or its scene has none.
     """
     start_program("refersplat")
     out = Path(config.model_path)
@@ -71,6 +72,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             f"{scene.path}: there are no test views ({scene.split}), so there is nothing to score; "
             "train with --eval"
         )
+    refuse_trained_views(out, scene, "restore the split, or train into another folder")
     if all(item.is_nothing for view in scene.test for item in view.objects):
         return evaluate_colors(config, scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
@@ -117,6 +119,9 @@ def evaluate_questions(config: Config) -> dict[str, Any]:
     scene = load_scene(config.data)
     questions = read_questions(Path(config.score.questions).expanduser(), scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
+    asked = [view for view in scene.views if any(view.name in q.targets for q in questions)]
+    if seen := trained_views(out, asked):
+        log.warning("%d of the %d views of the questions were trained on", len(seen), len(asked))
     scores = score_questions(trained, scene, questions) | conditions(config, trained.gaussians)
     return write(config, QUESTIONS, scores)
 

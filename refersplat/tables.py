@@ -22,7 +22,7 @@ from refersplat.data import Scene, load_scene
 from refersplat.data.names import frame_number
 from refersplat.data.referring import choose_dataset
 from refersplat.metrics import mean
-from refersplat.referring.state import RESULT_FILE
+from refersplat.referring.state import RESULT_FILE, refuse_trained_views
 from refersplat.train import train
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,8 @@ def make_table(config: Config) -> dict[str, Any]:
             of the scenes and that of the runs.
 
     Raises:
-        InputError: No scene is there, one cannot be trained or scored, or a run has other options.
+        InputError: No scene is there, one cannot be trained or scored, or a run has other options
+            or was trained on test views.
     """
     key, data, out = config.score.table[0], *map(_absolute, config.score.table[1:])
     runs = {
@@ -145,6 +146,9 @@ def make_table(config: Config) -> dict[str, Any]:
             "folder of the scenes"
         )
     scenes = {name: _load(run) for name, run in runs.items()}
+    for name, run in runs.items():
+        remedy = "restore the split, delete that run, or name another folder of runs"
+        refuse_trained_views(Path(run.model_path), scenes[name], remedy)
     rows = {}
     for number, (name, run) in enumerate(runs.items(), 1):
         log.info("%s: scene %d of %d, %s", name, number, len(runs), time_left(runs.values()))

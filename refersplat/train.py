@@ -17,7 +17,7 @@ from refersplat.config import Config
 from refersplat.data import load_scene
 from refersplat.data.units import check_visible
 from refersplat.referring import train as train_referring
-from refersplat.referring.state import RESULT_FILE
+from refersplat.referring.state import RESULT_FILE, refuse_trained_views
 from refersplat.referring.supervision import supervise
 from refersplat.rgb import train as train_rgb
 from refersplat.splats.checkpoints import check_resumed, load_gaussians, load_refersplat_field
@@ -67,6 +67,7 @@ def train(config: Config) -> None:
         if config.resume and is_begun:
             is_moved = config.data.scene != run.config().data.scene
             check_resumed(out, gaussians, given, scene.views if is_moved else [])
+            refuse_trained_views(out, scene, "restore the split, or name another folder")
     with claim_folder(config):
         watch = Stopwatch(out / TIMINGS)
         if cloud:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,18 @@ from refer3d.runs.states import (
 )
 from refer3d.text_encoder import TextFeatures
 from refersplat.config import Config
+from refersplat.data import Scene, View
 from refersplat.field.network import ReferringField
 from refersplat.language.groups import Groups
 from refersplat.ops.adam import EPSILON
 from refersplat.referring.supervision import BlendCache
-from refersplat.splats.checkpoints import ReferSplatField
+from refersplat.rgb.state import STATE_FILE as RGB_STATE
+from refersplat.splats.checkpoints import RGB_FORMAT, ReferSplatField
 
 FORMAT = 2
 STATE_FILE = "referring_state.pt"
 RESULT_FILE = "referring.pt"
+ANEW = "train into a new folder"
 FEATURE_DIM = 16
 SHARE = Number(float, 0, 1)
 RESULT = {
@@ -44,6 +48,7 @@ RESULT = {
     "threshold": SHARE,
     "field_threshold": SHARE,
     "aside": [str],
+    "training_views": Maybe([str]),
     "language": Maybe(
         {
             "groups": {
@@ -66,6 +71,50 @@ RESULT = {
     },
 }
 """Schema of ``referring.pt``."""
+SHOWN = 3
+"""Number of views that a message names."""
+
+
+def trained_views(folder: Path, views: Sequence[View]) -> list[str]:
+    """Returns the names of those views that a run was trained on.
+
+    A photo of the same name that another camera has taken is another view. Files of earlier
+    versions do not tell.
+
+    Raises:
+        InputError: The run's files are broken.
+    """
+    path, state = folder / RESULT_FILE, folder / RGB_STATE
+    names, cameras = [], {}
+    if path.is_file():
+        schema = {"training_views": Maybe([str]), "cameras": Maybe(RESULT["cameras"])}
+        result = load_state(path, FORMAT, schema, ANEW)
+        names, cameras = result["training_views"] or [], result["cameras"] or {}
+    elif state.is_file():
+        names = load_state(state, RGB_FORMAT, {"views": [str]}, ANEW)["views"]
+
+    def is_same(view: View) -> bool:
+        pose = view.camera.world_to_camera
+        return view.name not in cameras or torch.allclose(
+            cameras[view.name]["world_to_camera"], pose, atol=1e-4
+        )
+
+    return [view.name for view in views if view.name in names and is_same(view)]
+
+
+def refuse_trained_views(folder: Path, scene: Scene, remedy: str) -> None:
+    """Refuses test views that a run was trained on, since the split was another then.
+
+    Raises:
+        InputError: There are some; the message ends with ``remedy``.
+    """
+    if seen := trained_views(folder, scene.test):
+        shown = ", ".join(seen[:SHOWN]) + ", …" * (len(seen) > SHOWN)
+        raise InputError(
+            f"{folder}: expected a run that has not seen the {len(scene.test)} test views of "
+            f"{scene.path} ({scene.split}), got one that was trained on {len(seen)} of them "
+            f"({shown}): the split has changed; {remedy}"
+        )
 
 
 @dataclass(frozen=True)
@@ -161,8 +210,10 @@ class ReferringState:
         """Reads a file that :meth:`save` wrote.
 
         Raises:
-            InputError: The file is broken, or its run had other Gaussians, text or options.
+            InputError: The file is broken, or its run had other Gaussians, views, text or options.
         """
+        # Files of earlier versions lack the views.
+        identity = {n: Maybe(v) if n == "training views" else v for n, v in identity.items()}
         learned = {"field": like(self.field.state_dict()), "features": Array.like(self.features)}
         schema = {
             "identity": identity,

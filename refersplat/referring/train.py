@@ -107,6 +107,7 @@ def train(
         "field_threshold": field_threshold,
         "aside": [view.name for view in supervision.held_out],
         "aside_iou": held_out_iou,
+        "training_views": [view.name for view in scene.train],
         "language": language.state_dict() if language else None,
         "is_surface": on_surface(gaussians, [view.camera for view in scene.train]).cpu(),
         "cameras": {view.name: vars(view.camera) for view in scene.views},
@@ -169,6 +170,9 @@ def precompute(
             "encoder": encoder.identity,
             "sentences": len(supervision.sentences),
             "Gaussians": gaussians.count,
+            "training views": " ".join(
+                view.name for view in (*supervision.views, *supervision.held_out)
+            ),
         },
     )
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from refer3d.runs.errors import InputError
 from refersplat.config import Config, RgbConfig
 from refersplat.referring.state import STATE_FILE as REFERRING
 from refersplat.referring.state import ReferringState
@@ -12,6 +13,7 @@ from refersplat.rgb.densify import DensificationStatistics
 from refersplat.rgb.optimizer import Adam, learning_rates
 from refersplat.rgb.state import STATE_FILE, RgbState
 from refersplat.splats.checkpoints import load_gaussians
+from tests.errors import raises
 from tests.mutations import EXAMPLES, is_refused, mutated, mutations, places
 from tests.refersplat.splats import random_gaussians
 
@@ -97,6 +99,16 @@ def test_no_moment_of_another_shape_is_taken(states, tmp_path, name):
     for place in moments:
         torch.save(mutated(states[name], place, "tensor", "fewer rows"), tmp_path / name)
         assert is_refused(READERS[name], tmp_path / name), place
+
+
+def test_a_stopped_run_goes_on_with_its_own_views(states, tmp_path):
+    path, identity = tmp_path / REFERRING, IDENTITY | {"training views": "a b"}
+    torch.save(states[REFERRING], path)
+    start_referring().load(path, identity)  # of an earlier version
+    torch.save(states[REFERRING] | {"identity": identity}, path)
+    start_referring().load(path, identity)
+    with raises(InputError, path, "training views", "'a c'", "'a b'", "--resume"):
+        start_referring().load(path, identity | {"training views": "a c"})
 
 
 def at(state, place):

@@ -22,11 +22,12 @@ import refersplat.train
 from refer3d.runs.config import load_yaml, save_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED
-from refer3d.runs.states import Finite, load_state
-from refersplat.config import Config
+from refer3d.runs.states import Finite, load_state, save_state
+from refersplat.config import Config, DataConfig
+from refersplat.data import load_scene
 from refersplat.inference.trained_scene import Responses
 from refersplat.pictures import digest, slug
-from refersplat.referring.state import FORMAT
+from refersplat.referring.state import FORMAT, trained_views
 from refersplat.splats.gaussians import load_ply
 from tests.errors import raises
 
@@ -75,6 +76,42 @@ def test_evaluation_scores_every_sentence_in_every_test_view(run, capsys):
     assert Image.open(run / "report.png").width > 1000
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("apple", "mIoU", "LERF convention", "amodal"))
+
+
+def test_no_view_is_scored_that_was_trained_on(run, balls, tmp_path, caplog):
+    """The split of the scene's files changes after the training, at each of its ends."""
+    scene = shutil.copytree(balls, tmp_path / "scene")
+    (scene / "meta.json").write_text(json.dumps({"test_views": [9, 3, 4, 5, 6]}))
+    argv = ["-m", str(run), "-s", str(scene)]
+    words = (run, scene, "meta.json", "4", "frame_00003", "another folder")
+    with raises(InputError, *words):
+        refersplat.evaluate.main(argv)
+    assert not (run / "results.json").exists()
+
+    targets = {"frame_00003": ["plum"], "frame_00009": ["plum"]}
+    questions = tmp_path / "questions.json"
+    questions.write_text(json.dumps([{"sentence": "plum", "kind": "word", "targets": targets}]))
+    refersplat.evaluate.main([*argv, "--questions", str(questions)])
+    assert "1 of the 2 views of the questions were trained on" in caplog.text
+
+    views = load_scene(DataConfig(str(scene), eval=True)).views
+    assert len(trained_views(run, views)) == 10
+    other = torch.eye(4)
+    others = [replace(v, camera=replace(v.camera, world_to_camera=other)) for v in views]
+    assert not trained_views(run, others)  # photos of the same names
+    learned = load_state(run / "referring.pt", FORMAT, {...: Finite})
+    del learned["training_views"]
+    save_state(run / "referring.pt", {"format": FORMAT, **learned})
+    assert not trained_views(run, views)  # of an earlier version
+
+    (run / "referring.pt").unlink()
+    for program in (
+        refersplat.evaluate.main,
+        lambda argv: refersplat.train.main([*argv, "--resume"]),
+    ):
+        with raises(InputError, *words):  # by the views of the Gaussians
+            program(argv)
+    assert not (run / "referring.pt").exists()
 
 
 def test_a_threshold_can_be_given(run):

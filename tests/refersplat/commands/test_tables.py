@@ -81,6 +81,17 @@ def test_a_killed_table_goes_on_and_names_what_is_missing(data, tmp_path, caplog
     assert "mean of 2: ramen, teatime" in text
     assert "ramen: scored on other views than the papers (--data.test_views)" in text
 
+    views = ["--data.test_views", "1", "2"]
+    with raises(InputError, "--data.test_views", tmp_path / "ramen", "name another folder"):
+        run_table("ref_lerf", data, tmp_path, *views)
+    for name in ("ramen", "teatime"):  # as if both lists had stood in the scenes' files
+        config = tmp_path / name / "config.yaml"
+        config.write_text(config.read_text().replace("- '9'", "- '2'"))
+    with raises(InputError, tmp_path / "ramen", "frame_00002", "another folder"):
+        run_table("ref_lerf", data, tmp_path, *views)
+    for name in ("ramen", "teatime"):
+        config = tmp_path / name / "config.yaml"
+        config.write_text(config.read_text().replace("- '2'", "- '9'"))
     with raises(InputError, "--rgb.sh_degree", tmp_path / "ramen", "name another folder"):
         run_table("ref_lerf", data, tmp_path, "--rgb.sh_degree", "1")
     with raises(InputError, "--table", "lerf_ovs", "ref_lerf", "name another folder"):

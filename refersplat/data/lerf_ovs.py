@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.records import as_kind, read_json, short, take
+from refer3d.runs.records import as_kind, first_few, read_json, short, take
 from refersplat.data import ref_lerf
 from refersplat.data.annotations import Annotation, Dataset, Polygons
 from refersplat.data.names import ViewNames
@@ -34,12 +34,11 @@ def read(
     Raises:
         InputError: There are no labels, or a file is not as its format says.
     """
-    labels = {}
-    for name, path in find_labels(folder, views).items():
-        if name is None:
-            warnings.append(f"{path}: no view of that name, not read")
-        else:
-            labels[name] = read_label(path)
+    files, others = find_labels(folder, views)
+    labels = {name: read_label(path) for name, path in files.items()}
+    if others:
+        shown = first_few([path.name for path in others])
+        warnings.append(f"{label_folder(folder)}: {shown} ({len(others)}): no view of that name")
     if not labels:
         raise InputError(
             f"{label_folder(folder)}: expected frame_*.json of the scene's photos, got none; copy "
@@ -60,9 +59,11 @@ def read(
     return {**training, **tested}
 
 
-def find_labels(folder: Path, views: ViewNames) -> dict[str | None, Path]:
-    """The label file of each view; None stands for those without a photo."""
-    return {views.find(path.name): path for path in label_folder(folder).glob("frame_*.json")}
+def find_labels(folder: Path, views: ViewNames) -> tuple[dict[str, Path], list[Path]]:
+    """The label file of each view, and the files without a view."""
+    found = [(views.find(p.name), p) for p in sorted(label_folder(folder).glob("frame_*.json"))]
+    labels = {name: path for name, path in found if name is not None}
+    return labels, [path for name, path in found if name is None]
 
 
 def read_label(path: Path) -> list[Annotation]:
@@ -105,7 +106,7 @@ LERF_OVS = Dataset(
     "LERF-OVS",
     detects=lambda folder: label_folder(folder).is_dir(),
     read=read,
-    test_views=lambda folder, views: {name for name in find_labels(folder, views) if name},
+    test_views=lambda folder, views: {*find_labels(folder, views)[0]},
     test_frames={
         "ramen": (6, 24, 60, 65, 81, 119, 128),
         "teatime": (2, 25, 43, 107, 129, 140),

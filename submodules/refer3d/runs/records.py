@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +90,8 @@ def short(value: Any) -> str:
     except (ValueError, RecursionError):  # a number of 5000 digits
         text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """Lists names for a message, with an ellipsis for those beyond ``most``."""
+    return ", ".join(names[:most]) + ", …" * (len(names) > most)

@@ -48,10 +48,17 @@ def test_polygons_of_a_category_are_one_object(small_scene, write_label):
     assert torch.equal(box.mask(), expected)
     assert box.boxes() == [(2, 3, 9, 8), (22, 3, 29, 8)]
     assert not any(view.objects for view in scene.train)
-    assert any("frame_00099.json: no view of that name" in text for text in scene.warnings)
+    assert any("frame_00099.json (1): no view of that name" in text for text in scene.warnings)
     assert any("json: no such folder" in text for text in scene.warnings)
     half = load(small_scene, resolution=2).test[0].objects[0]
     assert half.mask().shape == (15, 20)
+
+
+def test_all_label_files_without_a_view_are_counted(small_scene, write_label):
+    for number in (1, 96, 97, 98, 99):
+        write_label(BOX, name=f"frame_{number:05d}")
+    (warning,) = [w for w in load(small_scene, dataset="lerf_ovs").warnings if "label" in w]
+    assert_names(warning, "frame_00096.json, frame_00097.json, frame_00098.json, …", "4")
 
 
 def test_other_views_train_with_the_sentences_of_ref_lerf(make_scene):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.records import as_kind, read_json, take
+from refer3d.runs.records import as_kind, first_few, read_json, take
 from refersplat.data import Scene
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import Overlap, generalized, mean
@@ -31,24 +31,38 @@ def read_questions(path: Path | str, scene: Scene) -> list[Question]:
     """Reads a list of objects with ``sentence``, ``kind`` and ``targets``.
 
     Raises:
-        InputError: The file is absent or of another form, or a view or category is not the scene's.
+        InputError: The file is absent, empty or of another form, or a view or category is not the
+            scene's.
     """
-    views = {view.name: view for view in scene.views}
-    categories = {item.category for view in scene.views for item in view.objects}
+    names = {view.name for view in scene.views}
+    categories = {item.category for view in scene.views for item in view.objects if item.category}
+    records = read_json(path, list, "name a file of questions")
+    if not records:
+        raise InputError(f"{path}: expected at least one question, got none; name another file")
     questions = []
-    for index, record in enumerate(read_json(path, list, "name a file of questions")):
+    for index, record in enumerate(records):
         where = f"{path}: question {index + 1}"
         as_kind(record, dict, where)
         targets: dict[str, tuple[str, ...]] = {}
         for name, items in take(record, "targets", dict, where).items():
-            if name not in views:
-                raise InputError(f"{where}: expected a view of {scene.path}, got {name!r}")
+            if name not in names:
+                raise _foreign(where, scene, "view", names, name)
             targets[name] = tuple(as_kind(items, list, f"{where}: {name}"))
-            if unknown := set(targets[name]) - categories:
-                raise InputError(f"{where}: {name}: expected categories, got {unknown.pop()!r}")
+            for category in targets[name]:
+                if as_kind(category, str, f"{where}: {name}") not in categories:
+                    raise _foreign(f"{where}: {name}", scene, "category", categories, category)
         sentence, kind = (take(record, key, str, where) for key in ("sentence", "kind"))
         questions.append(Question(sentence, kind, targets))
     return questions
+
+
+def _foreign(where: str, scene: Scene, what: str, known: set[str], got: str) -> InputError:
+    """The error about a name that the scene lacks."""
+    shown = first_few(sorted(known), 8) or "it has none"
+    return InputError(
+        f"{where}: expected a {what} of {scene.path} ({shown}), got {got!r}; name the questions of "
+        "this scene, or their scene with -s"
+    )
 
 
 @torch.inference_mode()
@@ -61,6 +75,9 @@ def score_questions(
         ``kinds``: mean IoU of each kind's questions, a question's being the mean over its views;
         ``total``: their mean; the metrics of ``generalized`` over (question, view) pairs;
         ``questions``: each question's score and trace.
+
+    Raises:
+        InputError: What every question means is hidden in all of its views.
     """
     views = {view.name: view for view in scene.views}
     rows, kinds = [], {}
@@ -78,6 +95,11 @@ def score_questions(
             kinds.setdefault(question.kind, []).append(mean(scores))
             rows.append({"sentence": question.sentence, "kind": question.kind,
                          "IoU": round(mean(scores), 4), "trace": list(trace)})  # fmt: skip
+    if not rows:
+        raise InputError(
+            f"--questions: expected one that can be scored, got {len(questions)} whose objects are "
+            "hidden in all of their views; name others"
+        )
     means = {kind: mean(values) for kind, values in kinds.items()}
     return {
         "kinds": means,

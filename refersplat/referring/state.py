@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import first_few
 from refer3d.runs.states import (
     Array,
     Finite,
@@ -71,8 +72,6 @@ RESULT = {
     },
 }
 """Schema of ``referring.pt``."""
-SHOWN = 3
-"""Number of views that a message names."""
 
 
 def trained_views(folder: Path, views: Sequence[View]) -> list[str]:
@@ -109,11 +108,10 @@ def refuse_trained_views(folder: Path, scene: Scene, remedy: str) -> None:
         InputError: There are some; the message ends with ``remedy``.
     """
     if seen := trained_views(folder, scene.test):
-        shown = ", ".join(seen[:SHOWN]) + ", …" * (len(seen) > SHOWN)
         raise InputError(
             f"{folder}: expected a run that has not seen the {len(scene.test)} test views of "
             f"{scene.path} ({scene.split}), got one that was trained on {len(seen)} of them "
-            f"({shown}): the split has changed; {remedy}"
+            f"({first_few(seen)}): the split has changed; {remedy}"
         )
 
 

@@ -29,6 +29,7 @@ from refersplat.language.execute import Result
 from refersplat.metrics import THRESHOLDS, generalized
 from refersplat.splats.gaussians import Gaussians
 from refersplat.splats.visibility import visible_share
+from tests.errors import raises
 
 BOUNDS = {"acc@0.25": 0.25, "acc@0.5": 0.5}
 
@@ -304,8 +305,9 @@ def test_questions_are_scored_by_kind_and_as_in_gres(two_squares, tmp_path):
     ("record", "fault"),
     [
         ({"sentence": "a", "kind": "b"}, "expected the key 'targets'"),
-        (question("a", "b", "dog"), "expected categories, got 'dog'"),
-        ({"sentence": "a", "kind": "b", "targets": {"v9": []}}, "got 'v9'"),
+        (question("a", "b", "dog"), "v1: expected a category of scene (cup, pan), got 'dog'; "),
+        (question("a", "b", 3), "v1: expected a string, got 3"),
+        ({"sentence": "a", "kind": "b", "targets": {"v9": []}}, "a view of scene (v1), got 'v9'; "),
     ],
 )
 def test_faults_of_questions_are_named(two_squares, tmp_path, record, fault):
@@ -314,3 +316,16 @@ def test_faults_of_questions_are_named(two_squares, tmp_path, record, fault):
     with pytest.raises(InputError, match=r"questions\.json: question 1") as error:
         read_questions(path, two_squares)
     assert fault in str(error.value)
+
+
+def test_no_score_is_made_of_no_question(two_squares, tmp_path):
+    path = tmp_path / "questions.json"
+    path.write_text("[]")
+    with raises(InputError, path, "at least one question", "none", "another file"):
+        read_questions(path, two_squares)
+    hidden = SimpleNamespace(category="cup", mask=lambda: torch.zeros(HEIGHT, WIDTH) > 0)
+    two_squares.views[0].objects = [hidden]
+    path.write_text(json.dumps([question("the cup", "word", "cup")]))
+    questions = read_questions(path, two_squares)
+    with raises(InputError, "--questions", "hidden", "name others"):
+        score_questions(SimpleNamespace(find=None), two_squares, questions)

@@ -92,6 +92,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             "threshold": trained.threshold,
             "threshold_of_the_field": trained.field_threshold,
             "threshold_chosen_by": trained.chosen_by,
+            "groups": trained.groups,
             "counts": counts(scene, samples, overlaps, trained),
             "encoder": {"name": trained.encoder.name, "identity": trained.encoder.identity},
             **conditions(config, trained.gaussians),

@@ -17,10 +17,11 @@ from refer3d.runs.states import load_state
 from refer3d.text_encoder import TextEncoder, is_same_text, make_encoder
 from refersplat.cameras import Camera
 from refersplat.config import TextConfig
+from refersplat.data.names import ViewNames
 from refersplat.language.answer import Answerer
 from refersplat.language.execute import Result
 from refersplat.ops import BlendMatrix
-from refersplat.referring.state import FORMAT, RESULT, RESULT_FILE
+from refersplat.referring.state import ANEW, FORMAT, RESULT, RESULT_FILE
 from refersplat.referring.threshold import mask_probabilities
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
@@ -44,11 +45,14 @@ class Answer(NamedTuple):
     mask: Tensor
     """[H, W] bool, empty where the sentence means nothing here."""
     groups: tuple[int, ...] | None
-    """The groups of Gaussians that it means; None where the field responded."""
+    """The groups of Gaussians that it means, as in ``TrainedScene.groups``; None where the field
+    responded."""
     probabilities: dict[str, float]
     """Probability of each group to be meant, by its name, the most probable first."""
     trace: tuple[str, ...]
     """Lines that tell how the groups were found."""
+    names: tuple[str, ...] = ()
+    """Names of ``groups``."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,9 @@ class TrainedScene:
 
     Examples:
         >>> scene = TrainedScene.load("output/tabletop")
-        >>> camera = scene.cameras["frame_00008"]
-        >>> scene.mask("the tall yellow bottle", camera)  # [H, W] bool
-        >>> print(*scene.find("the smaller of the two boxes", camera).trace, sep="\\n")
+        >>> scene.mask("the tall yellow bottle", "frame_00008")  # [H, W] bool
+        >>> answer = scene.find("the smaller of the two boxes")
+        >>> print(*answer.names, *answer.trace, sep="\\n")
     """
 
     gaussians: Gaussians
@@ -75,6 +79,8 @@ class TrainedScene:
     which object they belong to."""
     cameras: Mapping[str, Camera]
     """Cameras of the scene's photos, by the photos' names."""
+    training_views: tuple[str, ...] = ()
+    """Names of the photos that trained it; none in runs of earlier versions."""
 
     @classmethod
     def load(
@@ -101,7 +107,7 @@ class TrainedScene:
                 f"{path}: no such file, so the referring stage has not finished; run train.py "
                 "--resume, after adding json/ and gt_mask/ where the scene has none"
             )
-        learned = load_state(path, FORMAT, RESULT, "train into a new folder")
+        learned = load_state(path, FORMAT, RESULT, ANEW)
         where = choose_device(device)
         gaussians = trained_gaussians(Path(folder)).to(where)
         text = text or TextConfig(learned["encoder"] or "auto")
@@ -110,7 +116,7 @@ class TrainedScene:
             if len(learned["features"]) != gaussians.count:
                 raise InputError(
                     f"{path}: expected features of {gaussians.count} Gaussians, as in the point "
-                    f"cloud, got {len(learned['features'])}; train into a new folder"
+                    f"cloud, got {len(learned['features'])}; {ANEW}"
                 )
             if not is_same_text(learned["encoder_identity"], encoder.identity):
                 raise InputError(
@@ -123,28 +129,63 @@ class TrainedScene:
                 *_thresholds(threshold, learned),
                 learned["is_surface"].to(where),
                 {name: Camera(**camera) for name, camera in learned["cameras"].items()},
+                tuple(
+                    name for name in learned["training_views"] or () if name in learned["cameras"]
+                ),
             )
         except (torch.OutOfMemoryError, InputError):
             raise
         except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"{path}: not a result of train.py ({reason}); train into a new folder"
-            ) from error
+            raise InputError(f"{path}: not a result of train.py ({reason}); {ANEW}") from error
 
     @property
     def encoder(self) -> TextEncoder:
         """The language model."""
         return self.answerer.encoder
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Name of each group of Gaussians, that is of each object that training sentences mean.
+
+        It is the object's category in the scene's files, or else a noun phrase of its sentences.
+        Empty where the field answers alone.
+        """
+        return tuple(self.answerer.language.names) if self.answerer.language else ()
+
+    def camera(self, view: Camera | str | None = None) -> Camera:
+        """Returns the camera of a photo.
+
+        Args:
+            view: The photo's name, or its number if that is one photo's; a camera stays itself.
+                None means the first training view.
+
+        Raises:
+            InputError: There is no such photo.
+        """
+        if isinstance(view, Camera):
+            return view
+        names = list(self.cameras)
+        if not names:
+            raise InputError("camera: expected a Camera, since the run has no photo's; give one")
+        if view is None:
+            return self.cameras[(*self.training_views, *names)[0]]
+        (name,) = ViewNames(names, names).require([view], "camera")
+        return self.cameras[name]
+
     def mask(
-        self, sentence: str, camera: Camera, amodal: bool = False, *, through: bool | None = None
+        self,
+        sentence: str,
+        camera: Camera | str | None = None,
+        amodal: bool = False,
+        *,
+        through: bool | None = None,
     ) -> Tensor:  # [H, W] bool
         """Returns the mask of the object that a sentence means.
 
         Args:
             sentence: Any English sentence.
-            camera: View of the mask.
+            camera: View of the mask, as in :meth:`camera`.
             amodal: Include the parts of the object that others hide.
             through: The old name of ``amodal``, to be removed in the next release.
         """
@@ -154,14 +195,21 @@ class TrainedScene:
         return self.find(sentence, camera, amodal).mask
 
     @torch.inference_mode()
-    def find(self, sentence: str, camera: Camera, amodal: bool = False) -> Answer:
+    def find(
+        self, sentence: str, camera: Camera | str | None = None, amodal: bool = False
+    ) -> Answer:
         """Returns what a sentence means, with its mask and how it was found.
 
         Args:
             sentence: A question or a description in English; it may mean several objects or none.
-            camera: View of the mask, and viewpoint of "left", "in front" and the like.
+            camera: View of the mask, and viewpoint of "left", "in front" and the like, as in
+                :meth:`camera`.
             amodal: Include the parts of the objects that others hide.
+
+        Raises:
+            InputError: There is no such photo.
         """
+        camera = self.camera(camera)
         responses = self.respond([sentence], camera)
         (result,) = responses.results
         if amodal:
@@ -171,12 +219,12 @@ class TrainedScene:
         else:
             (image,) = self.visible(responses, self.blend(camera))
         mask = image >= responses.thresholds[0]
-        if result is None or self.answerer.language is None:
+        if result is None:
             return Answer(mask, None, {}, ("the field alone responds",))
-        order = result.probabilities.argsort(descending=True).tolist()
-        names = self.answerer.language.names
-        probabilities = {names[group]: float(result.probabilities[group]) for group in order}
-        return Answer(mask, result.groups, probabilities, result.trace)
+        order, groups = result.probabilities.argsort(descending=True).tolist(), self.groups
+        probabilities = {groups[group]: float(result.probabilities[group]) for group in order}
+        names = tuple(groups[group] for group in result.groups)
+        return Answer(mask, result.groups, probabilities, result.trace, names)
 
     def respond(self, sentences: Sequence[str], camera: Camera | None = None) -> Responses:
         """Returns each Gaussian's response to each sentence, asked from a camera's viewpoint."""

@@ -46,6 +46,8 @@ class Language:
     group_of: dict[str, int]
     """The group of each training sentence."""
     options: MatchConfig
+    categories: tuple[str | None, ...]
+    """The most frequent category of each group's sentences."""
 
     @classmethod
     def fit(
@@ -54,12 +56,24 @@ class Language:
         sentences: Sequence[str],
         encoder: TextEncoder,
         options: MatchConfig,
+        categories: Sequence[str | None] = (),
     ) -> Language:
-        """Calibrates the vocabulary on the training sentences."""
+        """Calibrates the vocabulary on the training sentences.
+
+        Args:
+            groups: The groups, with rows of sentences.
+            sentences: The training sentences.
+            encoder: The frozen language model.
+            options: Ablations and the tolerance.
+            categories: Category of each sentence's object, which only names the groups.
+        """
+        categories = categories or [None] * len(sentences)
         texts = [[sentences[row] for row in rows] for rows in groups.sentences]
         vocabulary = Vocabulary(texts, encoder, options.without)
         group_of = {text: group for group, rows in enumerate(texts) for text in rows}
-        return cls(groups, vocabulary, group_of, options)
+        counts = [Counter(categories[row] for row in rows) for rows in groups.sentences]
+        named = tuple(count.most_common(1)[0][0] for count in counts)
+        return cls(groups, vocabulary, group_of, options, named)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns tensors and plain values."""
@@ -68,6 +82,7 @@ class Language:
             "vocabulary": self.vocabulary.state_dict(),
             "known": self.group_of,
             "options": asdict(self.options),
+            "categories": list(self.categories),
         }
 
     @classmethod
@@ -76,7 +91,8 @@ class Language:
     ) -> Language:
         """Rebuilds from :meth:`state_dict`; only the groups' memberships go to ``device``.
 
-        A state without a vocabulary, of an earlier version, is calibrated anew.
+        A state without a vocabulary, of an earlier version, is calibrated anew; one without
+        categories names the groups by their sentences.
         """
         groups = Groups.from_state(state["groups"], device)
         # Options that had other names then are read, too.
@@ -85,13 +101,20 @@ class Language:
         for text, group in state["known"].items():
             texts[group].append(text)
         vocabulary = Vocabulary(texts, encoder, options.without, state.get("vocabulary"))
-        return cls(groups, vocabulary, state["known"], options)
+        categories = tuple(state.get("categories") or [None] * groups.count)
+        if len(categories) != groups.count:
+            raise ValueError(f"categories: expected {groups.count}, got {len(categories)}")
+        return cls(groups, vocabulary, state["known"], options, categories)
 
     @functools.cached_property
     def names(self) -> list[str]:
-        """A noun phrase of each group that no other has, of those with its most frequent head."""
-        vocabulary, names = self.vocabulary, []
-        for group in range(self.groups.count):
+        """Name of each group, which no other has: its category, if that is of one group.
+
+        Otherwise it is a noun phrase of its sentences, of those with the most frequent head.
+        """
+        vocabulary, count = self.vocabulary, Counter(self.categories)
+        names = [name if name and count[name] == 1 else "" for name in self.categories]
+        for group, category in enumerate(names):
             nouns = [
                 item.noun
                 for item, owner in zip(vocabulary.descriptions, vocabulary.owners, strict=True)
@@ -100,7 +123,7 @@ class Language:
             heads = Counter(noun.split(" of ")[0].rpartition(" ")[2] for noun in nouns)
             best = next(iter(heads.most_common(1)), ("", 0))[0]
             common = (noun for noun in nouns if best in noun)
-            names.append(min(common, key=len, default=f"group {group}"))
+            names[group] = category or min(common, key=len, default=f"group {group}")
         return names
 
     @functools.cached_property

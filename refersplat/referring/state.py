@@ -59,6 +59,7 @@ RESULT = {
             },
             "known": {...: Number(int, 0)},
             "options": Finite,
+            "categories": Maybe([Maybe(str)]),
             ...: Finite,
         }
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,8 @@ class Supervision:
 
     sentences: list[str]
     """Every training sentence once."""
+    categories: list[str | None]
+    """The most frequent category of each sentence's objects."""
     views: list[SupervisedView]
     """Views that train the field."""
     held_out: list[SupervisedView]
@@ -50,9 +53,13 @@ def supervise(scene: Scene, hold_out_every: int) -> Supervision:
     """
     sentences: dict[str, int] = {}
     views = []
+    categories: dict[str, Counter[str | None]] = defaultdict(Counter)
     for view in scene.train:
         if targets := _targets(view, sentences):
             views.append(SupervisedView(view.name, view.camera, targets))
+            for item in view.objects:
+                for text in item.sentences:
+                    categories[text][item.category] += 1
     if not views:
         raise InputError(
             f"{scene.path}: no training view has a sentence with a mask; the referring stage needs "
@@ -63,7 +70,8 @@ def supervise(scene: Scene, hold_out_every: int) -> Supervision:
         held_out = views[min(hold_out_every, len(views)) // 2 :: hold_out_every]
         names = {view.name for view in held_out}
         views = [view for view in views if view.name not in names]
-    return Supervision(list(sentences), views, held_out)
+    named = [categories[text].most_common(1)[0][0] for text in sentences]
+    return Supervision(list(sentences), named, views, held_out)
 
 
 def _targets(view: View, sentences: dict[str, int]) -> list[Target]:

@@ -82,7 +82,9 @@ def train(
 
     sentences, language = supervision.sentences, None
     if precomputed.groups:
-        language = Language.fit(precomputed.groups, sentences, encoder, config.match)
+        language = Language.fit(
+            precomputed.groups, sentences, encoder, config.match, supervision.categories
+        )
         answerer = Answerer(
             state.field, state.features.detach(), gaussians.means, encoder, language
         )

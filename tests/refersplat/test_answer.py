@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +93,28 @@ def test_state_goes_through_a_file_without_code(answerer):
     got, expected = again.respond(queries), answerer.respond(queries)
     assert_close(got.logits, expected.logits, rtol=0, atol=0)
     assert groups_of(got) == groups_of(expected)
+
+
+def test_groups_are_named_by_their_category_or_else_by_their_sentences(answerer):
+    fitted = answerer.language
+
+    def names(*categories):
+        return replace(fitted, categories=categories).names
+
+    assert fitted.names == ["mug", "scissors"]
+    assert names("kitchen/mug_01", "scissors") == ["kitchen/mug_01", "scissors"]
+    assert names("tool", "tool") == ["mug", "scissors"]  # which would not tell them apart
+    assert names("scissors", None) == ["scissors", "shears"]  # nor would the same name
+    of_sentences = ["tool", "cup", "cup", "tool", "cup", "tool"]
+    args = (fitted.groups, SENTENCES, answerer.encoder, fitted.options, of_sentences)
+    assert Language.fit(*args).names == ["cup", "tool"]
+    state = fitted.state_dict()
+    again = Language.from_state(state | {"categories": ["a", "b"]}, answerer.encoder)
+    assert again.names == ["a", "b"]
+    del state["categories"]  # of an earlier version
+    assert Language.from_state(state, answerer.encoder).names == fitted.names
+    with pytest.raises(ValueError, match="categories: expected 2, got 1"):
+        Language.from_state(state | {"categories": ["a"]}, answerer.encoder)
 
 
 def test_options_in_files_of_earlier_versions_are_read(answerer):

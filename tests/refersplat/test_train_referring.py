@@ -71,9 +71,10 @@ def scene() -> SimpleNamespace:
     for number in range(NUM_VIEWS):
         blend = frozen_blend(gaussians(), camera(number))
         objects = []
-        for index, sentences in enumerate(OBJECTS.values()):
+        for index, (category, sentences) in enumerate(OBJECTS.items()):
             mask = blend.blend(heap(index).float()[:, None])[0] > 0.5
-            objects.append(SimpleNamespace(sentences=sentences, mask=lambda mask=mask: mask))
+            values = {"category": category, "sentences": sentences, "mask": lambda mask=mask: mask}
+            objects.append(SimpleNamespace(**values))
         views.append(
             SimpleNamespace(name=f"{number}", camera=camera(number), objects=tuple(objects))
         )
@@ -213,6 +214,20 @@ def test_a_sentence_of_several_objects_has_all_their_pixels():
     assert (view.targets[index].sentences, view.targets[index].count) == ([row], 2)
     assert view.masks([index], "cpu")[0].equal(ball.mask() | box.mask())
     assert [len(view.targets) for view in supervision.views] == [4] + [3] * 7
+
+
+def test_the_category_of_a_sentence_is_that_of_most_of_its_objects():
+    some = scene()
+    assert supervise(some, 0).categories == [name for name in OBJECTS for _ in range(3)]
+    for view in some.train[:3]:
+        view.objects[0].category = "orb"
+    for view in some.train:
+        view.objects[1].category = None
+    first, _, third = OBJECTS
+    assert supervise(some, 0).categories == [first] * 3 + [None] * 3 + [third] * 3
+    for view in some.train[:5]:
+        view.objects[0].category = "orb"
+    assert supervise(some, 0).categories[:3] == ["orb"] * 3
 
 
 @pytest.mark.parametrize(("every", "names"), [(0, []), (4, ["2", "6"]), (10, ["4"])])

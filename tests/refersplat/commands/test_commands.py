@@ -332,6 +332,20 @@ def test_a_trained_scene_returns_masks_in_python(run, balls, tmp_path, monkeypat
     assert (mask & truth).sum() > 0.3 * (mask | truth).sum()
     whole = scene.mask("the red apple", camera, amodal=True)
     assert whole.shape == mask.shape
+    assert scene.groups == ("apple", "melon", "plum")
+    for name in ("frame_00001", "frame_00001.png", "1"):
+        assert scene.mask("the red apple", name).equal(scene.find("the red apple", camera).mask)
+    first = scene.find("the red apple")
+    assert first.mask.equal(scene.mask("the red apple", "frame_00002"))  # 1 and 9 are for testing
+    assert (first.groups, first.names) == ((0,), ("apple",))
+    assert first.probabilities == {"apple": 1.0, "melon": 0.0, "plum": 0.0}
+    assert "apple" in first.trace[-1]
+    with raises(InputError, "camera", "'frame_00099'", "12"):
+        scene.find("the red apple", "frame_00099")
+    with raises(InputError, "camera", "give one"):
+        replace(scene, cameras={}).mask("the red apple")
+    older = replace(scene, training_views=())
+    assert older.camera() is scene.cameras["frame_00001"]
     strict = refersplat.TrainedScene.load("run", threshold=1.0)
     assert not strict.mask("the red apple", camera).any()
 

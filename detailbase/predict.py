@@ -1,6 +1,6 @@
 """Segments the phrases of a sentence in a scan of your own.
 
-detailbase predict scan.ply "the brown chair next to the two windows" -o out/
+detailbase predict scan.ply "the gray armchair beside the white wardrobe" -o out/
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Referrer:
     Examples:
         >>> referrer = Referrer.load("best.pth")
         >>> scan = referrer.read("scan.ply")
-        >>> for answer in referrer.mark(scan, "the brown chair next to the two windows"):
+        >>> for answer in referrer.mark(scan, "the gray armchair beside the white wardrobe"):
         ...     print(answer.phrase, answer.score, scan.vertices[answer.mask])
     """
 

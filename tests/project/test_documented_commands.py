@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detailbase import Referrer
 from refer3d.runs.config import choose_model, parse
 from refersplat.ops import knn
 from train import MODEL_OF, MODELS
@@ -95,6 +96,25 @@ def test_the_page_of_ops_runs():
     assert names["images"].shape == (2, 240, 320, 4)
     assert names["scores"].shape == (16, 240, 320)
     assert names["restored"].requires_grad
+
+
+def scan_code(name):
+    """The lines of a page that ask detailbase, and the command that asks the same."""
+    page = (ROOT / name).read_text(encoding="utf-8")
+    code = r"^(referrer = Referrer\.load\(\)).*\n(scan = .*)\n(for marked in .*:\n    print\(.*\))$"
+    lines = re.search(code, page, flags=re.MULTILINE).groups()
+    (scan,), (sentence,) = (re.findall(r'"(.*)"', line) for line in lines[1:])
+    assert ["detailbase", "predict", scan, sentence, "-o", "out/"] in [*commands(page)]
+    return lines, scan, sentence
+
+
+def test_the_sentence_about_a_scan_finds_all_that_it_names():
+    lines, scan, sentence = scan_code("README.md")
+    assert scan_code("docs/detailbase.md")[1:] == (scan, sentence)
+    printed, names = [], {"Referrer": Referrer, "print": lambda *values: printed.append(values)}
+    exec("\n".join(lines).replace(scan, str(ROOT / scan)), names)
+    assert [phrase for phrase, *_ in printed] == ["gray armchair", "white wardrobe"]
+    assert all(score > 0.5 and len(points) for _, score, points in printed)
 
 
 def test_the_op_on_another_device_is_registered():

@@ -45,7 +45,8 @@ class Block(NamedTuple):
 
     title: str
     ours: Mapping[str, str]
-    """Names of rows, and their metrics in ``results.json``."""
+    """Names of rows, in which ``{threshold}`` is its origin, and their metrics in
+    ``results.json``."""
     published: Sequence[Published] = ()
 
 
@@ -76,7 +77,7 @@ TABLES = {
         Block(
             "LERF-OVS in 2D, mIoU in % of rendered masks",
             {
-                "refersplat, threshold of held-out views": "mIoU",
+                "refersplat, threshold {threshold}": "mIoU",
                 "refersplat, threshold 0.5, fixed": "mIoU_threshold_0.5",
             },
             [
@@ -155,10 +156,15 @@ def make_table(config: Config) -> dict[str, Any]:
         if not is_trained(run):
             train(override(run, {"resume": run_of(run).exists()}))
         rows[name] = _row(evaluate.evaluate(run), scenes[name])
+    given, chosen = config.train.threshold, "of held-out views"
+    if not config.train.hold_out_every:
+        chosen = "0.5, none held out"
+    threshold = f"{given:.2f}, given" if given >= 0 else chosen
     metrics = {metric for block in TABLES[key] for metric in block.ours.values()}
     table = {
         "table": key,
         "scenes": rows,
+        "threshold": threshold,
         "missing": {name: f"{data / name}: no such folder" for name in SCENES if name not in runs},
         "mean": {m: mean([row["metrics"][m] for row in rows.values()]) for m in sorted(metrics)},
         "mean_over": list(rows),
@@ -207,7 +213,8 @@ def table_lines(table: Mapping[str, Any]) -> Iterator[str]:
     is_whole = len(scenes) == len(SCENES)
     heads = [*SCENES, f"mean of {len(SCENES)}"] + ([] if is_whole else [f"mean of {len(scenes)}"])
     blocks = TABLES[table["table"]]
-    names = ["method", *(n for b in blocks for n in (*b.ours, *(p.method for p in b.published)))]
+    ours = {name: name.format(**table) for block in blocks for name in block.ours}
+    names = ["method", *ours.values(), *(row.method for b in blocks for row in b.published)]
     width = max(map(len, names))
 
     def line(name: str, scores: Mapping[str, float | None], source: str) -> str:
@@ -228,12 +235,12 @@ def table_lines(table: Mapping[str, Any]) -> Iterator[str]:
         for row in table["published"][block.title]:
             yield line(row["method"], row, f"published, {row['source']}")
         for name, metric in block.ours.items():
-            ours: dict[str, float | None] = {
+            scores: dict[str, float | None] = {
                 scene: _percent(row["metrics"][metric]) for scene, row in scenes.items()
             }
             if is_whole:
-                ours["mean"] = _percent(table["mean"][metric])
-            yield line(name, ours, "these runs")
+                scores["mean"] = _percent(table["mean"][metric])
+            yield line(ours[name], scores, "these runs")
         yield ""
     if not is_whole:
         yield f"mean of {len(scenes)}: {', '.join(scenes)}"
@@ -289,9 +296,10 @@ def _load(run: Config) -> Scene:
 
 def _row(results: Mapping[str, Any], scene: Scene) -> dict[str, Any]:
     """The part of a run's results that stands in the table's file."""
-    keys = ("metrics", "threshold", "threshold_chosen_by", "counts", "encoder", "stages")
+    keys = ("metrics", "threshold", "threshold_chosen_by", "counts", "encoder")
     frames = scene.dataset.test_frames.get(scene.path.name.lower(), ())
     return {key: results[key] for key in keys} | {
+        "seconds": {name: stage["seconds"] for name, stage in results["stages"].items()},
         "split": scene.split,
         "test_views": [view.name for view in scene.test],
         "has_published_views": {frame_number(v.name) for v in scene.test} == set(frames),

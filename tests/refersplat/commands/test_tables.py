@@ -72,6 +72,9 @@ def test_a_killed_table_goes_on_and_names_what_is_missing(data, tmp_path, caplog
         results = json.loads((tmp_path / name / "results.json").read_text())
         assert results["metrics"] == row["metrics"]
         assert results["config"]["score"]["table"] == []
+        stages = results["stages"].items()
+        assert row["seconds"] == {stage: values["seconds"] for stage, values in stages}
+        assert "peak_mib" not in str(row)  # it would be that of all scenes before
         assert row["test_views"] == ["frame_00001", "frame_00009"]
         assert not row["has_published_views"]
     ious = [row["metrics"]["mIoU"] for row in table["scenes"].values()]
@@ -115,10 +118,14 @@ def test_lerf_ovs_is_scored_in_2d_and_3d(data, tmp_path, capsys):
     assert {query["sentence"] for query in results["queries"]} == {f"the {b}" for b in BALLS}
     assert np.mean([q["iou_3d"] for q in results["queries"]]) == pytest.approx(scores["3d_mIoU"])
     text = capsys.readouterr().out
-    assert "threshold of held-out views" in text
+    assert "refersplat, threshold of held-out views" in text
     assert "threshold 0.5, fixed" in text
     assert "opacity above 10/255, fixed" in text
     assert table["scenes"]["ramen"]["threshold_chosen_by"] in text
+    given = run_table("lerf_ovs", only, tmp_path / "out", "--threshold", "0.3")
+    text = "\n".join(table_lines(given))
+    assert "refersplat, threshold 0.30, given" in text
+    assert "held-out" not in text
 
 
 def whole_table(scores: dict[str, float]) -> dict:

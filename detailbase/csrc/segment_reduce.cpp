@@ -1,7 +1,9 @@
 // Sums and maxima of rows that belong together.
 #include <algorithm>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "op.h"
@@ -54,30 +56,50 @@ void segment_sum(Array<const T> values, Array<const int64_t> segments, int threa
                });
 }
 
+// An integer as wide as T: a register holds as many of one as of the other.
+template <typename T>
+using Place = std::conditional_t<sizeof(T) == sizeof(int32_t), int32_t, int64_t>;
+
+// Takes what is larger in `row` into `best` and its place into `places`; the first of equal numbers
+// stays, a NaN comes before all. Without branches, so that many channels are compared at once.
+template <typename T>
+void take_larger(const T* row, Place<T> place, int64_t channels, T* best, Place<T>* places) {
+#pragma omp simd
+  for (int64_t c = 0; c < channels; ++c) {
+    const bool is_larger = (row[c] > best[c]) | ((row[c] != row[c]) & (best[c] == best[c]));
+    best[c] = is_larger ? row[c] : best[c];
+    places[c] = is_larger ? place : places[c];
+  }
+}
+
 // out [S, C]: the largest value of each segment, and its row [S, C]: the first of equal ones, a NaN
 // before all. A segment without rows has 0 and row -1.
 template <typename T>
 void segment_max(Array<const T> values, Array<const int64_t> segments, int threads, Array<T> out,
                  Array<int64_t> largest) {
   const int64_t rows = values.shape(0), channels = values.shape(1), count = out.shape(0);
+  if (rows > INT32_MAX) throw std::invalid_argument("values must have fewer than 2^31 rows");
   const Members members(segments, rows, count);
   parallel_for(count, segments_at_once(rows, channels, count), threads,
                [&](int64_t begin, int64_t end) {
+                 std::vector<Place<T>> places(channels);
                  for (int64_t s = begin; s < end; ++s) {
+                   const int64_t* row = members.rows.data() + members.starts[s];
+                   const int64_t size = members.starts[s + 1] - members.starts[s];
                    T* best = out + s * channels;
                    int64_t* best_row = largest + s * channels;
-                   std::fill_n(best, channels, T(0));
-                   std::fill_n(best_row, channels, int64_t{-1});
-                   for (int64_t i = members.starts[s]; i < members.starts[s + 1]; ++i) {
-                     const T* row = values + members.rows[i] * channels;
-                     for (int64_t c = 0; c < channels; ++c) {
-                       const bool is_first_nan = row[c] != row[c] && best[c] == best[c];
-                       if (best_row[c] < 0 || row[c] > best[c] || is_first_nan) {
-                         best[c] = row[c];
-                         best_row[c] = members.rows[i];
-                       }
-                     }
+                   if (size == 0) {
+                     std::fill_n(best, channels, T(0));
+                     std::fill_n(best_row, channels, int64_t{-1});
+                     continue;
                    }
+                   std::copy_n(values + row[0] * channels, channels, best);
+                   std::fill(places.begin(), places.end(), Place<T>(0));
+                   for (int64_t i = 1; i < size; ++i) {
+                     take_larger(values + row[i] * channels, static_cast<Place<T>>(i), channels,
+                                 best, places.data());
+                   }
+                   for (int64_t c = 0; c < channels; ++c) best_row[c] = row[places[c]];
                  }
                });
 }

@@ -84,15 +84,16 @@ class StripBlur {
   std::vector<T> blurred_;  // [rows, maps, W] blurred both ways
 };
 
-// The similarities' sum over one row; derivatives by mean, square and product where asked for.
+// The similarities' sum over the pixels begin..end of a row; derivatives by mean, square and
+// product where asked for.
 template <typename T>
-double similarity(const StripBlur<T>& blur, int64_t i, int64_t width, T* by_mean, T* by_square,
-                  T* by_product) {
+double similarity(const StripBlur<T>& blur, int64_t i, int64_t begin, int64_t end, T* by_mean,
+                  T* by_square, T* by_product) {
   const T *mean_x = blur.row(i, 0), *mean_y = blur.row(i, 1);
   const T *square_x = blur.row(i, 2), *square_y = blur.row(i, 3), *product = blur.row(i, 4);
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t x = 0; x < width; ++x) {
+  for (int64_t x = begin; x < end; ++x) {
     const Similarity<T> found(mean_x[x], mean_y[x], square_x[x], square_y[x], product[x]);
     sum += found.value;
     if (by_mean) {
@@ -104,12 +105,12 @@ double similarity(const StripBlur<T>& blur, int64_t i, int64_t width, T* by_mean
   return sum;
 }
 
-}  // namespace
-
-// Mean similarity of `image` and `target`, both [C, H, W] in 0..1. Where `gradient_or_none` has
-// numbers it takes the mean's derivative by `image`. The sum's order does not depend on `threads`.
+// Mean similarity of `image` and `target`, both [C, H, W] in 0..1, over the pixels that lie
+// `border` or more inside. Where `gradient_or_none` has numbers it takes the mean's derivative by
+// `image`. The sum's order does not depend on `threads`.
 template <typename T>
-Results ssim(Array<const T> image, Array<const T> target, int threads, Array<T> gradient_or_none) {
+Results mean_similarity(Array<const T> image, Array<const T> target, int64_t border, int threads,
+                        Array<T> gradient_or_none) {
   const int64_t channels = image.shape(0), height = image.shape(1), width = image.shape(2);
   T* const gradient = gradient_or_none.or_null();
   const int64_t strips = (height + kStrip - 1) / kStrip, size = height * width;
@@ -133,14 +134,17 @@ Results ssim(Array<const T> image, Array<const T> target, int threads, Array<T> 
       });
       T* slope = gradient ? &slopes[3 * channel * size] : nullptr;
       for (int64_t i = 0; i < count; ++i) {
+        if (first + i < border || first + i >= height - border) continue;
         T* at = slope ? slope + (first + i) * width : nullptr;
-        sums[task] += similarity(blur, i, width, at, at ? at + size : at, at ? at + 2 * size : at);
+        sums[task] += similarity(blur, i, border, width - border, at, at ? at + size : at,
+                                 at ? at + 2 * size : at);
       }
     }
   });
   double total = 0;
   for (const double sum : sums) total += sum;
-  const double pixels = static_cast<double>(channels) * size;
+  const double pixels =
+      static_cast<double>(channels) * (height - 2 * border) * (width - 2 * border);
   if (!gradient) return {result(total / pixels)};
 
   const T scale = static_cast<T>(1 / pixels);
@@ -169,6 +173,19 @@ Results ssim(Array<const T> image, Array<const T> target, int threads, Array<T> 
   return {result(total / pixels)};
 }
 
-REFER_OP(ssim, ssim, float, double)
+template <typename T>
+Results ssim(Array<const T> image, Array<const T> target, int threads, Array<T> gradient_or_none) {
+  return mean_similarity(image, target, 0, threads, gradient_or_none);
+}
 
+template <typename T>
+Results ssim_valid(Array<const T> image, Array<const T> target, int threads,
+                   Array<T> gradient_or_none) {
+  return mean_similarity(image, target, kHalf, threads, gradient_or_none);
+}
+
+REFER_OP(ssim, ssim, float, double)
+REFER_OP(ssim_valid, ssim_valid, float, double)
+
+}  // namespace
 }  // namespace refer

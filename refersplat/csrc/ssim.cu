@@ -61,10 +61,11 @@ __device__ REAL weigh(Value value) {
   return sum;
 }
 
-// slopes [3, C, H, W], unless null: the derivatives by the blurred moments. sums [C, tiles].
+// Of the pixels that lie `border` or more inside; the others have 0. slopes [3, C, H, W], unless
+// null: the derivatives by the blurred moments. sums [C, tiles].
 extern "C" __global__ void __launch_bounds__(kThreads)
     similarity(const REAL* image, const REAL* target, int64_t size, int64_t height, int64_t width,
-               REAL* slopes, double* sums) {
+               int64_t border, REAL* slopes, double* sums) {
   __shared__ REAL images[2][kAround][kStride];
   __shared__ REAL across[5][kAround][kSide];
   __shared__ double totals[kThreads / kWarp];
@@ -90,11 +91,13 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   double sum = 0;
   if (place.is_inside()) {
     const Similarity<REAL> found(blurred(0), blurred(1), blurred(2), blurred(3), blurred(4));
-    sum = found.value;
+    const bool counts = place.x >= border && place.x < width - border && place.y >= border &&
+                        place.y < height - border;
+    sum = counts ? found.value : 0;
     if (slopes) {
-      slopes[place.pixel()] = found.by_mean;
-      slopes[size + place.pixel()] = found.by_square;
-      slopes[2 * size + place.pixel()] = found.by_product;
+      slopes[place.pixel()] = counts ? found.by_mean : REAL(0);
+      slopes[size + place.pixel()] = counts ? found.by_square : REAL(0);
+      slopes[2 * size + place.pixel()] = counts ? found.by_product : REAL(0);
     }
   }
   sum = warp_sum(sum);
@@ -105,10 +108,10 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   sums[int64_t(blockIdx.y) * gridDim.x + blockIdx.x] = sum;
 }
 
-// gradient [C, H, W] of the mean over `size` pixels by the image.
+// gradient [C, H, W] of the mean over `pixels` pixels by the image.
 extern "C" __global__ void __launch_bounds__(kThreads)
     similarity_gradient(const REAL* image, const REAL* target, const REAL* slopes, int64_t size,
-                        int64_t height, int64_t width, REAL* gradient) {
+                        int64_t height, int64_t width, int64_t pixels, REAL* gradient) {
   __shared__ REAL maps[3][kAround][kStride];
   __shared__ REAL across[3][kAround][kSide];
   const Place place(width, height);
@@ -127,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   };
   const int64_t pixel = place.pixel();
   const REAL slope = blurred(0) + 2 * image[pixel] * blurred(1) + target[pixel] * blurred(2);
-  gradient[pixel] = slope / REAL(size);
+  gradient[pixel] = slope / REAL(pixels);
 }
 
 }  // namespace refer

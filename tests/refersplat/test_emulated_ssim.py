@@ -12,15 +12,18 @@ pytestmark = pytest.mark.slow  # g++ compiles the kernels
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 4, 37), (3, 40, 33)])
-def test_emulated_similarity_is_that_of_the_reference(rng, backwards, shape):
+@pytest.mark.parametrize(
+    ("shape", "padding"),
+    [((3, 1, 1), "same"), ((1, 4, 37), "same"), ((3, 40, 33), "same"), ((2, 20, 33), "valid")],
+)
+def test_emulated_similarity_is_that_of_the_reference(rng, backwards, shape, padding):
     image, target = images(rng, shape, torch.float64)
     image.requires_grad_()
     with emulation(backwards):
-        similarity = ssim(image, target)
+        similarity = ssim(image, target, padding)
         (got,) = torch.autograd.grad(3 * similarity, image)
-        alone = ssim(image.detach(), target)
-    want = ssim_reference(image, target)
+        alone = ssim(image.detach(), target, padding)
+    want = ssim_reference(image, target, padding)
     assert torch.equal(alone, similarity)
     assert_close(similarity, want, rtol=0, atol=1e-13)
     (want,) = torch.autograd.grad(3 * want, image)

@@ -98,12 +98,13 @@ std::vector<Point<W>> points_of(const char* name, const T* coordinates, int64_t 
   return points;
 }
 
-void check_faces(const int64_t* faces, int64_t num_faces, int64_t num_vertices) {
-  for (int64_t i = 0; i < 3 * num_faces; ++i) {
-    if (faces[i] < 0 || faces[i] >= num_vertices) {
-      throw std::invalid_argument("faces must name vertices in 0.." +
-                                  std::to_string(num_vertices - 1) + ", face " +
-                                  std::to_string(i / 3) + " names " + std::to_string(faces[i]));
+// Rows of `row`, a face or an edge, whose corners must be vertices.
+void check_rows(const std::string& row, const Array<const int64_t>& rows, int64_t num_vertices) {
+  for (int64_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] < 0 || rows[i] >= num_vertices) {
+      throw std::invalid_argument(
+          row + "s must name vertices in 0.." + std::to_string(num_vertices - 1) + ", " + row +
+          " " + std::to_string(i / rows.shape(1)) + " names " + std::to_string(rows[i]));
     }
   }
 }
@@ -160,6 +161,15 @@ Graph<double> area_graph(const std::vector<Point<double>>& points, const int64_t
   return graph;
 }
 
+// The weight of an edge as ScanNet's program computes it.
+float scannet_weight(const std::vector<Point<float>>& points,
+                     const std::vector<Point<float>>& normals, Edge edge) {
+  const auto [from, to] = edge;
+  const float w = 1.0f - dot(normals[from], normals[to]);
+  const bool is_convex = dot(normals[to], unit(points[to] - points[from])) > 0;
+  return is_convex ? w * w : w;
+}
+
 // As ScanNet's program does it. A face without an area, which has no normal there, is left out of
 // its vertices' means.
 Graph<float> scannet_graph(const std::vector<Point<float>>& points, const int64_t* faces,
@@ -184,11 +194,9 @@ Graph<float> scannet_graph(const std::vector<Point<float>>& points, const int64_
     for (int64_t i = 3 * begin; i < 3 * end; ++i) {
       constexpr int kFrom[] = {0, 0, 2}, kTo[] = {1, 2, 1};
       const int64_t* face = faces + i / 3 * 3;
-      const int64_t from = face[kFrom[i % 3]], to = face[kTo[i % 3]];
-      const float w = 1.0f - dot(normals[from], normals[to]);
-      const bool is_convex = dot(normals[to], unit(points[to] - points[from])) > 0;
-      graph.edges[i] = {static_cast<int32_t>(from), static_cast<int32_t>(to)};
-      graph.weights[i] = is_convex ? w * w : w;
+      graph.edges[i] = {static_cast<int32_t>(face[kFrom[i % 3]]),
+                        static_cast<int32_t>(face[kTo[i % 3]])};
+      graph.weights[i] = scannet_weight(points, normals, graph.edges[i]);
     }
   });
   return graph;
@@ -302,7 +310,7 @@ void mesh_superpoints(Array<const T> vertices, Array<const int64_t> faces, doubl
   const int64_t num_vertices = vertices.shape(0), num_faces = faces.shape(0);
   const auto work = [&](auto graph_of, auto weight) {
     const auto points = points_of<decltype(weight)>("vertices", vertices.data, num_vertices);
-    check_faces(faces.data, num_faces, num_vertices);
+    check_rows("face", faces, num_vertices);
     segment(graph_of(points, faces.data, num_faces, threads), num_vertices, k, min_size, threads,
             labels.data);
   };
@@ -311,6 +319,24 @@ void mesh_superpoints(Array<const T> vertices, Array<const int64_t> faces, doubl
   } else {
     work(area_graph, double());
   }
+}
+
+// labels [N] of points [N, 3] with normals [N, 3] and edges [E, 2], weighed in float32 as ScanNet's
+// program does; edges of equal weight come in their order.
+template <typename T>
+void graph_superpoints(Array<const T> points, Array<const T> normals, Array<const int64_t> edges,
+                       double k, int64_t min_size, int threads, Array<int64_t> labels) {
+  const int64_t num_points = points.shape(0), num_edges = edges.shape(0);
+  const auto places = points_of<float>("points", points.data, num_points);
+  const auto directions = points_of<float>("normals", normals.data, num_points);
+  check_rows("edge", edges, num_points);
+  Graph<float> graph;
+  for (int64_t i = 0; i < num_edges; ++i) {
+    graph.edges.push_back(
+        {static_cast<int32_t>(edges[2 * i]), static_cast<int32_t>(edges[2 * i + 1])});
+    graph.weights.push_back(scannet_weight(places, directions, graph.edges.back()));
+  }
+  segment(graph, num_points, k, min_size, threads, labels.data);
 }
 
 // labels [N] of points [N, 3] with colors [N, 3], from the mergers of regions.h; scale is a length.
@@ -335,6 +361,7 @@ void cloud_superpoints(Array<const T> points, Array<const T> colors, int64_t nei
 }
 
 REFER_OP(mesh_superpoints, mesh_superpoints, float, double)
+REFER_OP(graph_superpoints, graph_superpoints, float, double)
 REFER_OP(cloud_superpoints, cloud_superpoints, float, double)
 
 }  // namespace refer

@@ -3,13 +3,14 @@
 from detailbase.ops.kernel_map import KernelMap, Pairs, strided_map, submanifold_map
 from detailbase.ops.segment_reduce import segment_reduce
 from detailbase.ops.sparse_conv import sparse_conv
-from detailbase.ops.superpoints import cloud_superpoints, mesh_superpoints
+from detailbase.ops.superpoints import cloud_superpoints, graph_superpoints, mesh_superpoints
 from detailbase.ops.voxelize import voxelize
 
 __all__ = [
     "KernelMap",
     "Pairs",
     "cloud_superpoints",
+    "graph_superpoints",
     "mesh_superpoints",
     "segment_reduce",
     "sparse_conv",

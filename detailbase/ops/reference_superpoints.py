@@ -34,12 +34,7 @@ def mesh_superpoints(
     """Felzenszwalb and Huttenlocher's segments of a mesh, numbered by their first vertices."""
     _check_finite("vertices", vertices)
     count = len(vertices)
-    if len(wrong := ((faces < 0) | (faces >= count)).nonzero()):
-        face, corner = wrong[0].tolist()
-        raise ValueError(
-            f"faces must name vertices in 0..{count - 1}, face {face} names "
-            f"{int(faces[face, corner])}"
-        )
+    _check_rows("face", faces, count)
     if as_scannet:
         return _join(*_scannet_edges(vertices.float(), faces), count, k, min_vertices)
     points = vertices.double()
@@ -55,6 +50,22 @@ def mesh_superpoints(
     is_convex = (normals[end] * way).sum(dim=1) > RESOLUTION * way.norm(dim=1)
     weights = bend.square().where(is_convex, bend)
     return _join(start, end, weights, count, k, min_vertices)
+
+
+def graph_superpoints(
+    points: Tensor,  # [N, 3]
+    normals: Tensor,  # [N, 3]
+    edges: Tensor,  # [E, 2]
+    k: float,
+    min_points: int,
+) -> Tensor:  # [N]
+    """The same segments of points whose normals and edges are given, in float32."""
+    _check_finite("points", points)
+    _check_finite("normals", normals)
+    _check_rows("edge", edges, len(points))
+    start, end = edges.unbind(dim=1)
+    weights = _scannet_weights(points.float(), normals.float(), start, end)
+    return _join(start, end, weights, len(points), k, min_points)
 
 
 def cloud_superpoints(
@@ -192,6 +203,15 @@ def _check_finite(name: str, points: Tensor) -> None:
         raise ValueError(f"{name} must be finite, row {int(infinite[0])} is not")
 
 
+def _check_rows(row: str, rows: Tensor, count: int) -> None:
+    if len(wrong := ((rows < 0) | (rows >= count)).nonzero()):
+        number, corner = wrong[0].tolist()
+        raise ValueError(
+            f"{row}s must name vertices in 0..{count - 1}, {row} {number} names "
+            f"{int(rows[number, corner])}"
+        )
+
+
 def _length(vectors: Tensor) -> Tensor:  # [N, 3] -> [N, 1]
     """To divide by: 1 where it is 0. Its rounding, which segments show, is everywhere the same."""
     x, y, z = vectors.square().split(1, dim=1)
@@ -243,10 +263,19 @@ def _scannet_edges(
         normals[at] = share * units[chosen] + (1 - share) * normals[at]
 
     start, end = faces[:, [0, 0, 2]].flatten(), faces[:, [1, 2, 1]].flatten()
+    return start, end, _scannet_weights(points, normals, start, end)
+
+
+def _scannet_weights(
+    points: Tensor,  # [N, 3]
+    normals: Tensor,  # [N, 3]
+    start: Tensor,  # [E]
+    end: Tensor,  # [E]
+) -> Tensor:  # [E]
     way = points[end] - points[start]
     bend = 1 - _dot(normals[start], normals[end])
     is_convex = _dot(normals[end], way / _length(way)) > 0
-    return start, end, bend.square().where(is_convex, bend)
+    return bend.square().where(is_convex, bend)
 
 
 def _join(

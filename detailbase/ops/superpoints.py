@@ -51,11 +51,7 @@ def mesh_superpoints(
     """
     _check("vertices", vertices, k, "k")
     check_shape("faces", faces, (None, 3))
-    if faces.dtype != torch.int64 or faces.device != vertices.device:
-        raise ValueError(
-            f"faces must be int64 on {vertices.device}, got {str(faces.dtype)[6:]} on "
-            f"{faces.device}"
-        )
+    _check_int64("faces", faces, vertices)
     if rule not in ("area", "scannet"):
         raise ValueError(f"rule must be 'area' or 'scannet', got {rule!r}")
     labels = _mesh_superpoints(vertices.cpu(), faces.cpu(), k, min_vertices, rule == "scannet")
@@ -107,6 +103,48 @@ def cloud_superpoints(
     )
 
 
+def graph_superpoints(
+    points: Tensor,  # [N, 3]
+    normals: Tensor,  # [N, 3]
+    edges: Tensor,  # [E, 2]
+    k: float = 0.01,
+    min_points: int = 20,
+) -> Tensor:  # [N]
+    """Cuts points with normals and edges into smooth pieces.
+
+    :func:`mesh_superpoints` by the rule of ScanNet's program, in float32, with normals and edges
+    that are given: of a mesh, or of the nearest points.
+
+    Args:
+        points: float32 or float64; finite.
+        normals: Of the same dtype; finite.
+        edges: int64, the two points of each; the order decides which of equal weight comes first.
+        k: The larger, the larger the pieces.
+        min_points: Smaller pieces are joined to a neighbour. A point without any stays alone.
+
+    Returns:
+        [N] int64, each point's piece, numbered from 0 in the order of their first points.
+
+    Raises:
+        ValueError: If a shape, dtype or device does not fit, a value is not finite, or an edge
+            names a point that does not exist.
+    """
+    _check("points", points, k, "k")
+    check_shape("normals", normals, tuple(points.shape))
+    check_same("normals", normals, "points", points)
+    check_shape("edges", edges, (None, 2))
+    _check_int64("edges", edges, points)
+    inputs = (points.cpu(), normals.cpu(), edges.cpu())
+    return _graph_superpoints(*inputs, k, min_points).to(points.device)
+
+
+def _check_int64(name: str, rows: Tensor, points: Tensor) -> None:
+    if rows.dtype != torch.int64 or rows.device != points.device:
+        raise ValueError(
+            f"{name} must be int64 on {points.device}, got {str(rows.dtype)[6:]} on {rows.device}"
+        )
+
+
 def _check(name: str, points: Tensor, size: float, size_name: str) -> None:
     check_shape(name, points, (None, 3))
     check_real(name, points)
@@ -124,6 +162,18 @@ def _mesh_superpoints(
 @_mesh_superpoints.cpu
 def _(native: Any, *inputs: Any) -> Tensor:
     return fill(native.mesh_superpoints, inputs, _mesh_superpoints.empty(*inputs))
+
+
+@operator("detailbase::graph_superpoints", reference=reference_superpoints.graph_superpoints)
+def _graph_superpoints(
+    points: Tensor, normals: Tensor, edges: Tensor, k: float, min_points: int
+) -> Tensor:
+    return points.new_empty(points.shape[0], dtype=torch.int64)
+
+
+@_graph_superpoints.cpu
+def _(native: Any, *inputs: Any) -> Tensor:
+    return fill(native.graph_superpoints, inputs, _graph_superpoints.empty(*inputs))
 
 
 @operator("detailbase::cloud_superpoints", reference=reference_superpoints.cloud_superpoints)

@@ -3,8 +3,9 @@ import importlib
 import pytest
 import torch
 
-from detailbase.ops import mesh_superpoints, reference_superpoints
+from detailbase.ops import graph_superpoints, mesh_superpoints, reference_superpoints
 from refer3d.native.loader import runnable_variants
+from tests.errors import raises
 
 
 def sheet(rows, columns, height):
@@ -174,3 +175,49 @@ def test_errors_name_the_argument(vertices, faces, k, message):
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="rule must be 'area' or 'scannet', got 'angle'"):
         mesh_superpoints(torch.zeros(3, 3), FACES, rule="angle")
+
+
+def graph(rng, device, dtype):
+    """Points with normals of any length, and edges of which some come twice."""
+    vertices, faces = bumpy(rng, 20, 30)
+    normals = torch.randn(vertices.shape, generator=rng) / 9 + torch.tensor([0, 0, 1])
+    edges = torch.cat([faces[:, :2], faces[:, 1:]])
+    return vertices.to(device, dtype), normals.to(device, dtype), edges.to(device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("k", "least"), [(0.01, 20), (0.5, 0)])
+def test_graph_matches_reference(rng, device, dtype, k, least):
+    inputs = graph(rng, device, dtype)
+    labels = graph_superpoints(*inputs, k, least)
+    assert torch.equal(labels, reference_superpoints.graph_superpoints(*inputs, k, least))
+    assert len(labels.unique()) > 1
+
+
+def test_graph_of_two_sheets(device):
+    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0]], device=device)
+    up, right = [0.0, 0, 1], [1.0, 0, 0]
+    normals = torch.tensor([up, up, right, right], device=device)
+    edges = torch.tensor([[0, 1], [1, 2], [2, 3]], device=device)
+    assert graph_superpoints(points, normals, edges, 0.1, 0).tolist() == [0, 0, 1, 1]
+    assert graph_superpoints(points, normals, edges, 0.1, 3).tolist() == [0, 0, 0, 0]
+    assert graph_superpoints(points, normals, edges[:0]).tolist() == [0, 1, 2, 3]
+
+
+def test_graph_operator_is_registered_correctly(rng, device):
+    arguments = (*graph(rng, device, torch.float32), 0.01, 5)
+    torch.library.opcheck(torch.ops.detailbase.graph_superpoints.default, arguments)
+
+
+def test_graph_errors_name_the_argument():
+    points, edges = torch.zeros(3, 3), torch.tensor([[0, 2]])
+    for arguments, names in (
+        ((points, points.double(), edges), ("normals", "float32")),
+        ((points, points[:2], edges), ("normals", "[3, 3]")),
+        ((points, points, FACES), ("edges", "[*, 2]")),
+        ((points, points, edges.int()), ("edges", "int64")),
+        ((points, points, edges + 1), ("edges", "edge 0", "0..2", 3)),
+        ((points, points / 0, edges), ("normals", "finite", "row 0")),
+    ):
+        with raises(ValueError, *names):
+            graph_superpoints(*arguments)

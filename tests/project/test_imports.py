@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FACES = ("diff_gaussian_rasterization", "simple_knn", "pointgroup_ops")
+FACES = (
+    "PG_OP",
+    "diff_gaussian_rasterization",
+    "fused_ssim",
+    "pointgroup_ops",
+    "segmentator",
+    "simple_knn",
+    "softgroup",
+    "torch_scatter",
+)
 """The names that other code bases import: thin, over the ops of one model."""
 LAYERS = {
     "refersplat": (

@@ -69,11 +69,39 @@ def voxelization(
     check_shape("feats", feats, (None, None))
     check_shape("map_rule", map_rule, (None, None))
     _check_mode(mode)
+    voxels, points = _pairs(map_rule)
+    rows = feats.index_select(0, points)
+    return segment_reduce(rows, voxels, len(map_rule), "mean" if mode == 4 else "sum")
+
+
+def point_recover(
+    feats: Tensor,  # [M, C]
+    map_rule: Tensor,  # [M, 1 + K]
+    nPoint: int,
+) -> Tensor:  # [N, C]
+    """The features of points from their voxels', differentiable; 0 without a voxel.
+
+    Args:
+        feats: One row for each voxel.
+        map_rule: ``voxel_to_points`` of ``voxelization_idx``.
+        nPoint: N.
+
+    Raises:
+        ValueError: If a shape does not fit.
+    """
+    check_shape("map_rule", map_rule, (None, None))
+    check_shape("feats", feats, (len(map_rule), None))
+    voxels, points = _pairs(map_rule)
+    rows = feats.index_select(0, voxels)
+    return feats.new_zeros(nPoint, feats.shape[1]).index_add(0, points, rows)
+
+
+def _pairs(map_rule: Tensor) -> tuple[Tensor, Tensor]:
+    """Voxels and points that belong together, from ``voxel_to_points``."""
     sizes, points = map_rule[:, 0].long(), map_rule[:, 1:].long()
     is_point = torch.arange(points.shape[1], device=points.device) < sizes[:, None]  # [M, K]
     voxels = torch.arange(len(points), device=points.device).repeat_interleave(sizes)
-    rows = feats.index_select(0, points[is_point])
-    return segment_reduce(rows, voxels, len(points), "mean" if mode == 4 else "sum")
+    return voxels, points[is_point]
 
 
 def _check_mode(mode: int) -> None:

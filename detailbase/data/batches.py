@@ -128,6 +128,7 @@ class Batches:
         epoch: int | None = None,
         first: int = 0,
         turn: float = 0.0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         """Groups descriptions by scan.
 
@@ -139,13 +140,17 @@ class Batches:
             epoch: Number of the epoch; None for evaluation, where nothing is random.
             first: Number of batches to skip.
             turn: Angle in radians that evaluation turns scans by, about the vertical.
+            share: Number of a process and of all processes. In training each takes some scans of
+                every batch, in evaluation some of the batches.
 
         Raises:
             InputError: A scan has not been prepared.
         """
         self.options, self.seed, self.epoch, self.first = options, seed, epoch, first
-        self.turn, self.references = turn, list(references)
+        self.turn, self.references, self.share = turn, list(references), share
         self.named = {} if epoch is None else named_objects(references)
+        self.firsts: list[int] = []
+        """In evaluation, the number of each batch's first description."""
         self.paths = find_clouds(folder, {reference.scene_id for reference in references})
         rng = None if epoch is None else np.random.default_rng((seed, epoch, 0))
         groups = group(references, options.max_sentences, rng)
@@ -154,6 +159,11 @@ class Batches:
             sizes = [self.paths[one[0].scene_id].stat().st_size for one in groups]
             batches = deal(sizes, options.scenes_per_batch, rng)
             self.batches = [[groups[index] for index in batch] for batch in batches]
+        else:
+            own, every = share
+            firsts = itertools.accumulate((len(one) for one in groups), initial=0)
+            self.firsts = list(firsts)[:-1][own::every]
+            self.batches = self.batches[own::every]
 
     def __len__(self) -> int:
         """Returns the number of batches that are left."""
@@ -164,20 +174,22 @@ class Batches:
         if not 0 <= index < len(self):
             raise IndexError(index)
         index += self.first
-        groups, rng = self.batches[index], None
-        paths = [self.paths[one[0].scene_id] for one in groups]
-        clouds = [load_cloud(path) for path in paths]
+        groups, rngs = self.batches[index], None
         if self.epoch is not None:
             rng = np.random.default_rng((self.seed, self.epoch, 1 + index))
             words = np.random.default_rng((self.seed, self.epoch, 1 + index, 0))
             groups = [self._vary(one, words) for one in groups]
+            own, every = self.share
+            groups, rngs = groups[own::every], rng.spawn(len(groups))[own::every]
+        paths = [self.paths[one[0].scene_id] for one in groups]
+        clouds = [load_cloud(path) for path in paths]
         for path, cloud in zip(paths, clouds, strict=True):
-            if rng is None and len(cloud) > self.options.max_points:
+            if rngs is None and len(cloud) > self.options.max_points:
                 raise InputError(
                     f"{path}: has {len(cloud)} points, more than --data.max_points "
                     f"{self.options.max_points}; all are scored, so raise it"
                 )
-        return make_batch(clouds, groups, self.options, rng, self.turn)
+        return make_batch(clouds, groups, self.options, rngs, self.turn)
 
     def _vary(self, own: list[Reference], rng: np.random.Generator) -> list[Reference]:
         """Varies the descriptions of a scan for training, and adds some of what it lacks."""
@@ -271,7 +283,7 @@ def make_batch(
     clouds: Sequence[Cloud],
     references: Sequence[Sequence[Reference]],
     options: DataConfig,
-    rng: np.random.Generator | None = None,
+    rngs: Sequence[np.random.Generator] | None = None,
     turn: float = 0.0,
 ) -> Batch:
     """Joins scans and their descriptions.
@@ -280,12 +292,11 @@ def make_batch(
         clouds: The scans.
         references: The descriptions of each scan.
         options: Sizes and augmentation.
-        rng: In training: augments the clouds; phrases without points are then left out.
+        rngs: In training, for each cloud: its augmentation; phrases without points are left out.
         turn: In evaluation: angle in radians that the clouds are turned by, about the vertical.
     """
     references = list(references)
-    if rng is not None:
-        rngs = rng.spawn(len(clouds))
+    if rngs is not None:
         clouds = [
             rescan(crop(c, options.max_points, own), options.augment, own)
             for c, own in zip(clouds, rngs, strict=True)
@@ -293,7 +304,7 @@ def make_batch(
     coords, features = [], []
     for index, cloud in enumerate(clouds):
         bent, xyz, rgb = cloud.xyz, cloud.xyz, cloud.rgb
-        if rng is not None:
+        if rngs is not None:
             bent, xyz, rgb, is_mirrored = augment(xyz, rgb, options.augment, rngs[index])
             if is_mirrored and options.augment.swap_sides:
                 references[index] = [mirror(one) for one in references[index]]
@@ -312,7 +323,7 @@ def make_batch(
         shares = Shares(cloud)
         for reference in own:
             kept = reference.phrases
-            if rng is not None:
+            if rngs is not None:
                 # A phrase that names nothing, as Multi3DRefer's may, has an empty target.
                 kept = [phrase for phrase in kept if not phrase.object_ids or shares.has(phrase)]
             left_out += len(reference.phrases) - len(kept)

@@ -20,6 +20,7 @@ from detailbase.inference.metrics import METRICS, Masks, PhraseScores
 from detailbase.model.network import DetailBase, Predictions
 from detailbase.scans.clouds import NONE
 from refer3d.runs.errors import InputError
+from refer3d.runs.ranks import rank, world
 
 log = logging.getLogger(__name__)
 
@@ -147,19 +148,22 @@ def score(
     options: DataConfig,
     device: torch.device,
 ) -> Iterator[PhraseScores]:
-    """Yields each phrase's scores on the points of its scan.
+    """Yields each phrase's scores on the points of its scan; one of several processes, its share.
 
     Raises:
         InputError: A scan is broken, or was prepared without its objects.
     """
     network.eval()
     options = dataclasses.replace(options, max_sentences=options.test_sentences)
-    first = absent = 0
+    absent = 0
     named = named_objects(references)
-    loaders = (
-        Batches(references, scans, options, turn=turn).loader() for turn in angles(options.turns)
-    )
-    for loaded in zip(*loaders, strict=True):
+    share = (rank(), world())
+    all_turns = [
+        Batches(references, scans, options, turn=turn, share=share)
+        for turn in angles(options.turns)
+    ]
+    firsts = all_turns[0].firsts
+    for first, *loaded in zip(firsts, *(one.loader() for one in all_turns), strict=True):
         turned = [one.to(device) for one in loaded]
         batch = turned[0]
         for index, (mask, confidence) in enumerate(answer(network, turned, sentences)):
@@ -187,7 +191,6 @@ def score(
                 scores,
                 float(confidence) * mask.any().item(),
             )
-        first += len(batch.references)
     if absent:
         log.warning(
             "%d phrases name objects that have no points in their scans: they count as missed, "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from detailbase.model.descriptors import NUM_DESCRIPTORS, POSITION, DescriptorEncoder, describe
+from refer3d.runs.device import full_precision
 
 HIDDEN = 64
 OCTAVES = 4
@@ -79,9 +80,9 @@ class ObjectGrouping(nn.Module):
         moved = self.move(features)
         # Positions and their squares need all their digits, in mixed precision, too.
         with torch.autocast(features.device.type, enabled=False):
-            positions = moved[:, :3].float() + describe(sums)[:, POSITION]
-            places = torch.cat([positions, moved[:, 3:].float()], dim=1) * self.scale
-            means, objects, pairs = self._group(features.float(), places, sums, starts)
+            positions = full_precision(moved[:, :3]) + describe(sums)[:, POSITION]
+            places = torch.cat([positions, full_precision(moved[:, 3:])], dim=1) * self.scale
+            means, objects, pairs = self._group(full_precision(features), places, sums, starts)
             inputs = torch.cat([objects, fourier_features(objects[:, POSITION])], dim=1)
         grouped = torch.cat([features, means, self.descriptors(inputs)], dim=1)
         return Grouped(grouped, objects, places, tuple(pairs) if self.training else None)

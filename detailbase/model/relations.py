@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from detailbase.model.descriptors import DEVIATION, POSITION
+from refer3d.runs.device import full_precision
 
 REACHES = (0.2, 0.5, 1.0, 2.0)
 """Metres over which being near an object fades."""
@@ -57,7 +58,7 @@ class Relations(nn.Module):
             objects: Descriptors of the object around each superpoint.
         """
         with torch.autocast(objects.device.type, enabled=False):  # bfloat16 rounds 4 m to 1.6 cm
-            relations = spatial_relations(logits.detach(), objects.float())  # [B, L, S, G]
+            relations = spatial_relations(logits.detach(), full_precision(objects))  # [B, L, S, G]
         query, key = (
             layer(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key)

@@ -19,6 +19,7 @@ from detailbase.training.losses import Losses, total_loss
 from detailbase.training.state import Training
 from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
+from refer3d.runs.ranks import gathered, rank, sum_of, world
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,13 @@ def run_epoch(
     training: Training,
     references: Sequence[Reference],
     sentences: Sentences,
-    last: Path,
+    last: Path | None,
     progress: Progress,
 ) -> None:
-    """Trains on the batches that are left of the epoch; saves the state to ``last`` on the way."""
+    """Trains on the batches that are left of the epoch; on the way saves the state to ``last``."""
     options, scans = config.train, prepared_folder(config.data)
-    batches = Batches(references, scans, config.data, config.seed, training.epoch, training.batch)
+    place = (config.seed, training.epoch, training.batch)
+    batches = Batches(references, scans, config.data, *place, share=(rank(), world()))
     total = training.batch + len(batches)
     save_every = options.checkpoint_every * options.accumulate
     left_out = 0
@@ -51,9 +53,9 @@ def run_epoch(
         progress.advance()
         if losses is not None and progress.done % REPORT_EVERY == 0:
             progress.report(progress.done, "", **numbers(losses, training))
-        if training.batch % save_every == 0 and training.batch < total:
+        if last and training.batch % save_every == 0 and training.batch < total:
             training.save(last)
-    augment = config.data.augment
+    augment, left_out = config.data.augment, sum(gathered([left_out]))
     if left_out and not (augment.thin or augment.holes):  # else it is by design
         log.warning(
             "epoch %d: %d phrases name objects without points and were left out",
@@ -67,15 +69,17 @@ def add_gradients(
 ) -> Losses | None:
     """Adds a batch's gradients; returns None where none of its phrases has a point.
 
+    Of several processes, each must have such a phrase.
+
     Raises:
         InputError: The loss is not finite.
     """
-    if not batch.phrases:
-        return None
     device = batch.features.device
+    if sum_of(torch.tensor(float(bool(batch.phrases)), device=device)) < world():
+        return None
     is_mixed = options.amp and device.type == "cuda"
     with torch.autocast(device.type, torch.bfloat16, enabled=is_mixed):
-        predictions = training.network(**batch.inputs(sentences))
+        predictions = training.parallel(**batch.inputs(sentences))
     losses = total_loss(predictions, batch, options)
     (losses.total / options.accumulate).backward()  # before the check, which waits for a GPU
     if not math.isfinite(losses.total.item()):

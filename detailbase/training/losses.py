@@ -15,7 +15,8 @@ from detailbase.data.batches import Batch
 from detailbase.model.grouping import PairLogits
 from detailbase.model.network import Predictions
 from detailbase.scans.clouds import NONE
-from refer3d.runs.device import to_device
+from refer3d.runs.device import full_precision, to_device
+from refer3d.runs.ranks import mean_of
 
 SCORE_WEIGHT = 0.5
 LARGEST_WEIGHT = 20.0
@@ -75,19 +76,20 @@ def mask_loss(
         predictions.masks[sentence][:, query].T
         for sentence, query in zip(sentences, queries, strict=True)
     ]
-    logits = _float32(pad_sequence(masks, batch_first=True))  # [P, S, R]
+    logits = full_precision(pad_sequence(masks, batch_first=True))  # [P, S, R]
     target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
     sizes = to_device(torch.tensor([len(one) for one in targets]), logits.device)[:, None]
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
     of_sentence, of_query = to_device(torch.tensor([sentences, queries]), logits.device)
-    scores = _float32(predictions.scores[:, of_sentence, of_query].T)  # [P, R]
+    scores = full_precision(predictions.scores[:, of_sentence, of_query].T)  # [P, R]
 
-    cross_entropy, dice = (x.mean(dim=0) for x in mask_terms(logits, target, is_real, pos_weight))
+    terms = mask_terms(logits, target, is_real, pos_weight)  # [P, R] each
+    cross_entropy, dice = (mean_of(x.sum(dim=0), len(x)) for x in terms)
     masks, inside = (logits >= 0) & is_real, target > 0
     ious = (masks & inside).sum(dim=1) / (masks | inside).sum(dim=1).clamp(min=1)  # [P, R]
     is_good = ious > LEAST_IOU
     error = (scores - ious).square().masked_fill(~is_good, 0)
-    score = error.sum(dim=0) / is_good.sum(dim=0).clamp(min=1)
+    score = mean_of(error.sum(dim=0), is_good.sum(dim=0))
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     return Losses(total, cross_entropy, dice, score)
 
@@ -121,11 +123,13 @@ def choice_loss(
         objects = batch.objects[own].unique(return_inverse=True)[1]  # [S]
         shares = F.one_hot(objects).float() * predictions.sizes[own, None]  # [S, O]
         shares = shares / shares.sum(dim=0)
-        target = torch.stack([targets[row] for row in phrases]) @ shares > 0.5  # [P, O]
+        target = torch.stack([targets[row] for row in phrases]).to(shares) @ shares > 0.5  # [P, O]
         asked = torch.tensor([sentences, [queries[row] for row in phrases]])
         of_sentence, of_query = to_device(asked, device)
-        none, several = _float32(choices[:, of_sentence, of_query]).unbind(dim=-1)  # [R, P]
-        values = torch.cat([none.T[..., None], _float32(logits) @ shares], dim=-1)  # [P, R, 1 + O]
+        none, several = full_precision(choices[:, of_sentence, of_query]).unbind(dim=-1)  # [R, P]
+        values = torch.cat(
+            [none.T[..., None], full_precision(logits) @ shares], dim=-1
+        )  # [P, R, 1 + O]
         is_none = ~target.any(dim=1, keepdim=True)
         right = torch.cat([is_none, target], dim=1)[:, None]
         chosen = values.masked_fill(~right, -torch.inf).logsumexp(dim=-1)
@@ -133,7 +137,7 @@ def choice_loss(
         number = (target.sum(dim=1) > 1).float().expand_as(several)
         error = F.binary_cross_entropy_with_logits(several, number, reduction="none")
         total = total + (error * ~is_none[:, 0]).sum()
-    return total / max(1, len(scene_of_phrase))
+    return mean_of(total, len(scene_of_phrase))
 
 
 def class_loss(
@@ -142,9 +146,9 @@ def class_loss(
 ) -> Tensor:  # []
     """Computes the cross-entropy of superpoints' classes; 0 where none is labelled."""
     is_labelled = classes >= 0
-    logits = _float32(logits).where(is_labelled[:, None], 0)
+    logits = full_precision(logits).where(is_labelled[:, None], 0)
     error = F.cross_entropy(logits, classes, reduction="sum", ignore_index=NONE)
-    return error / is_labelled.sum().clamp(min=1)
+    return mean_of(error, is_labelled.sum())
 
 
 def pair_loss(
@@ -162,11 +166,11 @@ def pair_loss(
         has_object = owner >= 0
         target = ((owner[rows, None] == owner) & has_object)[..., None].float()  # [A, S, 1]
         is_real = has_object[None, :, None].expand_as(target)
-        values = _float32(logits)[..., None]
+        values = full_precision(logits)[..., None]
         cross_entropy, dice = mask_terms(values, target, is_real, pos_weight)  # [A, 1] each
         is_row = has_object[rows, None]
         total = total + ((cross_entropy + dice) * is_row).sum() / is_row.sum().clamp(min=1)
-    return total / len(pairs)
+    return mean_of(total, len(pairs))
 
 
 def mask_terms(
@@ -188,8 +192,3 @@ def mask_terms(
     # 1 is added to numerator and denominator of the Dice coefficient, as published.
     dice = 1 - (overlap + 1) / (probabilities.sum(dim=1) + target.sum(dim=1) + 1)
     return cross_entropy, dice
-
-
-def _float32(values: Tensor) -> Tensor:
-    """Converts to float32 at least: sums in bfloat16, which autocast returns, are too coarse."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))

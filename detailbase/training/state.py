@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from detailbase.config import Config, TrainConfig
@@ -23,6 +24,7 @@ from detailbase.model.weights import (
 )
 from refer3d.runs.errors import InputError
 from refer3d.runs.options import to_mapping
+from refer3d.runs.ranks import world
 from refer3d.runs.states import (
     Array,
     Number,
@@ -73,12 +75,19 @@ class Training:
     batch: int = 0
     """Finished batches of the epoch; the order and the random choices of the others follow from the
     seed, the epoch and the batch's number."""
+    parallel: nn.Module = field(init=False)
+    """The network; with several processes, wrapped to take the mean of their gradients."""
     mIoU: float = 0.0
     """Score on the validation split after the last epoch."""
     best: float = -1.0
     """Best of these scores so far."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of training and of validation."""
+
+    def __post_init__(self) -> None:
+        self.parallel = self.network
+        if world() > 1:
+            self.parallel = DistributedDataParallel(self.network)
 
     @classmethod
     def start(cls, config: Config, text_dim: int, device: torch.device) -> Training:

@@ -39,6 +39,11 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
+def full_precision(values: Tensor) -> Tensor:
+    """Converts to float32 at least: sums in bfloat16, which autocast returns, are too coarse."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def set_deterministic(enabled: bool) -> None:
     """Makes sums on a GPU run in a fixed order, for the whole process.
 

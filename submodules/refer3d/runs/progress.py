@@ -9,6 +9,8 @@ from types import TracebackType
 import psutil
 from tqdm import tqdm
 
+from refer3d.runs.ranks import rank
+
 SECONDS_BETWEEN_LINES = 30.0
 """Interval of the lines if the output is no terminal."""
 
@@ -16,17 +18,21 @@ SECONDS_BETWEEN_LINES = 30.0
 class Progress:
     """Bar with the latest numbers, the memory in use and the time left.
 
-    With a folder ``events``, the numbers also go to TensorBoard's event files there.
+    With a folder ``events``, the numbers also go to TensorBoard's event files there. Of several
+    processes, the first shows the bar.
     """
 
     def __init__(
         self, label: str, total: int, start: int = 0, events: Path | str | None = None
     ) -> None:
         interactive = sys.stderr.isatty()
+        self.done = start
+        """Number of steps so far."""
         self._bar = tqdm(
             total=total,
             initial=start,
             desc=label,
+            disable=rank() > 0,
             dynamic_ncols=interactive,
             mininterval=0.2 if interactive else SECONDS_BETWEEN_LINES,
         )
@@ -50,13 +56,9 @@ class Progress:
         if self._writer is not None:
             self._writer.close()
 
-    @property
-    def done(self) -> int:
-        """Number of steps so far."""
-        return self._bar.n
-
     def advance(self, steps: int = 1) -> None:
         """Moves the bar."""
+        self.done += steps
         self._bar.update(steps)
 
     def report(self, step: int, group: str = "", **numbers: float) -> None:

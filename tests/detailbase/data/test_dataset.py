@@ -146,7 +146,7 @@ def test_half_of_a_superpoint_is_not_enough():
 def test_phrases_without_points_are_scored_but_not_trained_on():
     references = [[describe((10,), (99,)), describe((99,), ())], [describe((11, 99))]]
     clouds = [make_cloud(0), make_cloud(1)]
-    trained = make_batch(clouds, references, OPTIONS, np.random.default_rng(0))
+    trained = make_batch(clouds, references, OPTIONS, np.random.default_rng(0).spawn(len(clouds)))
     # A phrase without objects is trained on: its mask is empty.
     assert [phrase.object_ids for phrase in trained.phrases] == [(10,), (), (11, 99)]
     assert trained.sentence_of_phrase == [0, 1, 2]
@@ -160,7 +160,7 @@ def test_phrases_without_points_are_scored_but_not_trained_on():
 
 
 def test_a_batch_may_be_left_without_phrases():
-    batch = make_batch([make_cloud()], [[describe((99,))]], OPTIONS, np.random.default_rng(0))
+    batch = make_batch([make_cloud()], [[describe((99,))]], OPTIONS, [np.random.default_rng(0)])
     assert batch.references == batch.phrases == list(batch.targets) == batch.point_targets == []
 
 

@@ -1,0 +1,111 @@
+"""Processes that share one training, as torchrun starts them: their numbers, sums and lists."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from refer3d.runs.errors import InputError
+
+PATIENCE = timedelta(minutes=30)
+"""Longest that a process waits for the others, as for a first process that validates."""
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Returns this process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Returns the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Joins the processes that torchrun has started; alone, it does nothing.
+
+    Yields:
+        The device of this process: of several GPUs the one of its number on its machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        if rank():  # the first one tells what all of them do
+            logging.getLogger().setLevel(logging.ERROR)
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def sum_of(value: Tensor) -> Tensor:
+    """Adds a tensor of the same shape over all processes; gradients flow back to each."""
+    return value if world() == 1 else cast(Tensor, _Sum.apply(value))
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # each process's loss depends on the sum
+        (total,) = (grad.clone() for grad in grads)
+        dist.all_reduce(total)
+        return total
+
+
+def mean_of(total: Tensor, count: Tensor | int) -> Tensor:
+    """Divides a sum by a count, at least 1, so that the processes' mean is that of all terms.
+
+    Alone, ``total / count``. Else the count is the processes' mean, and because
+    DistributedDataParallel takes the mean of their gradients, each term weighs the same wherever it
+    was computed.
+
+    Args:
+        total: Sum of this process's terms.
+        count: Their number.
+    """
+    if world() == 1:
+        return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(1, count))
+    counts = torch.as_tensor(count, dtype=total.dtype, device=total.device).detach().clone()
+    dist.all_reduce(counts)
+    return total * world() / counts.clamp(min=1)
+
+
+def gathered(own: Sequence[T]) -> list[T]:
+    """Joins the processes' lists, in the order of their numbers."""
+    if world() == 1:
+        return list(own)
+    parts: list[Any] = [None] * world()
+    dist.all_gather_object(parts, list(own))
+    return [one for part in parts for one in part]
+
+
+def require_ranks(count: int, option: str) -> None:
+    """Requires that a number of things can be dealt to all processes.
+
+    Raises:
+        InputError: There are fewer things than processes.
+    """
+    if count < world():
+        raise InputError(
+            f"{option}: expected at least {world()}, one for each process of torchrun, got "
+            f"{count}; raise it, or start fewer processes"
+        )

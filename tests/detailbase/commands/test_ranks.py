@@ -1,0 +1,152 @@
+"""Processes that train together compute what one does."""
+
+import contextlib
+import dataclasses
+import os
+import socket
+from typing import cast
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detailbase import train as program
+from detailbase.config import Config, DataConfig, NetworkConfig, TextConfig
+from detailbase.data.batches import Batches
+from detailbase.descriptions.datasets import read_split
+from detailbase.descriptions.sentences import Sentences, word_encoder
+from detailbase.train import main
+from detailbase.training.loop import add_gradients, run_epoch
+from detailbase.training.state import Training
+from refer3d.runs.errors import InputError
+from refer3d.runs.ranks import gathered, joined, mean_of, rank, require_ranks, world
+from refer3d.runs.results import load_results
+from tests import processes
+from tests.errors import raises
+
+pytestmark = pytest.mark.slow  # starts processes
+
+CPU = torch.device("cpu")
+NETWORK = NetworkConfig(
+    *("unet", (8, 16), 32), heads=4, hidden=32, layers=2, choice=True, relations=True
+)
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def as_rank(number, count, port, function, arguments):
+    """Runs a function in one of several processes, as torchrun starts them."""
+    names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count}
+    names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    return function(*arguments)
+
+
+def together(count, function, *arguments):
+    """Runs a function in some processes; returns the first one's result."""
+    port = free_port()
+    others = [
+        processes.start(as_rank, number, count, port, function, arguments)
+        for number in range(1, count)
+    ]
+    result = processes.call(as_rank, 0, count, port, function, arguments)
+    for other in others:
+        other.join(300)
+        assert other.exitcode == 0
+    return result
+
+
+def gradients(rooms, double):
+    """The gradients and statistics of a batch of four rooms."""
+    with joined(CPU):
+        options = DataConfig(root=str(rooms), workers=0, scenes_per_batch=4)
+        references = read_split(options, "detailrefer", "train")
+        sentences = Sentences.encode(word_encoder(TextConfig("hash"), CPU), references, CPU)
+        share = (rank(), world())
+        batch = Batches(references, rooms / "scannetv2", options, 0, epoch=0, share=share)[0]
+        torch.set_default_dtype(torch.float64 if double else torch.float32)
+        training = Training.start(Config(network=NETWORK), 64, CPU)
+        assert len(batch.superpoint_starts) - 1 == 4 // world()
+        if double:
+            batch = dataclasses.replace(batch, features=batch.features.double())
+            sentences = cast(Sentences, Doubled(sentences))
+        add_gradients(training, batch, sentences, Config().train)
+        named = training.network.named_parameters()
+        found = {name: p.grad for name, p in named if p.grad is not None}
+        return {
+            n: value.numpy()
+            for n, value in {**found, **dict(training.network.named_buffers())}.items()
+        }
+
+
+@dataclasses.dataclass
+class Doubled:
+    """Text in float64."""
+
+    sentences: Sentences
+
+    def of(self, references):
+        words, mask = self.sentences.of(references)
+        return words.double(), mask
+
+
+def test_two_processes_have_the_gradients_of_one(rooms):
+    one = processes.call(gradients, rooms, True)
+    two = together(2, gradients, rooms, True)
+    assert one.keys() == two.keys()
+    assert sum(abs(value).sum() for name, value in one.items() if "unet" in name) > 0
+    for name, value in one.items():
+        assert_close(two[name], value, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def counted():
+    with joined(CPU):
+        values = torch.arange(3.0)[rank() :]  # the first process has 0, 1, 2; the second 1, 2
+        share = mean_of(values.sum(), len(values))
+        require_ranks(2, "--things")
+        with raises(InputError, "--things", "at least 2", "got 1", "fewer processes"):
+            require_ranks(1, "--things")
+        return gathered([share.item()])
+
+
+def test_a_mean_weighs_terms_alike_wherever_they_are():
+    shares = together(2, counted)
+    assert sum(shares) / 2 == pytest.approx((3 + 3) / 5)
+
+
+def first_epoch(arguments):
+    """Trains one epoch of those that are asked for."""
+
+    def ended(config, training, *more):
+        if training.epoch:
+            raise StopIteration
+        run_epoch(config, training, *more)
+
+    program.run_epoch = ended
+    with contextlib.suppress(StopIteration):
+        program.main(arguments)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(rooms, config_path, tmp_path):
+    """Two epochs of one process, and one of two and then one of one: the same numbers."""
+    options = [
+        *("--config", str(config_path), "--data.root", str(rooms), "--text.encoder", "hash"),
+        *("--data.workers", "0", "--network.channels", "8", "16", "--network.width", "32"),
+        *("--network.hidden", "32", "--network.layers", "2", "--data.scenes_per_batch", "2"),
+        *("--device", "cpu", "--train.lr_drops", "1", "--train.ema_decay", "0"),
+    ]
+    alone, mixed = tmp_path / "alone", tmp_path / "mixed"
+    processes.call(main, [*options, "--work_dir", str(alone), "--epochs", "2"])
+    together(2, first_epoch, [*options, "--work_dir", str(mixed), "--epochs", "2"])
+    assert torch.load(mixed / "last.pth", weights_only=True)["epoch"] == 1
+    processes.call(main, [*options, "--work_dir", str(mixed), "--epochs", "2", "--resume"])
+    states = [torch.load(one / "last.pth", weights_only=True) for one in (alone, mixed)]
+    assert [state["epoch"] for state in states] == [2, 2]
+    assert load_results(mixed / "timings.json")["epochs"] == 2
+    # Adam divides by small second moments, so float32 sums in another order move a weight by up
+    # to a learning rate in the first steps; validation must not notice.
+    assert states[0]["mIoU"] == pytest.approx(states[1]["mIoU"], abs=0.05)

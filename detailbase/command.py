@@ -14,7 +14,7 @@ from pathlib import Path
 from detailbase.config import LEARNED, UNITS, UPS, Config
 from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
-from refer3d.runs.folder import RESOLVED, RunFolder, refuse_file
+from refer3d.runs.folder import RESOLVED, RunFolder, other_run, refuse_file
 from refer3d.runs.options import override
 
 RUNS = Path("exps")
@@ -174,7 +174,13 @@ def find_state(config: Config) -> Path:
     state = Path(config.resume)
     state = state / LAST if state.is_dir() else state
     if not state.is_file():
-        raise InputError(f"--resume: {state}: no such file; name the {LAST} of a run")
+        advice = other_run(state, "detailbase") or f"name the {LAST} of a run"
+        raise InputError(f"--resume: {state}: no such file; {advice}")
+    if state.name == BEST:
+        raise InputError(
+            f"--resume: expected the {LAST} of a run, got {state}, which holds the network alone; "
+            f"name {state.with_name(LAST)}, or start another run with --train.start {state}"
+        )
     return state
 
 
@@ -187,9 +193,24 @@ def find_checkpoint(config: Config) -> Path:
     if not config.checkpoint:
         return _in_newest_run(config, BEST, "--checkpoint")
     path = Path(config.checkpoint)
-    if not path.is_file():
-        raise InputError(f"--checkpoint: {path}: no such file; name a {BEST}")
+    check_checkpoint(path, f"name a {BEST}")
     return path
+
+
+def check_checkpoint(path: Path, remedy: str) -> None:
+    """Checks that ``--checkpoint`` names a file.
+
+    Raises:
+        InputError: It does not; where nothing is there, the message ends with ``remedy``.
+    """
+    if path.is_file():
+        return
+    fault = f"--checkpoint: {path}: "
+    if other := other_run(path, "detailbase"):
+        raise InputError(fault + other)
+    if path.is_dir():
+        raise InputError(f"{fault}expected a file, got a folder; name its {BEST}")
+    raise InputError(f"{fault}no such file; {remedy}")
 
 
 @contextmanager

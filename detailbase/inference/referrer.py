@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from detailbase.command import check_checkpoint
 from detailbase.config import Config
 from detailbase.data.batches import make_batch
 from detailbase.descriptions.references import Phrase, Reference, split_words
@@ -72,9 +73,8 @@ class Referrer:
             InputError: A file is absent, broken or does not fit the other.
         """
         path, torch_device = Path(checkpoint), choose_device(device)
-        if not path.is_file():
-            advice = "install refer3d again" if path == DEMO else "name the best.pth of a training"
-            raise InputError(f"--checkpoint: {path}: no such file; {advice}")
+        advice = "install refer3d again" if path == DEMO else "name the best.pth of a training"
+        check_checkpoint(path, advice)
         content = Checkpoint.read(path)
         options = content.options(None if config is None else Path(config))
         encoder = word_encoder(options.text, torch_device)

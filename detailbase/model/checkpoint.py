@@ -15,7 +15,7 @@ from detailbase.model.network import DetailBase
 from detailbase.model.weights import load_weights, read_checkpoint, read_weights
 from refer3d.runs.config import from_mapping, load_yaml
 from refer3d.runs.errors import InputError
-from refer3d.runs.folder import RESOLVED
+from refer3d.runs.folder import RESOLVED, other_run
 from refer3d.runs.options import differences
 from refer3d.text_encoder import TextEncoder, is_same_text
 
@@ -38,8 +38,13 @@ class Checkpoint:
         Raises:
             InputError: The file is absent or holds no weights, or its options are wrong.
         """
-        content = read_checkpoint(path)
-        weights = read_weights(path, content)
+        try:
+            content = read_checkpoint(path)
+            weights = read_weights(path, content)
+        except InputError as error:
+            if other := other_run(path, "detailbase"):
+                raise InputError(f"{path}: {other}") from error
+            raise
         config, encoder = content.get("config"), content.get("encoder")
         return cls(
             *(path, weights),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
+from refer3d.runs.folder import RESOLVED, other_run
 from refer3d.runs.states import load_state
 from refer3d.text_encoder import TextEncoder, is_same_text, make_encoder
 from refersplat.cameras import Camera
@@ -103,10 +104,7 @@ class TrainedScene:
         """
         path = Path(folder, RESULT_FILE)
         if not path.is_file():
-            raise InputError(
-                f"{path}: no such file, so the referring stage has not finished; run train.py "
-                "--resume, after adding json/ and gt_mask/ where the scene has none"
-            )
+            raise _no_run(Path(folder))
         learned = load_state(path, FORMAT, RESULT, ANEW)
         where = choose_device(device)
         gaussians = trained_gaussians(Path(folder)).to(where)
@@ -256,6 +254,22 @@ class TrainedScene:
                 blend = frozen_blend(self.gaussians, camera, selected)
                 image.copy_(_probabilities(row[None, selected], blend)[0])
         return images
+
+
+def _no_run(folder: Path) -> InputError:
+    """The error about a folder without the result of a training."""
+    path, remedy = folder / RESULT_FILE, "name the folder that train.py -m has written"
+    if other := other_run(folder, "refersplat"):
+        return InputError(f"{folder}: {other}")
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing there"
+        return InputError(f"{folder}: expected the folder of a run, got {found}; {remedy}")
+    if not (folder / RESOLVED).is_file():
+        return InputError(f"{path}: no such file, so this is no trained run; {remedy}")
+    return InputError(
+        f"{path}: no such file, so the referring stage has not finished; run train.py --resume, "
+        "after adding json/ and gt_mask/ where the scene has none"
+    )
 
 
 def _probabilities(logits: Tensor, blend: BlendMatrix) -> Tensor:  # [B, N] -> [B, H, W]

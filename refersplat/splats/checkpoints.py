@@ -15,6 +15,7 @@ from torch import Tensor
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write, describe_content
+from refer3d.runs.folder import other_run
 from refer3d.runs.records import read_json, short
 from refer3d.runs.states import Array, check, read_tensors
 from refersplat.command import newest_cloud
@@ -245,6 +246,8 @@ def _scene_tuple(content: Any, path: Path) -> tuple:
     parts = content[0] if isinstance(content, tuple | list) and len(content) == 2 else content
     lengths = (INRIA_LENGTH, REFERSPLAT_LENGTH)
     if not isinstance(parts, tuple | list) or len(parts) not in lengths:
+        if other := other_run(path, "refersplat"):
+            raise InputError(f"{path}: {other}")
         raise InputError(
             f"{path}: expected (12 or 17 parts, iteration) as 3DGS or ReferSplat save it, got "
             f"{_kind(parts)}; {REMEDY}"

@@ -214,6 +214,14 @@ def take_option(argv: Sequence[str], *names: str) -> tuple[str | None, list[str]
     return parsed.value, rest
 
 
+def model_of(path: Path) -> str | None:
+    """Name of the model in a YAML file of options; None if it is absent, broken or names none."""
+    with suppress(InputError):
+        name = _read_yaml(path).get(MODEL_KEY)
+        return name if isinstance(name, str) else None
+    return None
+
+
 def _model(schema: type) -> str:
     """Name of the package whose options the schema holds."""
     return schema.__module__.partition(".")[0]

@@ -12,7 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
 
-from refer3d.runs.config import load_yaml, save_yaml
+from refer3d.runs.config import load_yaml, model_of, save_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import sweep_drafts
 from refer3d.runs.options import differences, options
@@ -25,8 +25,33 @@ RESOLVED = "config.yaml"
 """File with every option of the run."""
 TIMINGS = "timings.json"
 LOCK = ".lock"
+READERS = {
+    "refersplat": "refersplat eval -m {0}",
+    "detailbase": "detailbase eval --checkpoint {0}/best.pth",
+}
+"""Commands that read a run, by its model; the braces hold its folder."""
+_DEPTH = 3  # folders from a run's point_cloud.ply up to the run's
 _held: dict[tuple[int, Path], object] = {}
 """Folders that this process holds, with its number: a fork holds none of them."""
+
+
+def other_run(path: Path | str, own: str) -> str:
+    """Says which other model's run a file or folder is of, and what reads it.
+
+    Args:
+        path: The file or folder.
+        own: The model that cannot read it.
+
+    Returns:
+        The end of an error message; empty if the path is of no other model's run.
+    """
+    path = Path(path).absolute()
+    for folder in (path, *path.parents[:_DEPTH]):
+        model = model_of(folder / RESOLVED)
+        if model in READERS and model != own:
+            command = READERS[model].format(folder)
+            return f"this is a run of {model}, and {own} reads its own; use {command}"
+    return ""
 
 
 def refuse_file(option: str, path: Path | str) -> None:

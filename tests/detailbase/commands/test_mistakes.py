@@ -6,6 +6,10 @@ import shutil
 import pytest
 import torch
 
+from detailbase import Referrer
+from refer3d.runs.errors import InputError
+from tests.errors import assert_names, raises
+
 ARGUMENTS = {
     "unknown option": (["--network.depth", "3"], "network.depth"),
     "no epochs": (["--epochs", "0"], "--train.epochs: expected at least 1, got 0"),
@@ -68,6 +72,41 @@ def test_a_folder_belongs_to_one_run(says, trained, config_path, rooms):
 def test_a_run_is_gone_on_with_as_it_was(says, trained):
     options = ["--config", trained / "config.yaml", "--resume", "--train.lr", "0.5"]
     assert "--train.lr: " in says("train", *options)
+
+
+@pytest.fixture
+def refersplat_run(tmp_path):
+    """The folder of a run of the other model."""
+    cloud = tmp_path / "output" / "scene" / "point_cloud" / "iteration_7" / "point_cloud.ply"
+    cloud.parent.mkdir(parents=True)
+    cloud.write_bytes(b"ply\n")
+    folder = tmp_path / "output" / "scene"
+    (folder / "config.yaml").write_text("model: refersplat\ndata:\n  scene: x\n")
+    torch.save({"format": 2, "field": {}, "features": torch.zeros(3, 16)}, folder / "referring.pt")
+    torch.save(((7, torch.zeros(3, 3)), 7), folder / "chkpnt7.pth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "file", ["", "referring.pt", "chkpnt7.pth", "point_cloud/iteration_7/point_cloud.ply"]
+)
+def test_a_run_of_refersplat_is_not_read(says, refersplat_run, config_path, file):
+    words = (refersplat_run / file, "refersplat eval -m", refersplat_run)
+    with raises(InputError, *words):
+        Referrer.load(refersplat_run / file)
+    scored = says("eval", "--config", config_path, "--checkpoint", refersplat_run / file)
+    assert "refersplat" in scored
+    assert "expected a tensor" not in scored
+
+
+def test_files_that_are_no_checkpoint_say_what_to_name(says, trained, config_path, refersplat_run):
+    with raises(InputError, trained, "a folder", "best.pth"):
+        Referrer.load(trained)
+    argv = ["--config", trained / "config.yaml", "--resume"]
+    best = trained / "best.pth"
+    words = ("--resume", "last.pth", best, "network alone", trained / "last.pth", "--train.start")
+    assert_names(says("train", *argv, best), *words)
+    assert_names(says("train", *argv, refersplat_run), "refersplat eval -m", refersplat_run)
 
 
 @pytest.fixture

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from refer3d.runs.errors import run
+from refer3d.runs.errors import InputError, run
 from refer3d.runs.states import Finite, load_state, save_state
 from refersplat.config import SCORERS
+from refersplat.inference.trained_scene import TrainedScene
 from refersplat.referring.state import FORMAT
 from refersplat.splats.gaussians import load_ply, save_ply
+from tests.errors import assert_names, raises
 
 ROOT = Path(__file__).parents[3]
 
@@ -153,6 +155,31 @@ def test_a_folder_that_is_no_run(says, tmp_path, program):
     expected = "config.yaml: no such file, so {} is no folder that train.py has written"
     assert expected.format(tmp_path) in says(program, "-m", tmp_path)
     assert expected.format("nowhere") in says(program, "-m", "nowhere")
+
+
+def test_a_run_of_detailbase_is_not_read(says, balls, tmp_path):
+    folder = tmp_path / "exps" / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("model: detailbase\n")
+    save_state(folder / "best.pth", {"format": 1, "model": {}, "config": {}})
+    words = (folder, "detailbase eval --checkpoint", folder / "best.pth")
+    for path in (folder, folder / "best.pth"):
+        with raises(InputError, *words):
+            TrainedScene.load(path)
+    argv = ["-s", balls, "-m", tmp_path / "out", "--start_checkpoint"]
+    assert_names(says("train", *argv, folder / "best.pth"), *words)
+    for program in ("eval", "render"):
+        assert_names(says(program, "-m", folder), folder, "detailbase's programs")
+
+
+def test_folders_that_are_no_run_say_what_to_name(balls, finished):
+    remedy = "train.py -m"
+    with raises(InputError, balls, "no trained run", remedy):
+        TrainedScene.load(balls)  # a scene
+    with raises(InputError, "nowhere", "nothing there", remedy):
+        TrainedScene.load("nowhere")
+    with raises(InputError, finished / "referring.pt", "a file", remedy):
+        TrainedScene.load(finished / "referring.pt")
 
 
 def lose_sentences(out: Path) -> None:

@@ -89,7 +89,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     results = {
         "metrics": summarize(rows),
         "kinds": by_kind(rows),
-        "calibration": calibration(rows),
+        "calibration": calibration(rows) | {"in_sample": is_in_sample(config, trained_with)},
         "scenes": by_scene(rows),
         "dataset": dataset,
         "split": split,
@@ -109,6 +109,16 @@ def evaluate(config: Config) -> dict[str, Any]:
     save_results(out / f"results{suffix}.json", results)
     log.info("wrote %s", out / f"results{suffix}.json")
     return results
+
+
+def is_in_sample(config: Config, trained_with: Config | None) -> bool | None:
+    """Tells whether the masks' scores were fitted to these phrases; None if it is not known.
+
+    Training fits them to the IoUs of its validation split.
+    """
+    if trained_with is None:
+        return None
+    return (config.data.dataset, config.data.split) == (trained_with.data.dataset, "val")
 
 
 def suffix_of(config: Config) -> str:

@@ -171,18 +171,21 @@ def is_one_of_several(row: PhraseScores, named: Named) -> bool:
 def calibration(rows: Sequence[PhraseScores]) -> dict[str, Any]:
     """Compares the scores of masks with their IoUs, in tenths of the score.
 
+    Empty masks are left out: they have no score, and are right where nothing is meant.
+
     Returns:
         ``bins``: for each tenth that has phrases its bounds, their number, mean score, mean IoU.
-        ``error``: the expected calibration error, the mean of the differences of these means.
+        ``error``: the expected calibration error, the mean of the differences of these means; NaN
+            without a mask.
     """
-    bins = []
+    scored, bins = [row for row in rows if row.confidence > 0], []
     for tenth in range(TENTHS):
-        own = [row for row in rows if min(int(TENTHS * row.confidence), TENTHS - 1) == tenth]
+        own = [row for row in scored if min(int(TENTHS * row.confidence), TENTHS - 1) == tenth]
         if own:
             means = (_mean(r.confidence for r in own), _mean(r.scores["mIoU"] for r in own))
             bounds = {"from": tenth / TENTHS, "to": (tenth + 1) / TENTHS, "phrases": len(own)}
             bins.append(bounds | dict(zip(("score", "mIoU"), means, strict=True)))
-    error = sum(b["phrases"] * abs(b["score"] - b["mIoU"]) for b in bins) / max(1, len(rows))
+    error = _mean(abs(b["score"] - b["mIoU"]) for b in bins for _ in range(b["phrases"]))
     return {"bins": bins, "error": error}
 
 

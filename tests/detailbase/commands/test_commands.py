@@ -14,14 +14,14 @@ from detailbase.command import read_options
 from detailbase.config import Config
 from detailbase.descriptions.datasets import unique_or_multiple
 from detailbase.descriptions.references import Reference
-from detailbase.evaluate import evaluate, suffix_of
+from detailbase.evaluate import evaluate, is_in_sample, suffix_of
 from detailbase.evaluate import main as eval_main
 from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
 from detailbase.train import main as train_main
 from refer3d.native import backend
 from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
-from refer3d.runs.options import to_mapping
+from refer3d.runs.options import override, to_mapping
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def test_results_hold_scores_and_provenance(run_folder, rooms, capsys):
     assert results["backend"] == backend("detailbase", "cpu")
     assert results["config"]["network"]["width"] == 32
     assert results["learned_with"]["train"]["epochs"] == 30
+    assert results["calibration"]["in_sample"] is False
     for key in ("seed", "versions", "git_commit", "backend", "seconds", "peak_memory_mib"):
         assert results[key] is not None, key
     assert "published, on real ScanNet; not comparable with other data" in printed
@@ -135,6 +136,15 @@ def test_other_scores_have_files_of_their_own():
     data = dataclasses.replace(config.data, dataset="scanrefer", split="val", scenes=("scene0*",))
     other = dataclasses.replace(config, data=data, shuffled_words=True)
     assert suffix_of(other) == "_scanrefer_val_some_scans_shuffled_words"
+
+
+def test_calibration_is_in_sample_on_the_split_that_fitted_it():
+    config = Config()
+    validated = override(config, {"data.split": "val"})
+    other = override(config, {"data.dataset": "scanrefer"})
+    trained_with = (config, other, None)
+    assert [is_in_sample(validated, run) for run in trained_with] == [True, False, None]
+    assert [is_in_sample(config, run) for run in trained_with] == [False, False, None]
 
 
 def test_a_checkpoint_is_scored_by_the_network_and_text_of_its_run(

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from torch_scatter.scatter import count_entries, scatter_max, scatter_sum
-from torch_scatter.utils import broadcast
+from torch_scatter.utils import broadcast, spread
 
 
 def scatter_softmax(
@@ -15,7 +15,7 @@ def scatter_softmax(
     """Softmax within each group along ``dim``, in the shape of ``src``."""
     index, shifted = _shifted(src, index, dim, dim_size)
     weights = shifted.exp()
-    return weights / scatter_sum(weights, index, dim, None, dim_size).gather(dim, index)
+    return weights / spread(scatter_sum(weights, index, dim, None, dim_size), index, dim)
 
 
 def scatter_log_softmax(
@@ -28,7 +28,7 @@ def scatter_log_softmax(
     """Logarithm of the softmax within each group; ``eps`` is added to the softmax's divisor."""
     index, shifted = _shifted(src, index, dim, dim_size)
     total = scatter_sum(shifted.exp(), index, dim, None, dim_size)
-    return shifted - (total + eps).log().gather(dim, index)
+    return shifted - spread((total + eps).log(), index, dim)
 
 
 def scatter_logsumexp(
@@ -57,7 +57,7 @@ def scatter_logsumexp(
     start = None if out is None else out.detach().clone()
     largest = scatter_max(src.detach(), index, dim, start, dim_size)[0]
     largest = largest.masked_fill(~largest.isfinite(), 0)
-    exponentials = (src - largest.gather(dim, index)).exp()
+    exponentials = (src - spread(largest, index, dim)).exp()
     total = scatter_sum(exponentials, index, dim, None, largest.size(dim))
     if out is not None:
         total = total + (out - largest).exp()
@@ -92,7 +92,7 @@ def scatter_std(
     total = scatter_sum(src, index, dim, None, dim_size)
     counts = count_entries(src, index, dim, total)
     index = broadcast(index, src, dim)
-    squares = (src - (total / counts).gather(dim, index)).square()
+    squares = (src - spread(total / counts, index, dim)).square()
     squares = scatter_sum(squares, index, dim, out, total.size(dim))
     divisor = (counts - 1).clamp(min=1) if unbiased else counts
     return (squares / (divisor + 1e-6)).sqrt()
@@ -108,7 +108,7 @@ def _shifted(
     _check_float(src)
     largest = scatter_max(src.detach(), index, dim, None, dim_size)[0]
     index = broadcast(index, src, dim)
-    return index, src - largest.gather(dim, index)
+    return index, src - spread(largest, index, dim)
 
 
 def _check_float(src: Tensor) -> None:

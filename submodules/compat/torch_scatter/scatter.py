@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 import detailbase.ops  # noqa: F401  registers the operator segment_max
-from torch_scatter.utils import broadcast
+from torch_scatter.utils import broadcast, distinct, row_groups
 
 
 def scatter(
@@ -133,16 +133,13 @@ def scatter_max(
 
 def count_entries(src: Tensor, index: Tensor, dim: int, groups: Tensor) -> Tensor:
     """How many entries each group has, at least 1, in a shape that broadcasts to ``groups``."""
-    if index.dim() != 1:
-        index = broadcast(index, src, dim)
-        shape = list(groups.shape)
-        counts = torch.zeros(shape, dtype=torch.int64, device=src.device)
-        return counts.scatter_add_(dim, index, torch.ones_like(index)).clamp_(min=1)
-    shape = [1] * groups.dim()
+    index = distinct(broadcast(index, src, dim))
+    shape = list(index.shape)
     shape[dim] = groups.size(dim)
-    if src.size(dim) != index.numel():  # one group for all
-        index = index.expand(src.size(dim))
-    return torch.bincount(index, minlength=groups.size(dim)).clamp_(min=1).view(shape)
+    counts = torch.zeros(shape, dtype=torch.int64, device=src.device)
+    # An index that repeats along dim counts as often as it does.
+    ones = torch.full_like(index, src.size(dim) // max(index.size(dim), 1))
+    return counts.scatter_add_(dim, index, ones).clamp_(min=1)
 
 
 def _extremum(
@@ -153,7 +150,6 @@ def _extremum(
     dim_size: int | None,
     is_largest: bool,
 ) -> tuple[Tensor, Tensor]:
-    is_row_index = index.dim() == 1
     index = broadcast(index, src, dim)
     count = src.size(dim)
     groups = _full(src, index, dim, dim_size, 0) if out is None else out
@@ -161,8 +157,9 @@ def _extremum(
     if src.numel() == 0:
         places = torch.full_like(groups, count, dtype=torch.int64)
         return groups.scatter_add_(dim, index, src), places
-    if is_row_index and src.is_floating_point():
-        places = _places_by_rows(src.detach(), index, dim, groups.size(dim), is_largest)
+    rows = row_groups(index, dim)
+    if rows.numel() > 0 and src.is_floating_point():
+        places = _places_by_rows(src.detach(), rows, dim, groups.size(dim), is_largest)
     else:
         places = _places(src.detach(), index, dim, groups, is_largest)
     values = src.gather(dim, places.clamp(max=count - 1))
@@ -176,12 +173,11 @@ def _extremum(
 
 
 def _places_by_rows(src: Tensor, index: Tensor, dim: int, count: int, is_largest: bool) -> Tensor:
-    """First places of extrema where all of a row has one group; our op is faster than PyTorch."""
+    """First places of extrema where all of a row has one group: our op is faster than PyTorch."""
     rows = src.movedim(dim, 0)
     shape = [count] + list(rows.shape[1:])  # noqa: RUF005  TorchScript unpacks no lists
     rows = rows.flatten(1) if rows.dim() > 1 else rows[:, None]
-    segments = index.movedim(dim, 0).reshape(rows.size(0), -1)[:, 0].contiguous()
-    places = torch.ops.detailbase.segment_max(rows if is_largest else -rows, segments, count)[1]
+    places = torch.ops.detailbase.segment_max(rows if is_largest else -rows, index, count)[1]
     places = places.masked_fill(places < 0, src.size(dim))
     return places.view(shape).movedim(0, dim)
 
@@ -209,7 +205,7 @@ def _full(
     if dim_size is not None:
         shape[dim] = dim_size
     else:
-        shape[dim] = int(index.max()) + 1 if index.numel() > 0 else 0
+        shape[dim] = int(distinct(index).max()) + 1 if index.numel() > 0 else 0
     return torch.full(shape, value, dtype=src.dtype, device=src.device)
 
 
@@ -217,7 +213,7 @@ def _check(index: Tensor, dim: int, out: Tensor) -> None:
     """Checks groups on the CPU; on a GPU they are CUDA's error, which costs no wait."""
     if index.numel() == 0 or index.device.type != "cpu":
         return
-    least, largest = torch.aminmax(index)
+    least, largest = torch.aminmax(distinct(index))
     if int(least) < 0 or int(largest) >= out.size(dim):
         raise ValueError(
             f"index must lie in 0..{out.size(dim) - 1} along dimension {dim}, got "

@@ -13,7 +13,7 @@ from torch_scatter.scatter import (
     scatter_min,
     scatter_sum,
 )
-from torch_scatter.utils import broadcast_to
+from torch_scatter.utils import broadcast_to, spread
 
 
 def segment_csr(
@@ -200,12 +200,9 @@ def gather_coo(
 ) -> Tensor:
     """Gives each entry its group's value: the opposite of :func:`segment_coo`."""
     dim = index.dim() - 1
-    if index.dim() == 1:
-        entries = src.index_select(0, index)
-    else:
-        shape = list(src.shape)
-        shape[dim] = index.size(dim)
-        entries = src.gather(dim, broadcast_to(index, shape, dim))
+    shape = list(src.shape)
+    shape[dim] = index.size(dim)
+    entries = spread(src, broadcast_to(index, shape, dim), dim)
     return entries if out is None else out.copy_(entries)
 
 

@@ -37,3 +37,27 @@ def broadcast_to(index: Tensor, shape: list[int], dim: int) -> Tensor:
             f"index must broadcast to {shape} along dimension {dim}, got shape {list(index.shape)}"
         )
     return index.reshape(size).expand(shape)
+
+
+def distinct(index: Tensor) -> Tensor:
+    """An expanded index with size 1 along the dimensions in which it repeats."""
+    for dim in range(index.dim()):
+        if index.size(dim) > 1 and index.stride(dim) == 0:
+            index = index.narrow(dim, 0, 1)
+    return index
+
+
+def row_groups(index: Tensor, dim: int) -> Tensor:
+    """The groups [N] of an index that is the same for all entries of a row, else nothing [0]."""
+    rows = distinct(index.movedim(dim, 0))
+    if rows.numel() != rows.size(0):
+        return rows.new_empty([0])
+    return rows.flatten().expand(index.size(dim))
+
+
+def spread(groups: Tensor, index: Tensor, dim: int) -> Tensor:
+    """Gives each entry of an expanded index its group's value."""
+    rows = row_groups(index, dim)
+    if rows.numel() > 0:  # several times faster than gather
+        return groups.index_select(dim, rows)
+    return groups.gather(dim, index)

@@ -166,9 +166,11 @@ def test_compat_installs_on_request(wheels, tmp_path):
         install(python, wheel)
     code = """
 import torch
+import PG_OP, fused_ssim, segmentator, torch_scatter
 from diff_gaussian_rasterization import GaussianRasterizer
 from pointgroup_ops import voxelization
 from simple_knn._C import distCUDA2
+from softgroup.ops import bfs_cluster
 print(distCUDA2(torch.eye(4, 3)).shape)
 """
     done = run([python, "-c", code], cwd=tmp_path, REFER3D_BACKEND="reference")

@@ -1,5 +1,6 @@
 """Neighbours, clusters and proposals, against loops."""
 
+import importlib
 from itertools import pairwise
 
 import pytest
@@ -153,6 +154,16 @@ def test_softgroups_clusters_are_of_one_class(rng, device):
         assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
     octree = softgroup_ops.ball_query(coords, batch, offsets, 0.26, 300, with_octree=True)
     assert len(octree[0]) > len(near[0])
+
+
+def test_softgroups_model_finds_its_ops(tmp_path, monkeypatch):
+    """Its own folder softgroup has no __init__.py, and here no folder ops."""
+    (tmp_path / "softgroup" / "model").mkdir(parents=True)
+    code = "from ..ops import ball_query, get_mask_label, global_avg_pool, voxelization_idx\n"
+    (tmp_path / "softgroup" / "model" / "__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("softgroup.model")
+    assert model.ball_query is softgroup_ops.ball_query
 
 
 def test_as_pointgroups_model_calls_them(rng, device):

@@ -13,8 +13,8 @@ from refer3d.runs.errors import InputError
 from refer3d.viewer import ServerConfig
 
 DESCRIPTION = (
-    "Show a run (-m) in the browser: type a sentence and see what it means. Needs the extra "
-    "viewer: pip install 'refer3d[viewer]'."
+    "Show a run (-m) in the browser: type a sentence and see what it means, or label objects by "
+    "lasso. Needs the extra viewer: pip install 'refer3d[viewer]'."
 )
 
 
@@ -24,6 +24,8 @@ class ViewConfig:
 
     model_path: Annotated[str, arg(aliases=("-m",))] = ""
     """Folder of the run."""
+    scene: Annotated[str, arg(aliases=("-s",))] = ""
+    """Folder of the run's scene, if it has moved; labels are saved there."""
     sentence: str = ""
     """Sentence to begin with."""
     device: str = "auto"

@@ -1,103 +1,96 @@
-"""The program ``refersplat view``: Gaussians, answers and cameras in the browser."""
+"""The program ``refersplat view``: Gaussians, answers, labels and cameras in the browser."""
 
 from __future__ import annotations
 
 import functools
-import math
+import logging
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from refer3d.native.start import start_program
+from refer3d.runs.device import choose_device
+from refer3d.runs.errors import InputError
+from refer3d.runs.folder import RunFolder
+from refer3d.runs.options import override
 from refer3d.viewer import add_question_form, serve, start_server, write_page
-from refersplat.cameras import Camera, look_at_point
-from refersplat.inference.overlay import HIDDEN, MARK
-from refersplat.inference.trained_scene import Responses, TrainedScene
-from refersplat.photos.world import find_up
-from refersplat.splats.formats import SH_C0
+from refersplat.cameras import Camera
+from refersplat.config import Config
+from refersplat.data import Scene, load_scene
+from refersplat.inference.overlay import HIDDEN, to_pixels
+from refersplat.inference.trained_scene import TrainedScene
+from refersplat.referring.state import RESULT_FILE
+from refersplat.splats.checkpoints import trained_gaussians
+from refersplat.viewer.labelling import Labelling
 from refersplat.viewer.options import ViewConfig
+from refersplat.viewer.splats import MODES, SplatView
+from refersplat.viewer.windows import camera_of, field_of_view, first_place, go_to, pose_of, turn
 
-MODES = ("mark", "alone", "without", "heat map")
-_HEIGHT = 240  # pixels of the window as a camera, which only tells the viewpoint
+log = logging.getLogger(__name__)
 
-
-class SplatView:
-    """Colours and opacities of a scene's Gaussians for answers."""
-
-    def __init__(self, trained: TrainedScene) -> None:
-        """Takes a scene; computes what no answer changes."""
-        self.trained = trained
-        gaussians = trained.gaussians
-        axes = (gaussians.rotations * gaussians.scales[:, None, :]).cpu()
-        self.means = gaussians.means.cpu().numpy()
-        self.covariances = (axes @ axes.mT).numpy()
-        colors = SH_C0 * gaussians.sh_dc[:, 0] + 0.5
-        self.colors = colors.clamp(0, 1).cpu().numpy()
-        self.opacities = gaussians.opacities[:, None].cpu().numpy()
-        rotations = [camera.world_to_camera[:3, :3] for camera in trained.cameras.values()]
-        self.up = find_up(torch.stack(rotations).cpu().double().numpy())
-
-    @property
-    def objects(self) -> list[str]:
-        """One training sentence per group, the shortest, as examples."""
-        language = self.trained.answerer.language
-        if language is None:
-            return []
-        shortest: dict[int, str] = {}
-        for sentence, group in language.group_of.items():
-            if group not in shortest or len(sentence) < len(shortest[group]):
-                shortest[group] = sentence
-        return sorted(shortest.values())
-
-    @torch.inference_mode()
-    def answer(self, sentence: str, camera: Camera | None) -> tuple[Responses, np.ndarray]:
-        """The responses to a sentence, and the Gaussians [N] bool that it means."""
-        responses = self.trained.respond([sentence], camera)
-        return responses, self.trained.select(responses)[0].cpu().numpy()
-
-    def paint(
-        self, responses: Responses, selected: np.ndarray, mode: str
-    ) -> tuple[np.ndarray, np.ndarray]:  # [N, 3] and [N, 1] in 0..1
-        """Colours and opacities that show an answer; see :data:`MODES`."""
-        if mode == "alone":
-            return self.colors, self.opacities * selected[:, None]
-        if mode == "without":
-            return self.colors, self.opacities * ~selected[:, None]
-        if mode == "heat map":
-            heat = (responses.logits[0, :, None].sigmoid().cpu().numpy() * 255).astype(np.uint8)
-            return cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[:, 0, ::-1] / 255, self.opacities
-        gray = self.colors.mean(axis=1, keepdims=True)
-        around = 0.55 * (0.5 * self.colors + 0.5 * gray)
-        marked = 0.6 * self.colors + 0.4 * np.array(MARK) / 255
-        return np.where(selected[:, None], marked, around), self.opacities
+_THUMBNAIL = 240
+"""Width of the photos beside the cameras, in pixels."""
+_ORBIT_SECONDS, _ORBIT_FRAMES = 20.0, 20.0
+"""Length of a turn, and frames per second."""
 
 
 def view(config: ViewConfig) -> None:
     """Opens the window, or writes a page.
 
     Raises:
-        InputError: The run is not trained, viser is not installed, or the port is taken.
+        InputError: The run has no Gaussians, a sentence is asked before it is trained on any, viser
+            is not installed, or the port is taken.
     """
     start_program("refersplat")
-    trained = TrainedScene.load(Path(config.model_path).expanduser(), config.device)
-    splats = SplatView(trained)
-    server = start_server(config.server, Path(config.model_path).name)
+    run = Path(config.model_path).expanduser()
+    trained = None
+    if (run / RESULT_FILE).is_file():
+        trained = TrainedScene.load(run, config.device)
+    elif config.sentence:
+        raise InputError(
+            f"--sentence: expected a run that was trained on sentences, got {run}; label objects "
+            "in the browser, or add json/ and gt_mask/, and run train.py --resume"
+        )
+    scene = _scene_of(run, config.scene)
+    if trained:
+        splats = SplatView(trained.gaussians, trained.cameras, trained)
+    elif scene:
+        gaussians = trained_gaussians(run).to(choose_device(config.device))
+        splats = SplatView(gaussians, {view.name: view.camera for view in scene.views})
+    else:
+        raise InputError(f"-s: {run} has no cameras yet; name the folder of its scene")
+    server = start_server(config.server, run.name)
     server.scene.set_up_direction(tuple(splats.up))
-    place = _first_place(trained)
+    place = first_place(splats.cameras, splats.gaussians.means)
     server.initial_camera.position, server.initial_camera.look_at = place
     if config.server.export:
         colors, opacities = splats.colors, splats.opacities
         if config.sentence:
-            colors, opacities = splats.paint(*splats.answer(config.sentence, None), "mark")
+            responses, selected = splats.answer(config.sentence, None)
+            colors, opacities = splats.paint(selected, "mark", responses)
         _add(server.scene, splats, colors, opacities)
         write_page(server, config.server.export)
         server.stop()
         return
-    server.on_client_connect(functools.partial(_furnish, splats, config.sentence))
+    server.on_client_connect(functools.partial(furnish, server, splats, scene, config.sentence))
     serve(server, config.server)
+
+
+def _scene_of(run: Path, folder: str) -> Scene | None:
+    """The run's scene, or None, with a warning, where it has moved away."""
+    data = RunFolder(run, Config).config().data
+    try:
+        return load_scene(override(data, {"scene": folder}) if folder else data)
+    except InputError as error:
+        if folder:
+            raise
+        log.warning("%s; without photos nothing can be labelled", error)
+        return None
 
 
 def _add(scene: Any, splats: SplatView, colors: np.ndarray, opacities: np.ndarray) -> Any:
@@ -105,14 +98,21 @@ def _add(scene: Any, splats: SplatView, colors: np.ndarray, opacities: np.ndarra
     return scene.add_gaussian_splats("/gaussians", *arrays)
 
 
-def _furnish(splats: SplatView, sentence: str, client: Any) -> None:
-    """Gives a client a scene and controls of its own: several at once do not disturb each other."""
-    gaussians = _add(client.scene, splats, splats.colors, splats.opacities)
-    mode = client.gui.add_dropdown("Show", MODES)
+def furnish(
+    server: Any, splats: SplatView, scene: Scene | None, sentence: str, client: Any
+) -> None:
+    """Gives a client a scene and controls of its own: several at once do not disturb each other.
 
-    def draw(sentence: str) -> str:
-        responses, selected = splats.answer(sentence, _camera_of(client))
-        colors, opacities = splats.paint(responses, selected, mode.value)
+    Args:
+        server: viser's server.
+        splats: The Gaussians, which all clients share.
+        scene: Photos to label; without, nothing can be labelled.
+        sentence: Sentence to begin with.
+        client: A client of viser's.
+    """
+    gaussians = _add(client.scene, splats, splats.colors, splats.opacities)
+
+    def show(colors: np.ndarray, opacities: np.ndarray) -> None:
         with client.atomic():
             gaussians.set_gaussians(
                 centers=splats.means,
@@ -120,37 +120,86 @@ def _furnish(splats: SplatView, sentence: str, client: Any) -> None:
                 rgbs=colors,
                 opacities=opacities,
             )
+
+    def show_label(selected: np.ndarray) -> None:
+        is_any = selected.any()
+        show(*(splats.paint(selected, "mark") if is_any else (splats.colors, splats.opacities)))
+
+    tabs = client.gui.add_tab_group()
+    if splats.trained is not None:
+        with tabs.add_tab("Ask"):
+            _add_questions(splats, sentence, client, show)
+    if scene is not None:
+        with tabs.add_tab("Label"):
+            Labelling(splats, scene, client, show_label)
+    with tabs.add_tab("Cameras"):
+        _add_cameras(server, splats, scene, client)
+
+
+def _add_questions(splats: SplatView, sentence: str, client: Any, show: Any) -> None:
+    def draw(sentence: str) -> str:
+        responses, selected = splats.answer(sentence, camera_of(client.camera))
+        show(*splats.paint(selected, mode.value, responses))
         (result,) = responses.results
         trace = result.trace if result else ("the field alone responds",)
         steps = "\n".join(f"* {line}" for line in trace)
         return f"**{sentence}**\n\n{int(selected.sum())} Gaussians\n\n{steps}"
 
+    mode = client.gui.add_dropdown("Show", MODES)
     ask = add_question_form(client, draw, splats.objects)
     mode.on_update(lambda _: ask())
-    names = sorted(splats.trained.cameras)
-    go = client.gui.add_dropdown("Camera", ("", *names))
-    shown = client.gui.add_checkbox("Show cameras", False)
-    frustums = [_add_frustum(client, splats.trained.cameras[name], name, go) for name in names]
-    go.on_update(lambda _: _go_to(client, splats.trained.cameras.get(go.value)))
-
-    @shown.on_update
-    def _(_: Any) -> None:
-        for frustum in frustums:
-            frustum.visible = shown.value
-
     if sentence:
         ask(sentence)
 
 
-def _add_frustum(client: Any, camera: Camera, name: str, go: Any) -> Any:
-    """A camera that takes the window to its place when it is clicked."""
+def _add_cameras(server: Any, splats: SplatView, scene: Scene | None, client: Any) -> None:
+    names = sorted(splats.cameras)
+    go = client.gui.add_dropdown("Camera", ("", *names))
+    is_shown = client.gui.add_checkbox("Show cameras", False)
+    orbit = client.gui.add_checkbox("Orbit", False)
+    photo = client.gui.add_image(np.zeros((2, 2, 3), np.uint8), label="Photo", visible=False)
+    photos = {view.name: view for view in scene.views} if scene else {}
+    frustums: list[Any] = []
+
+    @go.on_update
+    def _(_: Any) -> None:
+        if go.value:
+            go_to(client, splats.cameras[go.value])
+        photo.visible = go.value in photos
+        if go.value in photos:
+            photo.image = to_pixels(photos[go.value].image())
+
+    @is_shown.on_update
+    def _(_: Any) -> None:
+        if not frustums:
+            for name in names:
+                image = _thumbnail(photos[name].image()) if name in photos else None
+                frustums.append(_add_frustum(client, splats.cameras[name], name, image, go))
+        for frustum in frustums:
+            frustum.visible = is_shown.value
+
+    def fly() -> None:
+        while orbit.value and client.client_id in server.get_clients():
+            turn(client, splats.up, 2 * np.pi / _ORBIT_SECONDS / _ORBIT_FRAMES)
+            time.sleep(1 / _ORBIT_FRAMES)
+
+    orbit.on_update(lambda _: threading.Thread(target=fly, daemon=True).start())
+
+
+def _thumbnail(image: torch.Tensor) -> np.ndarray:  # [3, H, W] -> [h, w, 3] uint8
+    height = round(_THUMBNAIL * image.shape[1] / image.shape[2])
+    return to_pixels(F.interpolate(image[None], (height, _THUMBNAIL), mode="area")[0])
+
+
+def _add_frustum(client: Any, camera: Camera, name: str, image: np.ndarray | None, go: Any) -> Any:
+    """A camera with its photo that takes the window to its place when it is clicked."""
     frustum = client.scene.add_camera_frustum(
         f"/cameras/{name}",
-        2 * math.atan(camera.height / 2 / camera.fy),
+        field_of_view(camera),
         camera.width / camera.height,
         color=HIDDEN,
-        **_pose(camera),
-        visible=False,
+        image=image,
+        **pose_of(camera),
     )
 
     @frustum.on_click
@@ -158,41 +207,3 @@ def _add_frustum(client: Any, camera: Camera, name: str, go: Any) -> Any:
         go.value = name
 
     return frustum
-
-
-def _go_to(client: Any, camera: Camera | None) -> None:
-    if camera is not None:
-        with client.atomic():
-            for name, value in _pose(camera).items():
-                setattr(client.camera, name, value)
-            client.camera.fov = 2 * math.atan(camera.height / 2 / camera.fy)
-
-
-def _pose(camera: Camera) -> dict[str, np.ndarray]:
-    """Camera to world, as viser takes it: wxyz and position."""
-    from scipy.spatial.transform import Rotation  # slow to import
-
-    turn = Rotation.from_matrix(camera.world_to_camera[:3, :3].T.cpu().numpy())
-    return {"wxyz": turn.as_quat()[[3, 0, 1, 2]], "position": camera.position.cpu().numpy()}
-
-
-def _camera_of(client: Any) -> Camera:
-    """The window as a camera: the viewpoint of "left" and "in front"."""
-    from scipy.spatial.transform import Rotation
-
-    window = client.camera
-    pose = torch.eye(4)
-    rotation = Rotation.from_quat(np.roll(window.wxyz, -1)).as_matrix().T
-    pose[:3, :3] = torch.from_numpy(rotation)
-    pose[:3, 3] = torch.from_numpy(-rotation @ window.position)
-    focal = _HEIGHT / 2 / math.tan(window.fov / 2)
-    width = round(_HEIGHT * window.aspect)
-    return Camera(pose, focal, focal, width / 2, _HEIGHT / 2, width, _HEIGHT)
-
-
-def _first_place(trained: TrainedScene) -> tuple[np.ndarray, np.ndarray]:
-    """Position of the first photo, and the point that the cameras look at."""
-    cameras = [camera.to("cpu") for camera in trained.cameras.values()]
-    middle = trained.gaussians.means.cpu().median(dim=0).values
-    target = look_at_point(cameras, float("inf"))
-    return cameras[0].position.numpy(), (middle if target is None else target).numpy()

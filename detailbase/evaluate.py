@@ -13,12 +13,14 @@ from typing import Any
 from detailbase.command import find_checkpoint, read_options, results_folder
 from detailbase.config import Config
 from detailbase.data.batches import name_killed_workers
+from detailbase.data.wording import head
 from detailbase.descriptions.datasets import find_dataset, read_split
 from detailbase.descriptions.references import Reference
 from detailbase.descriptions.sentences import Sentences, word_encoder
 from detailbase.inference.answering import THRESHOLD, score
 from detailbase.inference.metrics import (
     METRICS,
+    PhraseScores,
     by_kind,
     by_scene,
     calibration,
@@ -29,6 +31,7 @@ from detailbase.model.checkpoint import Checkpoint
 from detailbase.scans.clouds import prepared_folder
 from refer3d.native import backend
 from refer3d.native.start import start_program
+from refer3d.page import Table, read_curves, write_page
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import run
 from refer3d.runs.folder import RESOLVED
@@ -55,7 +58,8 @@ def report(config: Config) -> None:
 
 @name_killed_workers()
 def evaluate(config: Config) -> dict[str, Any]:
-    """Scores a checkpoint, writes ``results.json`` and ``ious.json``, returns the results.
+    """Scores a checkpoint, writes ``results.json``, ``ious.json`` and ``report.html``, returns the
+    results.
 
     The files of other datasets or splits, of some scans, and of shuffled words have a suffix, as
     ``results_shuffled_words.json``.
@@ -107,8 +111,29 @@ def evaluate(config: Config) -> dict[str, Any]:
     }
     save_results(out / f"ious{suffix}.json", ious_by_name(rows))
     save_results(out / f"results{suffix}.json", results)
+    title = f"{out.absolute().name}: {dataset} {split}"
+    write_page(out / f"report{suffix}.html", title, tables(rows, results), results["config"],
+               read_curves(folder))  # fmt: skip
     log.info("wrote %s", out / f"results{suffix}.json")
     return results
+
+
+def tables(rows: Sequence[PhraseScores], results: dict[str, Any]) -> list[Table]:
+    """The tables of the page: kinds and scans, and every phrase, the worst first."""
+    columns = (*METRICS, "smIoU")
+    groups = {"all": results["metrics"], **results["kinds"], **results["scenes"]}
+    scores = [
+        (name, *(group[column] for column in columns), group["phrases"])
+        for name, group in groups.items()
+    ]
+    phrases = []
+    for row in sorted(rows, key=lambda row: row.scores["mIoU"]):
+        reference, words = row.reference, " ".join(row.reference.words)
+        phrase = next(phrase for phrase in reference.phrases if phrase.key == row.key)
+        name = head(reference, phrase) or words
+        phrases.append((reference.scene_id, words, name, row.scores["mIoU"], row.confidence))
+    heads = ("scan", "sentence", "phrase", "IoU", "score")
+    return [Table("Scores", ("", *columns, "phrases"), scores), Table("Phrases", heads, phrases)]
 
 
 def is_in_sample(config: Config, trained_with: Config | None) -> bool | None:

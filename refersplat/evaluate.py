@@ -24,7 +24,7 @@ from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.inference.open_vocabulary import score_queries
 from refersplat.inference.questions import question_lines, read_questions, score_questions
-from refersplat.inference.report import draw_report
+from refersplat.inference.report import draw_report, write_report
 from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import METRICS, Overlap, generalized, mean, mean_scores
@@ -36,7 +36,7 @@ from refersplat.splats.gaussians import Gaussians
 log = logging.getLogger(__name__)
 
 RESULTS = "results{}.json"
-REPORT = "report{}.png"
+REPORT, PAGE = "report{}.png", "report{}.html"
 QUESTIONS = "questions{}.json"
 """Names of the files; the braces hold the name of a scene that is not the run's own."""
 
@@ -57,7 +57,7 @@ def report(config: Config) -> None:
 
 
 def evaluate(config: Config) -> dict[str, Any]:
-    """Scores the run, writes ``results.json`` and ``report.png``, returns the results.
+    """Scores the run, writes ``results.json`` and the reports, returns the results.
 
     Where no test view has a sentence, it scores the colours alone.
 
@@ -106,6 +106,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     results["peak_memory_mib"] = max(
         peak_memory_mib(), *(stage["peak_mib"] for stage in watch.stages.values())
     )
+    write_report(result_file(config, PAGE), samples, trained, results, out)
     return write(config, RESULTS, results)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from refer3d.native.start import start_program
+from refer3d.page import Picture, Table, write_page
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.files import atomic_write
+from refer3d.runs.options import to_mapping
 from refer3d.runs.progress import Progress
 from refer3d.text_encoder import check_text
 from refersplat.command import read_options
@@ -29,7 +31,7 @@ from refersplat.splats.checkpoints import trained_gaussians
 
 log = logging.getLogger(__name__)
 
-FOLDER = "renders"
+FOLDER, PAGE = "renders", "report.html"
 HIDDEN_SHARE = 0.1
 """Least hidden share of an object that the caption mentions."""
 
@@ -70,7 +72,9 @@ def draw(config: Config) -> None:
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     name = "views" if options.views else options.split
     folder = out / FOLDER / (f"asked/{name}" if options.sentence else name)
-    number = draw_views(trained, views, folder, options.sentence, options.explain)
+    number = draw_views(
+        trained, views, folder, options.sentence, options.explain, to_mapping(config)
+    )
     if not number:
         raise InputError(
             f"{scene.path}: none of the {len(views)} views has a sentence; "
@@ -139,23 +143,31 @@ def draw_views(
     folder: Path,
     sentences: Sequence[str] = (),
     explain: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> int:
-    """Draws each view's queries into a folder of its own; returns their number."""
-    number = 0
+    """Draws each view's queries into a folder of its own, and a page of all, which shows the
+    ``options``, too; returns their number.
+    """
+    rows: list[tuple[Any, ...]] = []
     summary: dict[str, tuple[dict[str, tuple[str, ...]], list[bool]]] = {}
     with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
         for view in views:
             if queries := list(queries_of(view, sentences)):
-                for future in _draw_view(trained, view, queries, folder / view.name, pool, summary):
-                    future.result()  # raises the writer's errors
-            number += len(queries)
+                drawn = _draw_view(trained, view, queries, folder / view.name, pool, summary)
+                for query, future in zip(queries, drawn, strict=True):
+                    picture, share = future.result()  # raises the writer's errors
+                    rows.append((picture, query.note, query.sentence, share))
             progress.advance()
+    if rows:
+        title = "Answers: what is meant in orange, its hidden parts outlined in blue"
+        table = Table(title, ("answer", "view", "sentence", "% of the view"), rows)
+        write_page(folder / PAGE, folder.name, [table], options or {})
     for sentence, (meanings, visible) in summary.items():
         meaning = "; ".join(sorted(meanings))
         log.info("%s: in %d of %d views (%s)", sentence, sum(visible), len(visible), meaning)
         for trace in meanings.values() if explain else ():
             log.info("  %s", "\n  ".join(trace))
-    return number
+    return len(rows)
 
 
 def _draw_view(
@@ -165,7 +177,7 @@ def _draw_view(
     folder: Path,
     pool: ThreadPoolExecutor,
     summary: dict[str, tuple[dict[str, tuple[str, ...]], list[bool]]],
-) -> list[Future[None]]:
+) -> list[Future[tuple[Picture, float]]]:
     """Draws one view; adds each sentence's meaning and visibility there to ``summary``."""
     image = view.image()
     responses = trained.respond([query.sentence for query in queries], view.camera)
@@ -192,12 +204,16 @@ def _write(
     visible: Tensor,  # [H, W]
     amodal: Tensor,  # [H, W]
     threshold: float,
-) -> None:
+) -> tuple[Picture, float]:
+    """Writes the pictures of a query; returns the overlay for the page, and the mask's share in
+    percent.
+    """
     mask, whole = visible >= threshold, amodal >= threshold
     note = query.note
     if (whole & ~mask).sum() > HIDDEN_SHARE * whole.sum():
         note += " · blue: hidden behind others"
-    overlay = add_caption(draw_overlay(image, mask, whole), query.sentence, note)
+    marked = draw_overlay(image, mask, whole)
+    overlay = add_caption(marked, query.sentence, note)
     for kind, picture in (
         ("mask.png", Image.fromarray(draw_mask(mask))),
         ("through.png", Image.fromarray(draw_mask(whole))),
@@ -208,6 +224,7 @@ def _write(
         options = {"quality": 92} if is_photo else {"compress_level": 4}
         with atomic_write(folder / f"{query.stem}.{kind}") as file:
             picture.save(file, format="JPEG" if is_photo else "PNG", **options)
+    return Picture.of(marked), 100 * float(mask.float().mean())
 
 
 if __name__ == "__main__":

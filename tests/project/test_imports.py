@@ -51,7 +51,7 @@ LAYERS = {
         ("config",),
     ),
     "refer3d": (
-        ("doctor", "viewer"),
+        ("doctor", "page", "viewer"),
         ("text_encoder", "language"),
         ("native",),
         ("runs",),

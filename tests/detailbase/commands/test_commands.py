@@ -16,12 +16,15 @@ from detailbase.descriptions.datasets import unique_or_multiple
 from detailbase.descriptions.references import Reference
 from detailbase.evaluate import evaluate, is_in_sample, suffix_of
 from detailbase.evaluate import main as eval_main
+from detailbase.inference.metrics import METRICS
 from detailbase.scans.clouds import NONE, SUFFIX, Cloud, load_cloud, save_cloud
 from detailbase.train import main as train_main
 from refer3d.native import backend
 from refer3d.runs.config import load_yaml
 from refer3d.runs.errors import InputError
 from refer3d.runs.options import override, to_mapping
+from tests.detailbase.commands.conftest import COLORS
+from tests.pages import read_page
 
 
 @pytest.fixture
@@ -68,6 +71,13 @@ def test_results_hold_scores_and_provenance(run_folder, rooms, capsys):
         assert results[key] is not None, key
     assert "published, on real ScanNet; not comparable with other data" in printed
     assert f"{results['metrics']['mIoU']:.3f}" in printed
+    page = read_page(run_folder / "report.html")
+    scores, phrases, options = page.tables
+    assert ["all", *(f"{results['metrics'][name]:.3f}" for name in METRICS)] == scores[1][:-2]
+    assert len(phrases) == 1 + 8
+    assert {row[2] for row in phrases[1:]} <= {*COLORS, "box"}
+    assert ["network.width", "32"] in options
+    assert any(name.startswith("training/") for name in page.curves)
     ious = json.loads((run_folder / "ious.json").read_text())
     assert sum(ious.values()) / 8 == pytest.approx(results["metrics"]["mIoU"])
     # Every object's annotation is number 0, so the objects tell them apart.

@@ -30,6 +30,7 @@ from refersplat.pictures import digest, slug
 from refersplat.referring.state import FORMAT, trained_views
 from refersplat.splats.gaussians import load_ply
 from tests.errors import raises
+from tests.pages import read_page
 
 TEST_VIEWS = ["frame_00001", "frame_00009"]
 
@@ -74,6 +75,15 @@ def test_evaluation_scores_every_sentence_in_every_test_view(run, capsys):
     assert set(results["stages"]) == {"rgb", "referring", "evaluate"}
     assert results["peak_memory_mib"] > 50
     assert Image.open(run / "report.png").width > 1000
+    page = read_page(run / "report.html")
+    scores, objects, samples, options = page.tables
+    assert ["mIoU", f"{metrics['mIoU']:.3f}"] in scores
+    assert [row[0] for row in objects] == ["object", "apple", "melon", "plum"]
+    ious = [float(row[5]) for row in samples[1:]]
+    assert len(ious) == page.pictures == 12
+    assert ious == sorted(ious)  # the worst first
+    assert ["config.text.encoder", "hash"] in options
+    assert {"rgb/loss", "referring/bce"} <= {name.partition(":")[0] for name in page.curves}
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("apple", "mIoU", "LERF convention", "amodal"))
 
@@ -124,7 +134,11 @@ def test_a_threshold_can_be_given(run):
 def test_pictures_of_the_test_views_are_named_by_view_object_and_sentence(run):
     refersplat.pictures.main(["-m", str(run)])
     folder = run / "renders" / "test"
-    assert sorted(path.name for path in folder.iterdir()) == TEST_VIEWS
+    assert sorted(path.name for path in folder.iterdir()) == [*TEST_VIEWS, "report.html"]
+    page = read_page(folder / "report.html")
+    assert len(page.tables[0]) == 1 + 2 * 3 * 2
+    assert page.pictures == 2 * 3 * 2
+    assert "frame_00009 · plum" in page.tables[0][-1]
     stem = folder / "frame_00001" / "02_melon_01_the-green-melon"
     for kind, size in (("mask.png", (64, 48)), ("through.png", (64, 48)), ("heat.png", (64, 48))):
         assert Image.open(f"{stem}.{kind}").size == size
@@ -149,7 +163,7 @@ def test_any_sentence_is_drawn_in_any_view_and_overwrites_no_other(run):
 
 def test_training_views_are_drawn_on_request(run):
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
-    assert len(list((run / "renders/asked/all").iterdir())) == 12
+    assert len(list((run / "renders/asked/all").iterdir())) == 12 + 1
 
 
 def test_an_orbit_becomes_a_video(run):
@@ -308,8 +322,9 @@ def test_another_scenes_scores_overwrite_nothing(run, balls, tmp_path):
     refersplat.evaluate.main(["-m", str(run), "-s", str(other)])
     assert (run / "results_other.json").is_file()
     assert (run / "report_other.png").is_file()
+    assert (run / "report_other.html").is_file()
     assert before == {path: path.read_bytes() for path in before}
-    assert len(before) == 2
+    assert len(before) == 3
 
 
 def test_the_meaning_of_each_sentence_is_logged(run, caplog):

@@ -178,9 +178,10 @@ def calibration(rows: Sequence[PhraseScores]) -> dict[str, Any]:
         ``error``: the expected calibration error, the mean of the differences of these means; NaN
             without a mask.
     """
-    scored, bins = [row for row in rows if row.confidence > 0], []
+    scored, bins = [row for row in rows if row.confidence], []
     for tenth in range(TENTHS):
-        own = [row for row in scored if min(int(TENTHS * row.confidence), TENTHS - 1) == tenth]
+        # A network that does not choose objects may score below 0 or above 1.
+        own = [r for r in scored if min(max(int(TENTHS * r.confidence), 0), TENTHS - 1) == tenth]
         if own:
             means = (_mean(r.confidence for r in own), _mean(r.scores["mIoU"] for r in own))
             bounds = {"from": tenth / TENTHS, "to": (tenth + 1) / TENTHS, "phrases": len(own)}

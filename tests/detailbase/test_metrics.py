@@ -165,11 +165,11 @@ def test_phrases_whose_name_fits_others_are_a_kind():
 
 def test_calibration_compares_scores_with_ious():
     rows = [row(value=iou)._replace(confidence=score) for iou, score in
-            [(0.5, 0.72), (0.7, 0.78), (0.1, 0.02), (1.0, 1.0)]]  # fmt: skip
+            [(0.5, 0.72), (0.7, 0.78), (0.1, 0.02), (1.0, 1.0), (0.0, -0.15)]]  # fmt: skip
     rows += [row(value=iou)._replace(confidence=0.0) for iou in (1.0, 0.0)]  # empty masks
     table = calibration(rows)
-    assert [(b["from"], b["phrases"]) for b in table["bins"]] == [(0, 1), (0.7, 2), (0.9, 1)]
+    assert [(b["from"], b["phrases"]) for b in table["bins"]] == [(0, 2), (0.7, 2), (0.9, 1)]
     assert table["bins"][1]["score"] == pytest.approx(0.75)
     assert table["bins"][1]["mIoU"] == pytest.approx(0.6)
-    assert table["error"] == pytest.approx((0.08 + 2 * 0.15 + 0) / 4)
+    assert table["error"] == pytest.approx((2 * 0.115 + 2 * 0.15 + 0) / 5)
     assert math.isnan(calibration(rows[-2:])["error"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -60,10 +59,9 @@ def choose(candidates: Sequence[Candidate]) -> Choice | None:
     ranked = _rank(candidates)
     overlaps = weighted_ious(ranked)
     np.fill_diagonal(overlaps, 0)  # IoU(k, k) = 1 changes no argmax
-    # Exact sums: a tie stays one in whatever order they are added.
-    sums = [math.fsum(row) for row in overlaps.tolist()]
-    best = max(range(len(ranked)), key=sums.__getitem__)  # the first of equal ones
-    agreement = sums[best] / (len(ranked) - 1) if len(ranked) > 1 else 1.0
+    sums = overlaps.sum(axis=1)
+    best = int(sums.argmax())  # the first of equal ones
+    agreement = float(sums[best]) / (len(ranked) - 1) if len(ranked) > 1 else 1.0
     return Choice(ranked[best].mask, ranked[best].confidence, agreement)
 
 
@@ -88,6 +86,6 @@ def _rank(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Sorts by confidence, then size, then content: one order whatever was given."""
 
     def key(item: Candidate) -> tuple[float, int, bytes]:
-        return -item.confidence, -int(item.mask.sum()), item.mask.tobytes()
+        return -item.confidence, -int(item.mask.sum()), np.packbits(item.mask).tobytes()
 
     return sorted(candidates, key=key)

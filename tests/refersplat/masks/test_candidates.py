@@ -1,5 +1,6 @@
 """Candidates by tiny models of random weights, compared with transformers' own processing."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from safetensors.torch import load_file, save_file
 
 from refersplat.masks.candidates import GroundingDino, Sam, Sam3, load_models
 from refersplat.masks.options import MasksConfig
@@ -184,8 +186,6 @@ def test_refuses_other_models(request, grounding_dino, sam, tmp_path, monkeypatc
 
 
 def test_refuses_a_checkpoint_that_lacks_weights(sam, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     for path in sam.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     weights = load_file(sam / "model.safetensors")
@@ -210,3 +210,21 @@ def test_refuses_a_checkpoint_that_lacks_weights(sam, tmp_path):
 def test_refuses_unknown_settings_of_photos(settings, field):
     with raises(ValueError, "the file", field):
         Preparation.of(settings, "the file")
+
+
+@pytest.mark.parametrize("model", ["sam2", "sam3"])
+def test_checkpoints_for_videos_hold_the_weights_for_photos(request, tmp_path, model):
+    """As those of facebook/sam2.1-… and facebook/sam3."""
+    folder = request.getfixturevalue(model)
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    prefix, kind = "", {**config, "model_type": "sam2_video"}
+    if model == "sam3":
+        prefix, kind = "detector_model.", {"model_type": "sam3_video", "detector_config": config}
+    weights = {f"{prefix}{name}": value for name, value in weights.items()}
+    save_file({**weights, "tracker_model.x": torch.zeros(2)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(kind))
+    one, other = (Checkpoint("--segmenter", str(f)).model(CPU) for f in (folder, tmp_path))
+    assert other.state_dict().keys() == one.state_dict().keys()
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(value, one.state_dict()[name], rtol=0, atol=0)

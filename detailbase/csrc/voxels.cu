@@ -43,58 +43,37 @@ __device__ inline int64_t find(const int64_t* sorted, int64_t count, int64_t key
   return low < count && sorted[low] == key ? low : -1;
 }
 
-// rows [blocks, 27, block]: the row of voxels [M, 4] at each of the 27 places around each of them,
-// -1 where there is none. sorted [M]: their keys; order [M]: whose they are.
+// rows [blocks, volume, block]: the rows of other voxels that each of the voxels [M, 4] meets under
+// each offset of a kernel, -1 where there is none. rule [5, 3]: the kernel's sizes, and multiple,
+// shift, step and divisor along each axis: under offset k, place p meets place (multiple p + shift
+// + step k) / divisor, where that is whole. sorted [M']: the others' keys, counted from the origin;
+// order [M']: whose they are.
 extern "C" __global__ void find_neighbours(const INT* voxels, int64_t count, int64_t first_scene,
                                            int64_t origin_x, int64_t origin_y, int64_t origin_z,
                                            int64_t axis_bits, const int64_t* sorted,
-                                           const int64_t* order, int64_t block, int64_t size,
-                                           int32_t* rows) {
+                                           const int64_t* order, int64_t others,
+                                           const int64_t* rule, int64_t block, int64_t volume,
+                                           int64_t size, int32_t* rows) {
   const int64_t i = global_thread();
   if (i >= size) return;
-  const int64_t row = i / (27 * block) * block + i % block;
-  const int offset = int(i / block % 27);
+  const int64_t row = i / (volume * block) * block + i % block;
   rows[i] = -1;
   if (row >= count) return;
   const INT* const at = voxels + 4 * row;
-  const int64_t x = at[1] - origin_x + offset / 9 - 1, y = at[2] - origin_y + offset / 3 % 3 - 1;
-  const int64_t z = at[3] - origin_z + offset % 3 - 1, limit = int64_t(1) << axis_bits;
-  if (x < 0 || y < 0 || z < 0 || x >= limit || y >= limit || z >= limit) return;
-  const int64_t key = voxel_key(at[0] - first_scene, x, y, z, axis_bits);
-  const int64_t found = find(sorted, count, key);
+  const int64_t origin[3] = {origin_x, origin_y, origin_z}, limit = int64_t(1) << axis_bits;
+  int64_t offset = i / block % volume, place[3];
+  for (int axis = 2; axis >= 0; --axis) {
+    const int64_t kernel = rule[axis], divisor = rule[12 + axis], k = offset % kernel;
+    const int64_t met = rule[3 + axis] * at[axis + 1] + rule[6 + axis] + rule[9 + axis] * k;
+    offset /= kernel;
+    if (met % divisor != 0) return;
+    place[axis] = met / divisor - origin[axis];
+    if (place[axis] < 0 || place[axis] >= limit) return;
+  }
+  const int64_t scene = at[0] - first_scene;
+  const int64_t key = voxel_key(scene, place[0], place[1], place[2], axis_bits);
+  const int64_t found = find(sorted, others, key);
   if (found >= 0) rows[i] = int32_t(order[found]);
-}
-
-// Voxels [M, 4] by the order of their keys: whether each belongs to a voxel of twice the size that
-// the grid of half_x, half_y, half_z has, and whether it is the first that does. marks [2, M].
-extern "C" __global__ void mark_coarse(const INT* voxels, int64_t count, const int64_t* sorted,
-                                       const int64_t* order, int64_t half_x, int64_t half_y,
-                                       int64_t half_z, int64_t* marks) {
-  const int64_t i = global_thread();
-  if (i >= count) return;
-  const INT* const at = voxels + 4 * order[i];
-  const bool is_kept = at[1] >> 1 < half_x && at[2] >> 1 < half_y && at[3] >> 1 < half_z;
-  const bool is_first = i == 0 || sorted[i] >> 3 != sorted[i - 1] >> 3;
-  marks[i] = is_kept;
-  marks[count + i] = is_kept && is_first;
-}
-
-// sums [2, M] of the marks up to each. coarse [M', 4]; the tables down [blocks', 8, block] and up
-// [blocks, 8, block] hold -1 before.
-extern "C" __global__ void fill_coarse(const INT* voxels, int64_t count, const int64_t* sorted,
-                                       const int64_t* order, const int64_t* sums, int64_t block,
-                                       INT* coarse, int32_t* down, int32_t* up) {
-  const int64_t i = global_thread();
-  if (i >= count) return;
-  const auto is_marked = [&](const int64_t* sum) { return sum[i] != (i == 0 ? 0 : sum[i - 1]); };
-  if (!is_marked(sums)) return;
-  const int64_t row = order[i], parent = sums[count + i] - 1, offset = sorted[i] & 7;
-  down[(parent / block * 8 + offset) * block + parent % block] = int32_t(row);
-  up[(row / block * 8 + offset) * block + row % block] = int32_t(parent);
-  if (!is_marked(sums + count)) return;
-  const INT* const at = voxels + 4 * row;
-  INT* const to = coarse + 4 * parent;
-  to[0] = at[0], to[1] = at[1] >> 1, to[2] = at[2] >> 1, to[3] = at[3] >> 1;
 }
 
 // Writes the pairs of a table [groups, block], where it is not -1, from each group's start on. A

@@ -20,13 +20,13 @@ inline int bit_count(uint64_t x) {
 // multiple of 2^16, so that voxels of twice the size, and twice that, are aligned with it.
 struct Frame {
   int64_t batch = 0, origin[3] = {0, 0, 0};
-  int axis_bits = 2, key_bits = 6;  // at least a brick of 4 x 4 x 4
+  int64_t low[4] = {}, high[4] = {};  // of batch, x, y, z
+  int axis_bits = 2, key_bits = 6;    // at least a brick of 4 x 4 x 4
 
   // `at(row, column)` is batch, x, y, z of a row.
   template <typename At>
   Frame(int64_t count, const At& at) {
     if (count == 0) return;
-    int64_t low[4], high[4];
     for (int column = 0; column < 4; ++column) low[column] = high[column] = at(0, column);
     for (int64_t row = 1; row < count; ++row) {
       for (int column = 0; column < 4; ++column) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -83,54 +84,71 @@ def voxelize(gpu: Kernels, coords: Tensor, batch: Tensor) -> tuple[Tensor, Tenso
     return rows[order[is_first]], point_to_voxel
 
 
-def submanifold_map(gpu: Kernels, voxels: Tensor) -> Pairs:
-    """Pairs of a 3 x 3 x 3 kernel around each voxel."""
-    if not len(voxels):
-        return reference.submanifold_map(voxels)
-    voxels, count = voxels.contiguous(), len(voxels)
-    frame, keys, order = _sorted(gpu, voxels[:, 1:], voxels[:, 0])
-    table = _table(count, 27, voxels.device)
-    size, integer = table.numel(), INTEGERS[voxels.dtype]
-    arguments = (voxels, count, *frame, keys, order, BLOCK, size, table)
-    grid = blocks_for(size, THREADS)
-    gpu.launch("voxels", "find_neighbours", grid, THREADS, *arguments, INT=integer)
-    starts = _starts(table)
-    (size,) = _read_sizes(keys, order, starts[-1:])
-    return _pairs(gpu, table, starts, size)
+def submanifold_map(
+    gpu: Kernels, voxels: Tensor, kernel: Sequence[int], dilation: Sequence[int]
+) -> Pairs:
+    """Pairs of a kernel of odd sizes around each voxel."""
+    shift = [-pad for pad in reference.centred(kernel, dilation)]
+    return _meetings(gpu, voxels, voxels, kernel, [1] * 3, shift, dilation, [1] * 3)
 
 
-def strided_map(gpu: Kernels, voxels: Tensor, shape: Sequence[int]) -> tuple[Tensor, ...]:
-    """Voxels of twice the size, and the pairs down to and up from them.
+def kernel_map(
+    gpu: Kernels,
+    voxels: Tensor,
+    first: Sequence[int],
+    last: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Tensor, ...]:
+    """The outputs that voxels reach, and the pairs down to and up from them."""
+    rows, _, places = reference.reached(voxels, first, last, kernel, stride, padding, dilation)
+    outputs, _ = voxelize(gpu, places, voxels[rows, 0])
+    ones = [1] * 3
+    shift = [-pad for pad in padding]
+    down = _meetings(gpu, outputs, voxels, kernel, stride, shift, dilation, ones)
+    steps = [-step for step in dilation]
+    up = _meetings(gpu, voxels, outputs, kernel, ones, padding, steps, stride)
+    return outputs, *down, *up
 
-    Their keys are those of the voxels without the last three bits, which are the kernel's offset.
+
+def _meetings(
+    gpu: Kernels, voxels: Tensor, others: Tensor, kernel: Sequence[int], *rule: Sequence[int]
+) -> Pairs:
+    """Pairs of voxels, as outputs, with the others that they meet, as inputs.
+
+    Args:
+        gpu: Launches.
+        voxels: [M, 4].
+        others: [M', 4], distinct.
+        kernel: Its sizes.
+        rule: Numbers multiple, shift, step, divisor for each axis: under offset k, place p meets
+            place (multiple p + shift + step k) / divisor, where that is whole.
     """
-    if not len(voxels):
-        return reference.strided_map(voxels, shape)
-    voxels, count, integer = voxels.contiguous(), len(voxels), INTEGERS[voxels.dtype]
-    _, keys, order = _sorted(gpu, voxels[:, 1:], voxels[:, 0])
-    grid = blocks_for(count, THREADS)
-    marks = torch.empty(2, count, dtype=torch.int64, device=voxels.device)
-    halves = (size // 2 for size in shape)
-    arguments = (voxels, count, keys, order, *halves, marks)
-    gpu.launch("voxels", "mark_coarse", grid, THREADS, *arguments, INT=integer)
-    sums = marks.cumsum(dim=1)
-    kept, parents = _read_sizes(keys, order, sums[:, -1])
-    coarse = voxels.new_empty(parents, 4)
-    down, up = (_table(size, 8, voxels.device).fill_(-1) for size in (parents, count))
-    arguments = (voxels, count, keys, order, sums, BLOCK, coarse, down, up)
-    gpu.launch("voxels", "fill_coarse", grid, THREADS, *arguments, INT=integer)
-    pairs = (_pairs(gpu, table, _starts(table), kept) for table in (down, up))
-    return coarse, *next(pairs), *next(pairs)
+    volume = math.prod(kernel)
+    table = _table(len(voxels), volume, voxels.device)
+    if not len(others):
+        starts = torch.zeros(len(table) * volume + 1, dtype=torch.int64, device=voxels.device)
+        return table.new_empty(0), table.new_empty(0), starts
+    voxels, others = voxels.contiguous(), others.contiguous()
+    frame, keys, order = _sorted(gpu, others[:, 1:], others[:, 0])
+    numbers = torch.tensor([list(kernel), *map(list, rule)], device=voxels.device)
+    arguments = (voxels, len(voxels), *frame, keys, order, len(others), numbers, BLOCK)
+    size, integer = table.numel(), INTEGERS[voxels.dtype]
+    if size:
+        grid = blocks_for(size, THREADS)
+        arguments = (*arguments, volume, size, table)
+        gpu.launch("voxels", "find_neighbours", grid, THREADS, *arguments, INT=integer)
+    starts = F.pad((table >= 0).sum(dim=2).flatten().cumsum(dim=0), (1, 0))
+    (total,) = _read_sizes(keys, order, starts[-1:])
+    return _pairs(gpu, table, starts, total)
 
 
 def _table(outputs: int, volume: int, device: torch.device) -> Tensor:
     """For each block of outputs, [V, BLOCK] rows of inputs, -1 for none."""
     size = (blocks_for(outputs, BLOCK), volume, BLOCK)
     return torch.empty(size, dtype=torch.int32, device=device)
-
-
-def _starts(table: Tensor) -> Tensor:
-    return F.pad((table >= 0).sum(dim=2).flatten().cumsum(dim=0), (1, 0))
 
 
 def _read_sizes(keys: Tensor, order: Tensor, sizes: Tensor) -> list[int]:

@@ -5,6 +5,7 @@ Runs on any device and in any float dtype; gradients are autograd's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -118,38 +119,77 @@ def group_pairs(
     return inputs[order].int(), outputs[order].int(), starts
 
 
-def submanifold_map(voxels: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [M, 4]
-    """Pairs (inputs, outputs, starts) of a 3 x 3 x 3 kernel around each voxel."""
-    count = len(voxels)
-    axis = torch.arange(-1, 2, device=voxels.device)
-    steps = torch.cartesian_prod(axis, axis, axis).to(voxels.dtype)  # [27, 3]
-    around = voxels[:, None, 1:] + steps  # [M, 27, 3]
+def centred(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """The padding that puts an odd kernel around each voxel."""
+    return [size // 2 * step for size, step in zip(kernel, dilation, strict=True)]
+
+
+def kernel_steps(
+    kernel: Sequence[int], dilation: Sequence[int], device: torch.device
+) -> Tensor:  # [V, 3]
+    """Where the places of a kernel lie, from its first one."""
+    axes = [torch.arange(size, device=device) for size in kernel]
+    return torch.cartesian_prod(*axes) * torch.tensor(dilation, device=device)
+
+
+def submanifold_map(
+    voxels: Tensor,  # [M, 4]
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (inputs, outputs, starts) of a kernel of odd sizes around each voxel."""
+    count, device = len(voxels), voxels.device
+    steps = kernel_steps(kernel, dilation, device)
+    steps = steps - torch.tensor(centred(kernel, dilation), device=device)
+    around = voxels[:, None, 1:].long() + steps  # [M, V, 3]
     scenes = voxels[:, None, :1].expand(-1, len(steps), 1)
     neighbours = torch.cat([scenes, around], dim=2).view(-1, 4)
     _, rows = torch.unique(torch.cat([voxels, neighbours]), dim=0, return_inverse=True)
     _check_distinct(rows[:count])
     row_of = rows.new_full((len(rows),), -1)
-    row_of[rows[:count]] = torch.arange(count, device=voxels.device)
+    row_of[rows[:count]] = torch.arange(count, device=device)
     table = row_of[rows[count:]].view(count, len(steps))
     outputs, offsets = (table >= 0).nonzero(as_tuple=True)
     return group_pairs(offsets, table[outputs, offsets], outputs, count, len(steps))
 
 
-def strided_map(
+def kernel_map(
     voxels: Tensor,  # [M, 4]
-    shape: Sequence[int],
+    first: Sequence[int],
+    last: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
 ) -> tuple[Tensor, ...]:
-    """Voxels of twice the size, and the pairs of a 2 x 2 x 2 kernel down to and up from them."""
+    """The outputs that voxels reach, and the pairs down to and up from them."""
     _check_distinct(torch.unique(voxels, dim=0, return_inverse=True)[1])
-    count = len(voxels)
-    parents = voxels[:, 1:] >> 1
-    rows = (parents < torch.tensor(shape, device=voxels.device) // 2).all(dim=1).nonzero()[:, 0]
-    coarse, parents = voxelize(parents[rows], voxels[rows, 0])
-    x, y, z = (voxels[rows, 1:] & 1).long().unbind(dim=1)
-    offsets = 4 * x + 2 * y + z
-    down = group_pairs(offsets, rows, parents, len(coarse), 8)
-    up = group_pairs(offsets, parents, rows, count, 8)
-    return coarse, *down, *up
+    rows, offsets, places = reached(voxels, first, last, kernel, stride, padding, dilation)
+    outputs, parents = voxelize(places, voxels[rows, 0])
+    volume = math.prod(kernel)
+    down = group_pairs(offsets, rows, parents, len(outputs), volume)
+    up = group_pairs(offsets, parents, rows, len(voxels), volume)
+    return outputs, *down, *up
+
+
+def reached(
+    voxels: Tensor,  # [M, 4]
+    first: Sequence[int],
+    last: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs: rows of voxels [P], kernel offsets [P], and places of outputs [P, 3]."""
+    low, high, step, margin = (
+        torch.tensor(numbers, device=voxels.device) for numbers in (first, last, stride, padding)
+    )
+    moved = voxels[:, None, 1:] + margin - kernel_steps(kernel, dilation, voxels.device)
+    places = moved.div(step, rounding_mode="floor")  # [M, V, 3]
+    is_met = (places * step == moved) & (places >= low) & (places <= high)
+    rows, offsets = is_met.all(dim=2).nonzero(as_tuple=True)
+    return rows, offsets, places[rows, offsets].to(voxels.dtype)
 
 
 def _check_distinct(rows: Tensor) -> None:

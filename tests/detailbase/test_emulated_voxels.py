@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from detailbase.ops import segment_reduce, strided_map, submanifold_map, voxelize
+from detailbase.ops import kernel_map, segment_reduce, strided_map, submanifold_map, voxelize
 from tests.emulation import emulation
 
 pytestmark = pytest.mark.slow  # g++ compiles the kernels
@@ -52,12 +52,21 @@ def test_emulated_voxels_may_lie_far_off(rng):
 def test_emulated_maps_are_those_of_the_cpu(rng, dtype, count):
     voxels = voxelize(*cloud(rng, count, dtype, -5, 7))[0]
     voxels = voxels[torch.randperm(len(voxels), generator=rng)]
-    want, (want_coarse, want_strided) = submanifold_map(voxels), strided_map(voxels, (5, 6, 7))
+    kernels = [(3, 2, 1, 1), ((4, 2, 3), (2, 3, 1), (1, 0, 4), (1, 3, 2))]
+
+    def build():
+        flat = submanifold_map(voxels), submanifold_map(voxels, (3, 1, 5), (1, 1, 2))
+        grids = (None, (5, 6, 7))
+        return flat, [kernel_map(voxels, grid, *sizes) for sizes in kernels for grid in grids]
+
+    want, want_strided = build()
     with emulation():
-        got, (coarse, strided) = submanifold_map(voxels), strided_map(voxels, (5, 6, 7))
-    same_map(got, want)
-    same_map(strided, want_strided)
-    assert torch.equal(coarse, want_coarse)
+        got, strided = build()
+    for ours, theirs in zip(got, want, strict=True):
+        same_map(ours, theirs)
+    for (outputs, ours), (want_outputs, theirs) in zip(strided, want_strided, strict=True):
+        same_map(ours, theirs)
+        assert torch.equal(outputs, want_outputs)
 
 
 def test_emulated_maps_do_not_reach_around_the_grid():

@@ -1,19 +1,49 @@
 import importlib
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from detailbase.ops import reference, strided_map, submanifold_map, voxelize
-from detailbase.ops.kernel_map import UNBOUNDED
+from detailbase.ops import (
+    kernel_map,
+    output_shape,
+    reference,
+    strided_map,
+    submanifold_map,
+    voxelize,
+)
+from detailbase.ops.kernel_map import ENDS
 from refer3d.native.loader import runnable_variants
+from tests.errors import raises
 
 
 def lists(pairs):
     return pairs.inputs, pairs.outputs, pairs.starts
 
 
-def strided_lists(coarse, down):
-    return coarse, *lists(down.forward), *lists(down.backward)
+def all_lists(outputs, built):
+    return outputs, *lists(built.forward), *lists(built.backward)
+
+
+def by_definition(voxels, shape, kernel, stride=(1, 1, 1), padding=(0, 0, 0), dilation=(1, 1, 1)):
+    sizes = (kernel, stride, padding, dilation)
+    first, last = [-ENDS] * 3, [ENDS] * 3
+    if shape is not None:
+        first, last = [0] * 3, [size - 1 for size in output_shape(shape, *sizes)]
+    return reference.kernel_map(voxels, first, last, *sizes)
+
+
+KERNELS = [
+    ((3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
+    ((2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)),
+    ((5, 5, 5), (3, 3, 3), (2, 2, 2), (1, 1, 1)),
+    ((3, 3, 3), (1, 1, 1), (0, 0, 0), (1, 1, 1)),
+    ((4, 2, 3), (2, 3, 1), (1, 0, 4), (1, 3, 2)),
+    ((1, 1, 1), (2, 1, 5), (0, 3, 0), (1, 1, 1)),
+    ((1, 7, 2), (4, 2, 1), (0, 5, 1), (1, 2, 5)),
+]
+"""Sizes, strides, paddings, dilations."""
 
 
 @pytest.mark.parametrize(
@@ -23,21 +53,62 @@ def strided_lists(coarse, down):
         (torch.int64, 1, "Morton's"),
         (torch.int32, 2, "shuffled"),
         (torch.int64, 40, "shuffled"),
-        (torch.int64, 3000, "Morton's"),
-        (torch.int32, 3000, "shuffled"),
+        (torch.int64, 700, "Morton's"),
+        (torch.int32, 700, "shuffled"),
     ],
 )
 def test_matches_reference(rng, make_voxels, dtype, count, order):
     voxels = make_voxels(count, dtype=dtype)
     if order == "shuffled":
         voxels = voxels[torch.randperm(len(voxels), generator=rng).to(voxels.device)]
-    flat = submanifold_map(voxels)
-    assert all(map(torch.equal, lists(flat.forward), reference.submanifold_map(voxels)))
-    coarse, down = strided_map(voxels)
-    assert coarse.dtype == dtype
-    expected = reference.strided_map(voxels, UNBOUNDED)
-    assert all(map(torch.equal, strided_lists(coarse, down), expected))
-    assert (down.num_inputs, down.num_outputs) == (len(voxels), len(coarse))
+    for kernel, dilation in (((3, 3, 3), (1, 1, 1)), ((1, 5, 3), (1, 2, 6))):
+        flat = submanifold_map(voxels, kernel, dilation)
+        expected = reference.submanifold_map(voxels, kernel, dilation)
+        assert all(map(torch.equal, lists(flat.forward), expected))
+    for kernel in KERNELS:
+        for shape in (None, (9, 12, 7)):
+            outputs, built = kernel_map(voxels, shape, *kernel)
+            assert outputs.dtype == dtype
+            expected = by_definition(voxels, shape, *kernel)
+            assert all(map(torch.equal, all_lists(outputs, built), expected))
+            assert (built.num_inputs, built.num_outputs) == (len(voxels), len(outputs))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), KERNELS)
+def test_reaches_what_a_dense_convolution_reaches(make_voxels, kernel, stride, padding, dilation):
+    """The number of pairs at each place is torch's convolution of ones with a kernel of ones."""
+    shape = (9, 12, 7)
+    voxels = make_voxels(150, 0, 7)
+    outputs, built = kernel_map(voxels, shape, kernel, stride, padding, dilation)
+    scenes, x, y, z = voxels.unbind(dim=1)
+    grid = torch.zeros(2, 1, *shape, dtype=torch.float64, device=voxels.device)
+    grid[scenes, 0, x, y, z] = 1
+    ones = grid.new_ones(1, 1, *kernel)
+    dense = functional.conv3d(grid, ones, None, stride, padding, dilation)[:, 0]
+    assert list(dense.shape[1:]) == output_shape(shape, kernel, stride, padding, dilation)
+    assert sorted(outputs.tolist()) == dense.nonzero().tolist()
+    counts = torch.bincount(built.forward.outputs, minlength=len(outputs))
+    assert torch.equal(counts.double(), dense[tuple(outputs.T)])
+    assert torch.equal(outputs, voxelize(outputs[:, 1:], outputs[:, 0])[0])  # Morton's order
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_large_numbers(make_voxels, axis):
+    """Kernels, strides and dilations beyond a brick of voxels, along one axis."""
+    voxels = make_voxels(60, -300, 300)
+    one, zero = [1, 1, 1], [0, 0, 0]
+    kernel, stride, padding, dilation = ([*one], [*one], [*zero], [*one])
+    kernel[axis], stride[axis], padding[axis], dilation[axis] = 60, 7, 30, 11
+    outputs, built = kernel_map(voxels, None, kernel, stride, padding, dilation)
+    expected = by_definition(voxels, None, kernel, stride, padding, dilation)
+    assert all(map(torch.equal, all_lists(outputs, built), expected))
+
+
+def test_outputs_stay_within_the_dtype():
+    ends = torch.iinfo(torch.int32)
+    voxels = torch.tensor([[0, ends.max, 0, 0]], dtype=torch.int32)
+    outputs, _ = kernel_map(voxels, None, (3, 1, 1), padding=(1, 0, 0))
+    assert outputs[:, 1].tolist() == [ends.max - 1, ends.max]
 
 
 @pytest.mark.parametrize("shape", [(7, 9, 11), (6, 10, 1), (12, 12, 12), (0, 5, 5)])
@@ -45,8 +116,8 @@ def test_odd_last_plane_is_left_out(make_voxels, shape):
     """As spconv does it, on whose networks our weights were trained."""
     voxels = make_voxels(900, 0, 11)
     coarse, down = strided_map(voxels, shape)
-    expected = reference.strided_map(voxels, shape)
-    assert all(map(torch.equal, strided_lists(coarse, down), expected))
+    expected = by_definition(voxels, shape, (2, 2, 2), (2, 2, 2))
+    assert all(map(torch.equal, all_lists(coarse, down), expected))
     ends = torch.tensor(shape, device=voxels.device) // 2
     kept = ((voxels[:, 1:] >> 1) < ends).all(dim=1).nonzero()[:, 0]
     assert down.forward.inputs.long().sort().values.tolist() == kept.tolist()
@@ -125,8 +196,11 @@ def test_the_inverse_goes_back(make_voxels):
 def test_every_variant_gives_the_same(make_voxels, variant, threads):
     module = importlib.import_module(f"detailbase._cpu_{variant}")
     voxels = make_voxels(9000, 0, 40).cpu()
-    arrays = module.submanifold_map(voxels.numpy(), 256, threads)
-    expected = reference.submanifold_map(voxels)
+    numbers = np.array([[3] * 3, [2] * 3, [1] * 3, [1] * 3])
+    grid = np.array([[0] * 3, [19] * 3])
+    outputs, *arrays = module.kernel_map(voxels.numpy(), numbers, grid, 256, threads)
+    expected = reference.kernel_map(voxels, *grid.tolist(), *numbers.tolist())
+    arrays = [outputs.reshape(-1, 4), *arrays]
     assert all(torch.equal(torch.from_numpy(a), b) for a, b in zip(arrays, expected, strict=True))
 
 
@@ -143,3 +217,32 @@ def test_every_variant_gives_the_same(make_voxels, variant, threads):
 def test_errors_name_the_argument(build, voxels, message):
     with pytest.raises(ValueError, match=message):
         build(voxels)
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (lambda v: submanifold_map(v, 2), ("kernel", "odd", "[2, 2, 2]")),
+        (lambda v: submanifold_map(v, 3, (1, 2)), ("dilation", "1..32768", "(1, 2)")),
+        (lambda v: kernel_map(v, None, 0), ("kernel", "1..32768", 0)),
+        (lambda v: kernel_map(v, None, 33), ("kernel", "32768 offsets", 33)),
+        (lambda v: kernel_map(v, None, 3, (2, 2, 0)), ("stride", "(2, 2, 0)")),
+        (lambda v: kernel_map(v, None, 3, padding=-1), ("padding", "0..32768", "-1")),
+        (lambda v: kernel_map(v, (4, -1, 4), 3), ("shape", "(4, -1, 4)")),
+        (lambda v: kernel_map(v + 2**62 + 1, None, 3), ("coords", "2^62")),
+    ],
+)
+def test_errors_name_the_number(call, names):
+    with raises(ValueError, *names):
+        call(torch.zeros(1, 4).long())
+
+
+@pytest.mark.parametrize("number", [-1, 2**15 + 1, 2**62])
+def test_raw_ops_check_their_numbers(number):
+    """What ``torch.ops`` calls never reads beyond its arguments."""
+    voxels = torch.zeros(1, 4, dtype=torch.int64)
+    sizes = [[1] * 3 for _ in range(4)]
+    for place in range(4):
+        wrong = [[number] * 3 if i == place else size for i, size in enumerate(sizes)]
+        with pytest.raises(ValueError, match=str(number)):
+            torch.ops.detailbase.kernel_map(voxels, [0] * 3, [9] * 3, *wrong)

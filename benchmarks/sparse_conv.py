@@ -102,7 +102,7 @@ def main() -> None:
         "bfloat16_difference": float(f"{(rounded - exact).norm() / exact.norm():.2g}"),
         "peak_mib": round(peak_mib(evaluated(net, features, voxels))),
     }
-    if importlib.util.find_spec("spconv"):
+    if importlib.util.find_spec("cumm"):  # spconv's own, not refer3d-compat's
         from spconv_unet import SpconvUNet
 
         theirs = evaluated(SpconvUNet(), features, voxels - voxels.amin(dim=0))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from spconv.pytorch import SparseConv3d, SparseConvTensor, SparseInverseConv3d, SubMConv3d
 from torch import Tensor
 
 from detailbase.model.backbone import spatial_shape
 from pointgroup_ops import voxelization
+from spconv.pytorch import SparseConv3d, SparseConvTensor, SparseInverseConv3d, SubMConv3d
 
 WIDTHS = (6, 64, 32)
 

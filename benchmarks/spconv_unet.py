@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor, nn
+
+from detailbase.model.backbone import CHANNELS, norm, spatial_shape
 from spconv.pytorch import (
     SparseConv3d,
     SparseConvTensor,
@@ -12,9 +15,6 @@ from spconv.pytorch import (
     SparseSequential,
     SubMConv3d,
 )
-from torch import Tensor, nn
-
-from detailbase.model.backbone import CHANNELS, norm, spatial_shape
 
 
 def _activated(channels: int, conv: nn.Module) -> SparseSequential:

@@ -15,6 +15,7 @@ FACES = (
     "segmentator",
     "simple_knn",
     "softgroup",
+    "spconv",
     "torch_scatter",
 )
 """The names that other code bases import: thin, over the ops of one model."""

@@ -17,7 +17,7 @@ from refersplat.config import Config
 from refersplat.data import load_scene
 from refersplat.data.units import check_visible
 from refersplat.referring import train as train_referring
-from refersplat.referring.state import RESULT_FILE, refuse_trained_views
+from refersplat.referring.state import RESULT_FILE, refuse_trained_views, trained_views
 from refersplat.referring.supervision import supervise
 from refersplat.rgb import train as train_rgb
 from refersplat.splats.checkpoints import check_resumed, load_gaussians, load_refersplat_field
@@ -51,6 +51,12 @@ def train(config: Config) -> None:
     log.info(
         "%d training views, %d test views (%s)", len(scene.train), len(scene.test), scene.split
     )
+    for folder in Path(start).parents[:3] if start else ():  # its run's is one of them
+        if seen := trained_views(folder, scene.test):
+            log.warning(
+                "--start_checkpoint: the Gaussians of %s were trained on %d of the %d test views",
+                *(folder, len(seen), len(scene.test)),
+            )
 
     run = run_of(config)
     is_begun, cloud = run.exists(), newest_cloud(out)

@@ -207,11 +207,13 @@ def test_resuming_restores_a_lost_referring_field(run):
     )
 
 
-def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path):
+def test_gaussians_of_another_run_are_taken(trained, balls, tmp_path, caplog):
     cloud = trained / "point_cloud/iteration_120/point_cloud.ply"
     out = tmp_path / "out"
     argv = ["-s", str(balls), "--eval", "--text.encoder", "hash", "--train.iterations", "2"]
-    refersplat.train.main([*argv, "-m", str(out), "--start_checkpoint", str(cloud)])
+    start = ["--start_checkpoint", str(cloud), "--data.test_views", "1", "2"]
+    refersplat.train.main([*argv, "-m", str(out), *start])
+    assert f"{trained} were trained on 1 of the 2 test views" in caplog.text
     (copied,) = out.glob("point_cloud/*/*.ply")
     assert load_ply(copied).means.equal(load_ply(cloud).means)
 

@@ -43,6 +43,9 @@ class PhotosConfig:
     """Threads; -1 takes one per core. With one, the same photos give the same poses."""
     seed: Annotated[int, Bounds(0)] = 0
     """Seed of COLMAP's random samples."""
+    keep_distortion: Annotated[bool, ANYWHERE] = False
+    """Keep the photos as their lens made them, so that masks made on them fit; training undistorts
+    both. Programs that read pinhole cameras alone need undistorted photos."""
     resume: Annotated[bool, ANYWHERE] = False
     """Go on in a folder in which this program was stopped."""
 

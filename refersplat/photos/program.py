@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def make_scene(config: PhotosConfig) -> Report:
     model = _level(poses.model, work / "level")
     report = make_report(collection, poses, model)
     write_report(report, model, scene)
-    _undistort(work, scene)
+    _write_scene(work, scene, sorted(poses.registered) if config.keep_distortion else [])
     log.info("%s\n\n%s: next, refersplat check %s", report.text, scene, scene)
     return report
 
@@ -180,12 +181,18 @@ def _describe(camera: Any) -> str:
     return f"{camera.width}x{camera.height} {camera.model.name}: {numbers}"
 
 
-def _undistort(work: Path, scene: Path) -> None:
-    """Writes undistorted photos and their pinhole cameras; the poses come last."""
-    colmap = require_colmap()
-    draft = work / "undistorted"
+def _write_scene(work: Path, scene: Path, kept: Sequence[str]) -> None:
+    """Writes photos and cameras, undistorted unless photos are ``kept``; the poses come last."""
+    draft = work / "scene"
     shutil.rmtree(draft, ignore_errors=True)
-    colmap.undistort_images(draft, work / "level", work / "photos", jpeg_quality=95)
+    if kept:
+        (draft / "images").mkdir(parents=True)
+        for name in kept:
+            shutil.copyfile(work / "photos" / name, draft / "images" / name)
+        shutil.copytree(work / "level", draft / "sparse")
+    else:
+        colmap = require_colmap()
+        colmap.undistort_images(draft, work / "level", work / "photos", jpeg_quality=95)
     for folder in ("sparse", "images"):
         shutil.rmtree(scene / folder, ignore_errors=True)
     (draft / "images").rename(scene / "images")

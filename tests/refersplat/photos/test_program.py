@@ -6,6 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from refer3d.runs.errors import InputError
@@ -84,6 +85,17 @@ def test_resumes_where_it_was_stopped(made, tmp_path, monkeypatch):
     assert again.registered == 7
     assert (scene / "images" / "my_photo_00.jpg").read_bytes() == before
     assert (scene / "sparse" / "0" / "images.bin").is_file()
+
+    # Kept as they were, the photos fit masks that were made on them, and have the same poses.
+    poses = [view.camera.world_to_camera for view in load_scene(DataConfig(scene=str(scene))).views]
+    make_scene(config_of(source, scene, resume=True, keep_distortion=True))
+    assert len(list((scene / "images").iterdir())) == 7
+    kept, photo = scene / "images" / "my_photo_00.jpg", source / "my photo 00.jpg"
+    assert kept.read_bytes() == photo.read_bytes() != before
+    views = load_scene(DataConfig(scene=str(scene))).views
+    assert views[0].lens.is_distorted
+    for view, pose in zip(views, poses, strict=True):
+        assert torch.equal(view.camera.world_to_camera, pose)
 
 
 def blank(path, number=4, size=(320, 240), value=90):

@@ -34,7 +34,8 @@ from refersplat.ops import blend_matrix, project, rasterize
 from refersplat.referring.state import Precomputed, ReferringState
 from refersplat.referring.supervision import BlendCache
 from refersplat.referring.train import train_step
-from refersplat.rgb.train import evaluate_rgb, train
+from refersplat.rgb.fit import evaluate_rgb
+from refersplat.rgb.train import train
 from refersplat.splats.render import render
 
 SCALES = [1.0, 2.0, 4.0]

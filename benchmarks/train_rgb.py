@@ -11,7 +11,8 @@ from machine import describe, save
 
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
-from refersplat.rgb.train import evaluate_rgb, train
+from refersplat.rgb.fit import evaluate_rgb
+from refersplat.rgb.train import train
 
 
 def main() -> None:

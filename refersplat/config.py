@@ -89,6 +89,16 @@ class RgbConfig:
     """Train on a random background in each step, for transparent images."""
     random_points: Annotated[int, Bounds(1)] = 20_000
     """Number of random initial points for scenes without points."""
+    exposure: Literal["auto", "always", "never"] = "auto"
+    """Fit an affine transform of colours to each training photo; ``auto`` does where exposure or
+    white balance differ."""
+    refine_poses: Literal["auto", "always", "never"] = "auto"
+    """Refine the poses of the training photos; ``auto`` does where they are off."""
+    pose_lr: Annotated[float, Bounds(0)] = 1e-3
+    """Learning rate of the poses at the first step, in radians and in units of the scene's extent;
+    a hundredth at the last step, log-linear in between."""
+    correct_from: Annotated[int, Bounds(0)] = 500
+    """Step at which ``exposure`` and ``refine_poses`` are decided, and begin."""
     checkpoint_every: Annotated[int, Bounds(1), ANYWHERE] = 1_000
     """Steps between two saved states."""
 

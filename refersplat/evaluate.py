@@ -29,7 +29,8 @@ from refersplat.inference.samples import Sample, evaluate_views
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import METRICS, Overlap, generalized, mean, mean_scores
 from refersplat.referring.state import refuse_trained_views, trained_views
-from refersplat.rgb.train import evaluate_rgb
+from refersplat.rgb.fit import evaluate_rgb, protocol
+from refersplat.rgb.poses import POSES_FILE, with_refined_poses
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.splats.gaussians import Gaussians
 
@@ -85,10 +86,11 @@ def evaluate(config: Config) -> dict[str, Any]:
             scene.test,
             lambda o: () if o.is_nothing else of_category.get(o.category, ()),
         )
-        photos = evaluate_rgb(trained.gaussians, scene.test)
+        photos, how = score_photos(config, scene, trained.gaussians)
         results = {
             "metrics": metrics(samples, training) | generalized(overlaps) | photos,
             **break_down(samples),
+            "fitted": how,
             "threshold": trained.threshold,
             "threshold_of_the_field": trained.field_threshold,
             "threshold_chosen_by": trained.chosen_by,
@@ -118,7 +120,7 @@ def evaluate_questions(config: Config) -> dict[str, Any]:
     """
     start_program("refersplat")
     out = Path(config.model_path)
-    scene = load_scene(config.data)
+    scene = with_refined_poses(load_scene(config.data), out)
     questions = read_questions(Path(config.score.questions).expanduser(), scene)
     trained = TrainedScene.load(out, config.device, config.text, config.train.threshold)
     asked = [view for view in scene.views if any(view.name in q.targets for q in questions)]
@@ -132,8 +134,21 @@ def evaluate_colors(config: Config, scene: Scene) -> dict[str, Any]:
     """Scores PSNR, SSIM and L1 alone, and writes ``results.json``."""
     gaussians = trained_gaussians(Path(config.model_path)).to(choose_device(config.device))
     log.warning("no test view has a sentence: only colours are scored")
-    results = {"metrics": evaluate_rgb(gaussians, scene.test), **conditions(config, gaussians)}
+    photos, how = score_photos(config, scene, gaussians)
+    results = {"metrics": photos, "fitted": how, **conditions(config, gaussians)}
     return write(config, RESULTS, results)
+
+
+def score_photos(
+    config: Config, scene: Scene, gaussians: Gaussians
+) -> tuple[dict[str, float], str]:
+    """Scores colours, and says how the ``_fitted`` scores are made.
+
+    Poses of test views are fitted where the run has refined those of the training views.
+    """
+    has_motions = Path(config.model_path, POSES_FILE).exists()
+    extent = scene.extent if has_motions else None
+    return evaluate_rgb(gaussians, scene.test, extent), protocol(extent)
 
 
 def write(config: Config, name: str, results: dict[str, Any]) -> dict[str, Any]:
@@ -277,9 +292,11 @@ def counts(
 
 def colors_table(results: dict[str, Any]) -> str:
     """Formats the colours' scores for the terminal."""
-    return "\n".join(
-        f"{name.upper():<5} {value:7.3f}" for name, value in results["metrics"].items()
-    )
+    lines = [
+        f"{name.upper().replace('_FITTED', ', fitted'):<12} {value:7.3f}"
+        for name, value in results["metrics"].items()
+    ]
+    return "\n".join([*lines, f"fitted: {results['fitted']}"])
 
 
 def table(results: dict[str, Any]) -> str:
@@ -311,6 +328,7 @@ def table(results: dict[str, Any]) -> str:
         ("3D acc@0.5", "3d_acc@0.5", ""),
         ("best thresholds", "mIoU_best_threshold", "an upper bound: the best of each sentence"),
         ("PSNR", "psnr", "dB"),
+        ("PSNR, fitted", "psnr_fitted", f"dB, {results['fitted']}"),
         ("SSIM", "ssim", ""),
     ):
         if numbers.get(key) is not None:

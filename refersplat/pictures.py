@@ -27,6 +27,7 @@ from refersplat.data.names import ViewNames, digest, slug
 from refersplat.inference.orbit import circle, draw_scene, draw_sentence, write_video
 from refersplat.inference.overlay import add_caption, draw_heat, draw_mask, draw_overlay
 from refersplat.inference.trained_scene import TrainedScene
+from refersplat.rgb.poses import with_refined_poses
 from refersplat.splats.checkpoints import trained_gaussians
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def draw(config: Config) -> None:
     """
     start_program("refersplat")
     out = Path(config.model_path)
-    scene = load_scene(config.data)
+    scene = with_refined_poses(load_scene(config.data), out)
     options = config.render
     for sentence in options.sentence:
         if not sentence.strip():

@@ -20,6 +20,7 @@ from refersplat.referring import train as train_referring
 from refersplat.referring.state import RESULT_FILE, refuse_trained_views, trained_views
 from refersplat.referring.supervision import supervise
 from refersplat.rgb import train as train_rgb
+from refersplat.rgb.poses import with_refined_poses
 from refersplat.splats.checkpoints import check_resumed, load_gaussians, load_refersplat_field
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ def train(config: Config) -> None:
         check_visible(cloud or start, gaussians.means, [view.camera for view in scene.train])
         if config.resume and is_begun:
             is_moved = config.data.scene != run.config().data.scene
-            check_resumed(out, gaussians, given, scene.views if is_moved else [])
+            views = with_refined_poses(scene, out).views if is_moved else []
+            check_resumed(out, gaussians, given, views)
             refuse_trained_views(out, scene, "restore the split, or name another folder")
     with claim_folder(config):
         watch = Stopwatch(out / TIMINGS)
@@ -87,6 +89,8 @@ def train(config: Config) -> None:
                 gaussians = train_rgb.train(config, scene, device)
             log.info("%d Gaussians in %.0f s", gaussians.count, watch.stages["rgb"]["seconds"])
 
+        if (refined := with_refined_poses(scene, out)) is not scene and is_referring:
+            scene, supervision = refined, supervise(refined, config.train.hold_out_every)
         if not is_referring:
             log.warning("no training view has a sentence: the scene can only be rendered")
         elif not (cloud and Path(out, RESULT_FILE).exists()):  # a field belongs to its Gaussians

@@ -31,6 +31,11 @@ def learning_rates(config: RgbConfig, extent: float, iteration: int) -> dict[str
     }
 
 
+def pose_rate(config: RgbConfig, iteration: int) -> float:
+    """Learning rate of the poses; it falls log-linearly to a hundredth."""
+    return config.pose_lr * 0.01 ** min(iteration / config.iterations, 1.0)
+
+
 @dataclass
 class Adam:
     """Gaussians as leaves of autograd, with the moments of their gradients.

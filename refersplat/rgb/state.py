@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.states import Array, Number, load_state, save_state
+from refer3d.runs.states import AGAIN, Array, Maybe, Number, load_state, save_state
 from refersplat.config import Config
 from refersplat.data import Scene, View
 from refersplat.ops.adam import BETAS, EPSILON
 from refersplat.rgb.densify import DensificationStatistics
+from refersplat.rgb.exposure import Exposures
 from refersplat.rgb.initialize import initial_gaussians
 from refersplat.rgb.optimizer import Adam
+from refersplat.rgb.poses import Motions
 from refersplat.splats.checkpoints import GAUSSIANS, RGB_FORMAT
 from refersplat.splats.gaussians import Gaussians, validate
 
@@ -35,6 +37,15 @@ SCHEMA = {
     "generator": Array.like(torch.Generator().get_state()),
     "views": [str],
     "extent": Number(float, 0),
+    "exposures": Maybe({"values": Array(("V", 3, 4))}),
+    "motions": Maybe(
+        {
+            "values": Array(("V", 6)),
+            "first": Array(("V", 6)),
+            "second": Array(("V", 6), low=0),
+            "steps": [Number(int, 0, 2**31)],
+        }
+    ),
 }
 
 
@@ -46,13 +57,20 @@ class RgbState:
     statistics: DensificationStatistics
     generator: torch.Generator
     iteration: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    """Row of each training view in exposures and motions, by its name."""
+    exposures: Exposures | None = None
+    """Colour transforms of the training photos, if they are fitted."""
+    motions: Motions | None = None
+    """Motions of the training cameras, if poses are refined."""
 
     @classmethod
     def start(cls, config: Config, scene: Scene, device: torch.device | str) -> RgbState:
         """Makes the state before the first step."""
         generator = torch.Generator().manual_seed(config.seed)
         gaussians = initial_gaussians(scene, config.rgb, generator).to(device)
-        return cls(Adam.start(gaussians), DensificationStatistics.start(gaussians), generator)
+        statistics = DensificationStatistics.start(gaussians)
+        return cls(Adam.start(gaussians), statistics, generator, rows=_rows(scene.train))
 
     def save(self, path: Path, views: Sequence[View], extent: float) -> None:
         """Writes the state, from which :meth:`load` resumes with the same bits."""
@@ -68,6 +86,8 @@ class RgbState:
             "generator": self.generator.get_state(),
             "views": [view.name for view in views],
             "extent": extent,
+            "exposures": self.exposures and vars(self.exposures),
+            "motions": self.motions and vars(self.motions),
         }
         save_state(path, state)
 
@@ -97,7 +117,23 @@ class RgbState:
         )
         generator = torch.Generator()
         generator.set_state(state["generator"])
-        return cls(adam, statistics, generator, state["iteration"])
+        exposures, motions = state["exposures"], state["motions"]
+        for name, values in (("exposures", exposures), ("motions", motions)):
+            for key, rows in (values or {}).items():
+                if len(rows) != len(views):
+                    raise InputError(
+                        f"{path}: {name}: {key}: expected one for each of the {len(views)} views, "
+                        f"got {len(rows)}; {AGAIN}"
+                    )
+        return cls(
+            *(adam, statistics, generator, state["iteration"], _rows(views)),
+            exposures and Exposures(exposures["values"].to(device)),
+            motions and Motions(**motions).to(device),
+        )
+
+
+def _rows(views: Sequence[View]) -> dict[str, int]:
+    return {view.name: row for row, view in enumerate(views)}
 
 
 def save_inria_checkpoint(

@@ -14,9 +14,13 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
+from refersplat.rgb.corrections import begin_corrections
 from refersplat.rgb.densify import RESET_OPACITY, densify, gaussian_limit, is_densified
-from refersplat.rgb.losses import l1, photo_loss, psnr, ssim
-from refersplat.rgb.optimizer import learning_rates
+from refersplat.rgb.exposure import expose
+from refersplat.rgb.fit import evaluate_rgb, protocol
+from refersplat.rgb.losses import photo_loss, psnr
+from refersplat.rgb.optimizer import learning_rates, pose_rate
+from refersplat.rgb.poses import moved, save_poses, with_refined_poses
 from refersplat.rgb.state import STATE_FILE, RgbState, save_inria_checkpoint
 from refersplat.splats.checkpoints import save_viewer_files
 from refersplat.splats.gaussians import Gaussians, save_ply
@@ -49,6 +53,8 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
         for view, image in load_ahead(order, device):
             rendering, loss = step(state, view, image, rgb, scene.extent, limit)
             progress.advance()
+            if state.iteration == rgb.correct_from:
+                begin_corrections(state, rgb, scene, sh_degree(state.iteration, rgb))
             if state.iteration % REPORT_EVERY == 0:
                 quality = psnr(rendering.color.detach(), image)
                 count = state.adam.gaussians.count
@@ -57,11 +63,16 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
                 state.save(path, scene.train, scene.extent)
         gaussians = state.adam.gaussians.detached()
         if scene.test:
-            quality = evaluate_rgb(gaussians, scene.test)
+            extent = None if state.motions is None else scene.extent
+            quality = evaluate_rgb(gaussians, scene.test, extent)
             log.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
+            log.info("PSNR %.2f dB: %s", quality["psnr_fitted"], protocol(extent))
             scores = {f"test_{name}": value for name, value in quality.items()}
             progress.report(state.iteration, "rgb", **scores)
 
+    if state.motions is not None:
+        save_poses(out, scene.train, state.motions, scene.extent)
+        scene = with_refined_poses(scene, out)
     save_inria_checkpoint(
         out / f"chkpnt{state.iteration}.pth",
         state,
@@ -91,6 +102,8 @@ def step(
 ) -> tuple[Rendering, Tensor]:
     """Runs one iteration: renders a view, optimises the Gaussians, densifies them where due.
 
+    Corrects exposure and pose of the photo, too, where the state has such corrections.
+
     Args:
         state: Changed in place.
         view: The rendered view.
@@ -108,15 +121,24 @@ def step(
     state.iteration += 1
     iteration, adam = state.iteration, state.adam
     background, target = choose_background(view, image, config, state.generator)
+    camera, row, motion = view.camera, state.rows[view.name], None
+    if state.motions is not None:
+        motion = state.motions.leaf(row)
+        camera = moved(camera.to(motion.device), motion, extent)
     rendering = render(
-        adam.gaussians, view.camera, background=background, sh_degree=sh_degree(iteration, config)
+        adam.gaussians, camera, background=background, sh_degree=sh_degree(iteration, config)
     )
+    if state.exposures is not None:
+        exposure = state.exposures.fit(row, rendering.color.detach(), target)
+        rendering = rendering._replace(color=expose(rendering.color, exposure))
     loss = photo_loss(rendering.color, target, config.lambda_dssim)
     loss.backward()
 
     is_densifying = iteration < config.densify_until * config.iterations
     if is_densifying:
         state.statistics.observe(rendering, view.camera)
+    if state.motions is not None and motion is not None and motion.grad is not None:
+        state.motions.step(row, motion.grad, pose_rate(config, iteration))
     adam.step(learning_rates(config, extent, iteration))
     if is_densified(iteration, config):
         prune_large = iteration > config.opacity_reset_every
@@ -167,15 +189,3 @@ def view_order(views: Sequence[View], seed: int, start: int, end: int) -> Iterat
         order = torch.randperm(len(views), generator=generator).tolist()
         first = epoch * len(views)
         yield from (views[i] for i in order[max(start - first, 0) : end - first])
-
-
-@torch.inference_mode()
-def evaluate_rgb(gaussians: Gaussians, views: Sequence[View]) -> dict[str, float]:
-    """Mean PSNR (dB), SSIM and L1 over the views; empty without views."""
-    totals = torch.zeros(3, dtype=torch.float64)
-    for view, image in load_ahead(views, gaussians.means.device):
-        background = image.new_full((3,), view.background)
-        color = render(gaussians, view.camera, background=background).color.clamp(0, 1)
-        totals += torch.stack([psnr(color, image), ssim(color, image), l1(color, image)]).cpu()
-    means = (totals / max(len(views), 1)).tolist()
-    return dict(zip(("psnr", "ssim", "l1"), means, strict=True)) if views else {}

@@ -10,7 +10,9 @@ from refersplat.config import Config, RgbConfig
 from refersplat.referring.state import STATE_FILE as REFERRING
 from refersplat.referring.state import ReferringState
 from refersplat.rgb.densify import DensificationStatistics
+from refersplat.rgb.exposure import Exposures
 from refersplat.rgb.optimizer import Adam, learning_rates
+from refersplat.rgb.poses import Motions
 from refersplat.rgb.state import STATE_FILE, RgbState
 from refersplat.splats.checkpoints import load_gaussians
 from tests.errors import raises
@@ -48,7 +50,9 @@ def states(tmp_path_factory):
     rng = torch.Generator().manual_seed(0)
     adam = Adam.start(random_gaussians(rng, COUNT))
     rgb_step(adam)
-    rgb = RgbState(adam, DensificationStatistics.start(adam.gaussians), rng, iteration=10)
+    statistics = DensificationStatistics.start(adam.gaussians)
+    corrections = Exposures.start(len(VIEWS), "cpu"), Motions.start(len(VIEWS), "cpu")
+    rgb = RgbState(adam, statistics, rng, 10, {"a": 0, "b": 1}, *corrections)
     rgb.save(folder / STATE_FILE, VIEWS, EXTENT)
     referring = start_referring()
     referring_step(referring)
@@ -61,6 +65,8 @@ def states(tmp_path_factory):
 def resume_rgb(path):
     state = RgbState.load(path, VIEWS, EXTENT, "cpu")
     rgb_step(state.adam)
+    if state.motions:
+        state.motions.step(1, torch.ones(6), 0.1)
     state.adam.keep(torch.ones(COUNT, dtype=torch.bool))
 
 

@@ -9,10 +9,11 @@ from refer3d.runs.errors import InputError
 from refersplat.cameras import Camera
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import load_scene
+from refersplat.rgb.fit import evaluate_rgb
 from refersplat.rgb.initialize import gaussians_at, random_points
 from refersplat.rgb.optimizer import learning_rates
 from refersplat.rgb.state import RgbState
-from refersplat.rgb.train import evaluate_rgb, sh_degree, step, train, view_order
+from refersplat.rgb.train import sh_degree, step, train, view_order
 from refersplat.splats.checkpoints import load_gaussians
 from tests.refersplat.splats import assert_equal
 

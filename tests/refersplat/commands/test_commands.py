@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.testing import assert_close
 
 import refersplat
 import refersplat.command
@@ -25,9 +26,11 @@ from refer3d.runs.folder import RESOLVED
 from refer3d.runs.states import Finite, load_state, save_state
 from refersplat.config import Config, DataConfig
 from refersplat.data import load_scene
-from refersplat.inference.trained_scene import Responses
+from refersplat.inference.trained_scene import Responses, TrainedScene
 from refersplat.pictures import digest, slug
 from refersplat.referring.state import FORMAT, trained_views
+from refersplat.rgb.fit import protocol
+from refersplat.rgb.poses import Motions, save_poses
 from refersplat.splats.gaussians import load_ply
 from tests.errors import raises
 from tests.pages import read_page
@@ -312,9 +315,28 @@ def test_views_without_sentences_are_scored_by_their_colours(run, balls, tmp_pat
         (scene / "json" / f"{stem}.json").write_text(json.dumps({"object": []}))
     refersplat.evaluate.main(["-m", str(run), "-s", str(scene)])
     number = r" +\d+\.\d{3}\n"
-    assert re.fullmatch(f"PSNR{number}SSIM{number}L1{number}", capsys.readouterr().out)
+    names = ["PSNR", "SSIM", "L1", "PSNR, fitted", "SSIM, fitted", "L1, fitted"]
+    lines = "".join(name + number for name in names)
+    assert re.fullmatch(f"{lines}fitted: {protocol(None)}\n", capsys.readouterr().out)
     results = json.loads((run / "results.json").read_text())
-    assert results["metrics"].keys() == {"psnr", "ssim", "l1"}
+    plain = {"psnr", "ssim", "l1"}
+    assert results["metrics"].keys() == plain | {f"{name}_fitted" for name in plain}
+    assert results["fitted"] == protocol(None)
+
+
+def test_refined_poses_serve_the_sentences_too(run, tmp_path):
+    for path in run.glob("referring*.pt"):
+        path.unlink()
+    scene = load_scene(load_yaml(run / RESOLVED, Config).data)
+    motions = Motions.start(len(scene.train), "cpu")
+    motions.values[0, 5] = 0.01
+    save_poses(run, scene.train, motions, scene.extent)
+    refersplat.train.main(["-m", str(run), "--resume"])
+    cameras = TrainedScene.load(run).cameras
+    for view in scene.views:
+        shift = 0.01 * scene.extent * (view.name == scene.train[0].name)
+        difference = cameras[view.name].position - view.camera.position
+        assert_close(difference, torch.tensor([0, 0, shift]), atol=1e-5, rtol=0)
 
 
 def test_another_scenes_scores_overwrite_nothing(run, balls, tmp_path):

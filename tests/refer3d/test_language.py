@@ -48,6 +48,18 @@ def test_dress_of_a_question_does_not_matter(sentence):
         ("the leftmost cup", "the cup on the left"),
         ("the cup whose nearest neighbour is the bowl", "the cup nearest to the bowl"),
         ("everything but the bowl", "everything except the bowl"),
+        ("all but the bowl", "everything except the bowl"),
+        ("neither the bowl nor the cup", "everything except the bowl and the cup"),
+        ("the cups but not the tall one", "the cups except the tallest"),
+        ("the cups, not the red one", "the cups without the red one"),
+        ("the cups apart from the red ones", "the cups other than the red ones"),
+        ("everything yellow but no fruit", "everything yellow except fruit"),
+        ("nothing but the bowl", "the bowl"),
+        ("not one of the cups", "none of the cups"),
+        ("not a single cup", "no cup"),
+        ("the cup with nothing on it", "the cup without anything on it"),
+        ("the cup that has no spoon in it", "the cup without a spoon in it"),
+        ("the cup next to no bowl", "the cup that is not next to a bowl"),
     ],
 )
 def test_same_meaning_same_tree(one, other):

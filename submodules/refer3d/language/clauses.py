@@ -35,11 +35,12 @@ class ClauseReader(RelationReader):
             draft.excluded += [self.describe(token) for token in adjectives]
             for token in adjectives:
                 self.claim(token.subtree)
-            draft.excluded.append(self.joined(nouns[0]))
+            draft.excluded.append(self.exception(nouns[0]))
             self.claim(verb.subtree)
             return
         inner = Draft(count=draft.count)
         self.statement(verb, inner, subject, is_denied=True)
+        inner.count = draft.count
         said = (t for t in verb.subtree if t.i not in self.claimed and t not in denials)
         text = self.text([t for t in said if self.word(t) not in words_of.NEGATIONS])
         excluded = inner.build(text)
@@ -75,9 +76,7 @@ class ClauseReader(RelationReader):
             draft.relations.append(Relation(inverse, (self.joined(agent),)))
             self.claim(verb.subtree)
         elif lemma in ("have", "has") and objects:
-            owned = (token for o in objects for token in (o, *o.children))
-            is_none = any(self.word(token) in ("no", "nothing") for token in owned)
-            if self.possession(objects[0], draft, is_none):
+            if self.possession(objects[0], draft):
                 self.claim(verb.subtree)
         elif lemma in words_of.BEING or is_denied:
             self.predicate(verb, kids, relative, agent, draft)

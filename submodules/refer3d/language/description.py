@@ -11,8 +11,9 @@ class Grade:
     """An adjective that can be measured: "tall", "small", "central"."""
 
     measure: str
-    """``height``, ``length``, ``volume``, ``slenderness``, ``elevation``, ``centrality``, ``near``,
-    or, seen from the camera, ``right`` and ``depth``."""
+    """``height``, ``length``, ``volume``, ``slenderness``, ``elevation`` of the bottom,
+    ``altitude`` of the top, ``centrality``, ``near``, or, seen from the camera, ``right`` and
+    ``depth``."""
     direction: int
     """1 for more of the measure, -1 for less."""
 
@@ -65,7 +66,7 @@ class Description:
     excluded: tuple[Description, ...] = ()
     """Descriptions that must not hold."""
     count: int | None = 1
-    """Number of objects; None for all that fit."""
+    """Number of objects, 0 for "none of"; None for all that fit."""
     parts: tuple[Description, ...] = ()
     """Joined descriptions: "the mug and the bowl". The rest of this record is then empty."""
 

@@ -49,14 +49,15 @@ SIZES = {
 ``depth`` are measured from a camera, ``near`` from an anchor or, without one, from the camera."""
 
 _IRREGULAR = {
-    "lower": ("height", -1),
-    "lowest": ("height", -1),
+    "higher": ("altitude", 1),
+    "highest": ("altitude", 1),
+    "lower": ("altitude", -1),
+    "lowest": ("altitude", -1),
     "further": ("near", -1),
     "furthest": ("near", -1),
     "farther": ("near", -1),
     "farthest": ("near", -1),
     "littlest": ("volume", -1),
-    "highest": ("height", 1),
     "outermost": ("centrality", -1),
     "nearby": ("near", 1),
 }
@@ -158,6 +159,7 @@ PRONOUNS = word_set(
     """
     thing things object objects item items one ones something anything everything whatever
     what which that those these it them stuff entity somebody someone who whichever
+    none neither nothing nobody
     """
 )
 """Heads that name no kind of thing."""
@@ -171,7 +173,22 @@ ADVERBS = word_set("right directly just alone very flat upright away far")
 MIDDLES = word_set("middle centre center edge corner end")
 AMBIGUOUS = word_set("on inside around")
 EMPTY = NUMBERS.keys() - {"pair"}
+NONE = word_set("no none neither nothing nobody")
 EXCEPT = word_set("but except excluding excepting minus save")
+_DETERMINER = r"(?:the|an?|any|this|that|these|those|my|your|all|either|what|whatever)"
+REWORDINGS = {
+    r"^(?:nothing|none) (?:but|except) ": "",
+    r"^not (?:one|any|a single one)(?= of )": "none",
+    r"^not (?:one|any|a single) ": "no ",
+    r"^neither (?=.* nor )": "everything except ",
+    r"^all (?=(?:but|except) )": "everything ",
+    rf"(?:,? (?:but|and)|,) not (?={_DETERMINER} |\S+ ones?\b)": " except ",
+    r"(?:,? but|,) (?:no|none of) ": " except ",
+    rf"\b((?:all|any|every|each)\b.*) (?:but|save) (?={_DETERMINER} )": r"\1 except ",
+    r",? (?:other than|(?:apart|aside) from|except for|with the exception of|"
+    r"not (?:counting|including)) ": " except ",
+}
+"""Regular expressions of denials and exceptions, and plainer words for them."""
 INVERSE = {"on": "under", "under": "on", "inside": "around", "around": "inside", "near": "near",
            "left": "right", "right": "left", "front": "behind", "behind": "front",
            "opposite": "opposite", "far": "far"}  # fmt: skip
@@ -196,7 +213,7 @@ CONTRACTED = {
 STARTS = word_set(
     """
     the a an all both every each any some no this that these those what whatever which
-    whichever who everything anything something nothing one my your its his her their our
+    whichever who everything anything something nothing none one my your its his her their our
     another either neither
     """
 )
@@ -211,6 +228,8 @@ COMPARED = {
     ("slenderness", -1): "thicker",
     ("near", 1): "near",
     ("near", -1): "far",
+    ("altitude", 1): "above",
+    ("altitude", -1): "below",
     ("elevation", 1): "above",
     ("elevation", -1): "under",
     ("right", 1): "right",

@@ -14,12 +14,14 @@ from typing import Any
 
 from refer3d.language import lexicon as words_of
 from refer3d.language.clauses import ClauseReader
-from refer3d.language.description import Description
+from refer3d.language.description import Description, Grade, Rank
 from refer3d.language.tree import Draft
 
 QUALIFIERS = words_of.word_set("ADJ ADV NOUN PROPN NUM VERB")
 QUALIFYING = words_of.word_set("amod advmod acomp npadvmod compound nmod conj oprd attr dep")
 """Parts of speech and dependencies of words that describe a noun."""
+DEFINITE = words_of.word_set("the this that these those")
+"""Determiners of what is known to be there."""
 
 
 class Reader(ClauseReader):
@@ -37,6 +39,11 @@ class Reader(ClauseReader):
         if not joined:
             return self.describe(head, others)
         is_any = any(self.word(c) == "or" for j in (head, *joined) for c in j.children)
+        exceptions = []
+        for child in head.children:
+            if child.i > joined[-1].i and (target := self.excepted(child)) is not None:
+                exceptions.append(self.exception(target))
+                self.claim(child.subtree)
         rest = [self.describe(token) for token in reversed(joined)][::-1]
         for token in joined:
             self.claim(token.subtree)
@@ -47,7 +54,31 @@ class Reader(ClauseReader):
             parts[index] = _with_pronoun(part, anchor)
         if any(self.word(c) in ("all", "both", "every") for c in head.children):
             parts = [replace(part, count=None) for part in parts]
-        return Description(parts=tuple(parts), count=1 if is_any else None)
+        if is_any and first.count == 0:  # "no mug or bowl"
+            parts = [replace(part, count=0) for part in parts]
+        for index, token in enumerate(joined, 1):  # "the red mug and the other mug"
+            if any(self.word(c) == "other" for c in token.children):
+                excluded = (*parts[index].excluded, *parts[:index])
+                parts[index] = replace(parts[index], excluded=excluded)
+        whole = Description(parts=tuple(parts), count=1 if is_any else None)
+        if not exceptions:
+            return whole
+        return Description(among=whole, excluded=tuple(exceptions), count=whole.count)
+
+    def excepted(self, token: Any) -> Any | None:
+        """The head of what a preposition excludes: "except the mug"."""
+        if self.word(token) not in words_of.EXCEPT:
+            return None
+        return self.object(token) or self.object_after(token)
+
+    def exception(self, head: Any) -> Description:
+        """The description of a phrase that is excluded by name: "a can" is any, "the tall one" the
+        tallest.
+        """
+        item = self.joined(head)
+        is_definite = any(c.dep_ == "poss" or self.word(c) in DEFINITE for c in head.children)
+        change = _singled if is_definite else _pluralised
+        return replace(change(item), parts=tuple(map(change, item.parts)))
 
     def is_empty(self, head: Any) -> bool:
         """Whether a head names no kind of thing."""
@@ -99,6 +130,11 @@ class Reader(ClauseReader):
                     self.clause(head, draft, subject)
                 else:
                     self.children(head, draft)
+        elif (subject := self.subject(head)) is not None:  # "the cup farthest from another"
+            self.phrase(subject, draft)
+            said = {token.i for token in subject.subtree} - self.claimed
+            self.modifier(head, subject, draft)
+            self.claimed -= said
         else:
             self.phrase(head, draft)
         self.leftovers(scope, draft)
@@ -114,6 +150,13 @@ class Reader(ClauseReader):
         self.active.remove(head.i)
         return draft.build(self.text(scope))
 
+    def subject(self, head: Any) -> Any | None:
+        """The noun of which a superlative is taken for a statement."""
+        if words_of.GRADES.get(self.word(head), ("", 0, ""))[2] != "most":
+            return None
+        subjects = (c for c in head.children if c.dep_ == "nsubj" and c.pos_ in ("NOUN", "PROPN"))
+        return next(subjects, None)
+
     def phrase(self, head: Any, draft: Draft) -> None:
         """Adds the statements of a noun and its dependents."""
         word = self.word(head)
@@ -121,7 +164,7 @@ class Reader(ClauseReader):
         is_graded = grade is not None and (grade[2] != "plain") and head.pos_ != "VERB"
         is_pronoun = word in words_of.PRONOUNS or word in words_of.NUMBERS.keys() - {"pair"}
         plural = head.tag_ in ("NNS", "NNPS") or word in words_of.ALL or word in ("ones", "those")
-        draft.count = None if plural else 1
+        draft.count = 0 if word in words_of.NONE else None if plural else 1
         if is_graded:
             self.grade(head, draft)
         elif word == "pair":
@@ -131,6 +174,8 @@ class Reader(ClauseReader):
             self.claim([head])
         elif is_pronoun or word in words_of.ALL:
             self.claim([head])
+        elif word in words_of.ORDINALS and head.pos_ == "ADJ":
+            self.ordinal(head, draft)
         elif head.pos_ in ("ADJ", "ADV") or (
             word in words_of.COLOR_OF and head.dep_ in ("acomp", "conj")
         ):
@@ -207,6 +252,8 @@ class Reader(ClauseReader):
         self.claim([child])
         if word.isdecimal() or word in words_of.NUMBERS:
             draft.count = int(word) if word.isdecimal() else words_of.NUMBERS[word]
+        elif word in words_of.NONE:
+            draft.count = 0
         elif word in words_of.ALL:
             draft.count = None
         elif word in words_of.ORDINALS:
@@ -217,17 +264,18 @@ class Reader(ClauseReader):
         word = self.word(child)
         if self.compared(child, draft) or self.relation(child, draft):
             return
-        if word in words_of.EXCEPT or (
-            word in ("other", "apart", "aside") and self.object_after(child)
-        ):
-            target = self.object_after(child)
-            if target is not None:
-                draft.excluded.append(self.joined(target))
-                self.claim(child.subtree)
-                return
+        if (target := self.excepted(child)) is not None:
+            draft.excluded.append(self.exception(target))
+            self.claim(child.subtree)
+            return
         if word in ("with", "without", "having"):
             target = self.object(child)
-            if target is not None and self.possession(target, draft, word == "without"):
+            if target is None:
+                return
+            if self.possession(target, draft, word == "without"):
+                self.claim(child.subtree)
+            elif word == "without" and self.word(target) in ("one", "ones", self.word(head)):
+                draft.excluded.append(self.exception(target))
                 self.claim(child.subtree)
             return
         if word in words_of.IDLE:
@@ -240,6 +288,27 @@ class Reader(ClauseReader):
             else:
                 self.adjective(child, draft)
             self.children(child, draft)
+
+
+def _pluralised(item: Description) -> Description:
+    """All that a noun fits, instead of one."""
+    return replace(item, count=None) if item.count in (0, 1) and item.noun else item
+
+
+def _singled(item: Description) -> Description:
+    """A description of one object whose sizes rank it."""
+    if item.count != 1 or not item.sizes:
+        return item
+    sizes = {
+        w for w in item.properties if Grade(*words_of.GRADES.get(w, ("", 0))[:2]) in item.sizes
+    }
+    return replace(
+        item,
+        text=" ".join(word for word in item.text.split() if word not in sizes),
+        properties=tuple(word for word in item.properties if word not in sizes),
+        sizes=(),
+        ranks=(*item.ranks, *map(Rank, item.sizes)),
+    )
 
 
 def _with_pronoun(part: Description, anchor: Description) -> Description:

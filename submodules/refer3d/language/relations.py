@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from refer3d.language import lexicon as words_of
@@ -115,7 +116,7 @@ class RelationReader(RankReader):
                     break
         return None
 
-    def possession(self, target: Any, draft: Draft, is_negated: bool) -> bool:
+    def possession(self, target: Any, draft: Draft, is_negated: bool = False) -> bool:
         """Tell "with a lid" is a property; "with a can on top (of it)" says where the can is."""
         sides = [t for t in target.subtree if self.word(t) in ("side", "other", "left", "right")]
         partner = [*self.conjuncts(target)]
@@ -134,10 +135,9 @@ class RelationReader(RankReader):
             if token.pos_ not in ("ADP", "ADV", "SCONJ") or token.i <= target.i:
                 continue
             match = trigger(self.words, token.i)
-            kind, length = match or (
-                "on" if self.words[token.i : token.i + 2] == ["on", "top"] else "",
-                2,
-            )
+            kind, length = match or ("", 1)
+            if kind == "on" and self.words[token.i + 1 : token.i + 2] == ["top"]:
+                length = max(length, 2)
             inner = self.words[token.i + length : token.i + length + 2]
             refers = not inner or inner[0] in ("it", "them", ".", ",", "or", "and")
             if kind in words_of.INVERSE and refers:
@@ -146,9 +146,10 @@ class RelationReader(RankReader):
                 if token.head.pos_ == "VERB" and self.lemma(token.head) in words_of.BEING:
                     self.claim([token.head])
                 other = self.describe(target)
-                anchors = () if not other.text and not other.relations else (other,)
+                is_anything = not other.text and not other.relations
+                anchors = () if is_anything else (replace(other, count=other.count or 1),)
                 relation = Relation(words_of.INVERSE[kind], anchors)
-                if is_negated:
+                if is_negated or other.count == 0:
                     draft.excluded.append(Description(relations=(relation,)))
                 else:
                     draft.relations.append(relation)

@@ -59,6 +59,8 @@ def tokenize(sentence: str) -> list[str]:
         r"that is \1 to",
         text,
     )
+    for wording, plainer in words_of.REWORDINGS.items():
+        text = re.sub(wording, plainer, text)
     tokens = []
     for word in re.findall(r"\w+(?:[-'.]\w+)*|[^\w\s]", text):
         if match := re.fullmatch(r"(\w+)(n't|'s|'re|'ve|'d|'ll|'m)", word):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from refer3d.language import lexicon as words_of
@@ -29,6 +29,11 @@ class Draft:
     parts: list[Description] = field(default_factory=list)
 
     def build(self, text: str) -> Description:
+        denied = [r for r in self.relations if any(anchor.count == 0 for anchor in r.anchors)]
+        for relation in denied:  # "next to no cup" is not next to one
+            self.relations.remove(relation)
+            anchors = tuple(replace(anchor, count=1) for anchor in relation.anchors)
+            self.excluded.append(Description(relations=(Relation(relation.kind, anchors),)))
         return Description(
             text=text,
             noun=self.noun,
@@ -137,6 +142,10 @@ class Tree(ABC):
     @abstractmethod
     def joined(self, head: Any, others: Sequence[Any] = ()) -> Description:
         """The description of a phrase, or of several that are joined."""
+
+    @abstractmethod
+    def exception(self, head: Any) -> Description:
+        """The description of a phrase that is excluded by name."""
 
     @abstractmethod
     def conjuncts(self, head: Any) -> Iterator[Any]:

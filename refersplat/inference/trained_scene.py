@@ -205,7 +205,7 @@ class TrainedScene:
             amodal: Include the parts of the objects that others hide.
 
         Raises:
-            InputError: There is no such photo.
+            InputError: The sentence is blank, or there is no such photo.
         """
         camera = self.camera(camera)
         responses = self.respond([sentence], camera)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from refer3d.language import COLORS
 from refer3d.runs.config import from_mapping
+from refer3d.runs.errors import InputError
 from refer3d.text_encoder import TextEncoder
 from refersplat.cameras import Camera
 from refersplat.config import Config, MatchConfig
@@ -199,7 +200,12 @@ class Answerer:
 
         A sentence gets the union of the groups that it means, and no Gaussian where it means none.
         Without groups the field responds.
+
+        Raises:
+            InputError: A sentence is blank.
         """
+        if not all(sentence.strip() for sentence in sentences):
+            raise InputError("sentence: expected words, got nothing; say what to find")
         language = self.language
         if language is None:
             return GroupResponses(self.field_responses(sentences), [None] * len(sentences))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from refer3d.language import COLORS, Description, Grade, Rank, Relation
 from refersplat.cameras import Camera
-from refersplat.language.phrases import COLOR_WORDS, Phrase
+from refersplat.language.phrases import COLOR_WORDS, Phrase, content_words
 from refersplat.language.places import Places
 from refersplat.language.vocabulary import Vocabulary
 
@@ -24,6 +24,10 @@ LEAST_BACKGROUND = 0.9
 """The same of a name that the sentences have for something beside the groups."""
 LEAST_FIT = 0.2
 """Degree from which on a colour, a relation or an exclusion holds."""
+STARTS = 0.99
+"""Degree from which on a relation starts from a group for certain."""
+ALIKE = 0.97
+"""Share of the best group's probability from which on another may as well be the one meant."""
 REJECT = 2.0
 """Value of ``match.reject`` at which these probabilities hold."""
 
@@ -48,6 +52,8 @@ class Scores:
     """[M, G] degree to which each of M further statements holds."""
     least: float
     """Least probability of a name."""
+    is_vain: bool = False
+    """Whether a relation starts from what is not there, and so tells nothing."""
 
     @property
     def total(self) -> Tensor:  # [G]
@@ -83,11 +89,21 @@ class Executor:
 
     def run(self, item: Description) -> Result:
         """Executes a description and all below it."""
+        if self._says_nothing(item):
+            self.trace.append(f"{_label(item)}: tells no object from another → nothing")
+            return Result((), torch.zeros(self.places.count), tuple(self.trace))
         all_ = [phrase for d in item.phrases() for phrase in (Phrase.of(d), Phrase.content_of(d))]
         phrases = [phrase for phrase in dict.fromkeys(all_) if phrase]
         self.named = dict(zip(phrases, self.vocabulary.probabilities(phrases), strict=True))
         groups, probabilities = self.select(item)
         return Result(tuple(groups), probabilities, tuple(self.trace))
+
+    def _says_nothing(self, item: Description) -> bool:
+        """Whether words like "that" or "two things" leave open which of the objects are meant."""
+        facts = (item.colors, item.relations, item.ranks, item.among, item.excluded, item.parts)
+        if any(facts) or content_words(item.text, item.noun) or item.count == 0:
+            return False
+        return bool(item.text) or (item.count is not None and item.count < self.places.count)
 
     # Choice
 
@@ -95,16 +111,30 @@ class Executor:
         """Returns the groups that a description means, and the probability of each of the G."""
         if item.parts:
             return self._select_parts(item)
-        scores = self.scores(item)
-        weights = torch.where(scores.possible, scores.total, 0)
-        if item.among:
-            weights = weights * self._members(item.among)
+        if item.count == 0:
+            self.trace.append(f"{_label(item)}: none of them is asked for → nothing")
+            return [], torch.zeros(self.places.count)
+        base = self._members(item)
+        return self._choose(item, self.scores(item, base), base)
+
+    def _choose(
+        self, item: Description, scores: Scores, base: Tensor, is_excluded: bool = False
+    ) -> tuple[list[int], Tensor]:
+        """Chooses as many groups as a description without parts means.
+
+        Args:
+            item: The description.
+            scores: Its scores.
+            base: [G] weights of the groups to choose from.
+            is_excluded: Whether it must not hold; then all that may be the one meant are chosen.
+        """
+        weights = torch.where(scores.possible, scores.total, 0) * base
         for rank in self._used("size", item.ranks):
             weights = weights * self.rank(rank, weights, item.count)
         ordered = weights.argsort(descending=True, stable=True).tolist()
         groups = [group for group in ordered if weights[group] > 0.05 * scores.least]
         if item.count is None:
-            if not groups and scores.least == self._least(LEAST_CLAUSE):
+            if not groups and not is_excluded and scores.least == self._least(LEAST_CLAUSE):
                 groups = [int(scores.total.argmax())]
             # A clause tells one thing's use; only those as probable as a name are told together.
             fits = scores.fits.prod(dim=0)
@@ -113,13 +143,14 @@ class Executor:
                 for g in groups
                 if g == groups[0] or (scores.named[g] >= LEAST_NAMED and fits[g] > fits.max() / 2)
             ]
-        else:
-            groups = groups[: item.count]
-            if 0 < len(groups) < item.count and not item.ranks:  # the sentence knows the number
-                order = torch.where(scores.holds, scores.total, -1).argsort(descending=True)
-                groups += [g for g in order.tolist() if g not in groups and scores.holds[g]]
-                groups = groups[: item.count]
-        self._note(item, weights if weights.any() else scores.total, groups)
+        alike = [group for group in groups if weights[group] >= ALIKE * weights[groups[0]]]
+        if item.count is not None:
+            groups = alike if is_excluded and item.count == 1 else groups[: item.count]
+        others = [f"or {self.names[group]}" for group in alike if group not in groups]
+        if 0 < len(groups) < (item.count or 0):
+            others = [f"{len(groups)} instead of {item.count}"]
+        label = f"not {_label(item)}" if is_excluded else _label(item)
+        self._note(label, weights if weights.any() else scores.total, groups, others)
         return sorted(groups), weights
 
     def _select_parts(self, item: Description) -> tuple[list[int], Tensor]:
@@ -132,13 +163,15 @@ class Executor:
         return sorted({group for groups, _ in selected for group in groups}), total
 
     def _members(self, item: Description) -> Tensor:  # [G]
-        """Membership in the set that a rank chooses from."""
-        groups, _ = self.select(item)
+        """1 for the groups that a description chooses among, else 0."""
+        if not item.among:
+            return torch.ones(self.places.count)
+        groups, _ = self.select(item.among)
         members = torch.zeros(self.places.count)
         members[groups] = 1
         return members
 
-    def scores(self, item: Description, base: Tensor | float = 1.0) -> Scores:
+    def scores(self, item: Description, base: Tensor) -> Scores:
         """Returns all but ranks and number; sizes are compared among the ``base``, [G] weights."""
         ones = torch.ones(self.places.count)
         phrase = Phrase.of(item)
@@ -155,14 +188,17 @@ class Executor:
         fits = [ones]
         for color in self._used("color", item.colors):
             fits.append(self.colors[:, list(COLORS).index(color)])
+        is_vain = False
         for relation in self._used("relation", item.relations):
-            fits.append(self.relation(relation, is_named=bool(item.noun)))
+            if (degree := self.relation(relation, is_named=bool(item.noun))) is not None:
+                fits.append(degree)
+            else:
+                is_vain = True
         for excluded in item.excluded:
-            among = named * torch.stack(fits).prod(dim=0)
-            fits.append(1 - self._excluded(excluded, among))
+            fits.append(self._excluded(excluded, base * named * torch.stack(fits).prod(dim=0)))
         for grade in self._used("size", item.sizes):
             fits.append(self.size(grade, base * named * torch.stack(fits).prod(dim=0)))
-        return Scores(named, torch.stack(fits), least)
+        return Scores(named, torch.stack(fits), least, is_vain)
 
     def _least(self, probability: float) -> float:
         """Shifts a threshold's log odds as ``match.reject`` asks."""
@@ -175,20 +211,29 @@ class Executor:
     # Statements
 
     def _excluded(self, item: Description, among: Tensor) -> Tensor:  # [G]
-        """Degree to which a description that must not hold does, decided rather than doubted.
+        """Degree to which groups do not fit a description: 0 for those that it would find.
 
         Args:
             item: The description.
-            among: [G] weights of the groups that it is excluded from.
+            among: [G] weights of the groups that it is excluded from; what has no noun is one of
+                these: "not the tall one".
         """
         if item.parts:
-            return torch.stack([self._excluded(part, among) for part in item.parts]).amax(dim=0)
-        total = self.scores(item, among).total
-        for rank in self._used("size", item.ranks):
-            total = total * self.rank(rank, total * among, 1)
-        # "Not food" leaves what is food least, though no sentence may have said "food".
-        total = total / total.max().clamp(min=0.3)
-        return total.pow(4) / (total.pow(4) + (1 - total).pow(4))
+            return torch.stack([self._excluded(part, among) for part in item.parts]).amin(dim=0)
+        if item.noun:
+            among = torch.ones_like(among)
+        elif not item.ranks:  # "not the red one" is not red
+            item = replace(item, count=None)
+        base = among * self._members(item)
+        scores = self.scores(item, base)
+        if scores.is_vain:
+            self.trace.append(f"not {_label(item)}: nothing to relate it to → nothing")
+            return torch.ones_like(among)
+        groups, _ = self._choose(item, scores, base, is_excluded=True)
+        # Of several that are left, "the thing that is not food" is one that is hardly food.
+        degree = 1 - 4 * scores.total.clamp(max=0.5).pow(4)
+        degree[groups] = 0
+        return degree
 
     def size(self, grade: Grade, weights: Tensor) -> Tensor:  # [G]
         """Degree to which a measure exceeds that of the objects that may be meant."""
@@ -197,8 +242,9 @@ class Executor:
         spread = (values - values.mean()).square().mean().sqrt().clamp(min=1e-6)
         return 0.3 + 0.7 * (2 * (values - mean) / spread).sigmoid()
 
-    def relation(self, relation: Relation, is_named: bool = False) -> Tensor:  # [G]
-        """Degree to which each group is in a relation to what a sentence mentions.
+    def relation(self, relation: Relation, is_named: bool = False) -> Tensor | None:  # [G]
+        """Degree to which each group is in a relation to what a sentence mentions; None where an
+        anchor is not there.
 
         An anchor that is no group, such as the ground, tells nothing. What is named may be inside
         itself: "the food in a can".
@@ -208,6 +254,8 @@ class Executor:
         anchors = [anchor for anchor in found if anchor is not None]
         if len(anchors) < len(found):
             return nothing
+        if not all(anchor.any() for anchor in anchors):
+            return None
         if relation.kind in ("between", "closer", "farther"):
             if len(anchors) == 1:  # "between the boxes"
                 anchors *= 2
@@ -219,24 +267,34 @@ class Executor:
             degree = self.places.relation(relation.kind, self.camera)
             if not anchors:
                 return degree.amax(dim=1)
+            if relation.kind == "far" and _is_every(relation.anchors[0]):
+                ways = self._nearest(anchors[0])
+                return (ways / ways.max().clamp(min=1e-6)).square()
             result = (degree * anchors[0]).amax(dim=1)
         if all(anchor.sum() < 1.5 for anchor in anchors):  # nothing is related to itself
             for anchor in anchors:
-                result = result * (anchor < 0.99)
-        return (
-            torch.maximum(result, anchors[0]) if relation.kind == "inside" and is_named else result
-        )
+                result = result * (anchor < STARTS)
+        if relation.kind == "inside" and is_named and relation.anchors[0].noun:
+            result = torch.maximum(result, anchors[0])
+        return result
 
     def anchor(self, item: Description) -> Tensor | None:  # [G]
-        """Degree to which a relation starts from each group, 1 at the best; None for none."""
+        """Degree to which a relation starts from each group, 1 at those that are meant; None for
+        the background.
+        """
         if item == Description(count=item.count):
             return torch.ones(self.places.count)  # "anything"
         if not item.parts and Phrase.of(item).head in self.vocabulary.background:
             self.trace.append(f"{item.text}: no object of the scene")
             return None
         groups, total = self.select(item)
-        best = total[groups].max() if groups else torch.zeros(())
-        return (total / best).clamp(max=1) if best > 0 else None
+        least = total[groups].min() if groups else torch.tensor(torch.inf)
+        return (total / least).clamp(max=1)
+
+    def _nearest(self, anchor: Tensor) -> Tensor:  # [G] -> [G]
+        """Distance to the nearest other group that an anchor means; 0 without any."""
+        ways = self.places.distances()[0].fill_diagonal_(torch.inf)
+        return ways[:, anchor >= STARTS].amin(dim=1).nan_to_num(posinf=0)
 
     def rank(self, rank: Rank, weights: Tensor, count: int | None) -> Tensor:  # [G]
         """Returns the probability of each group to stand at a place of the order of all G.
@@ -247,10 +305,11 @@ class Executor:
         itself = torch.zeros(self.places.count, dtype=torch.bool)
         if rank.anchor:
             anchor = self.anchor(rank.anchor)
-            if anchor is None:
+            if anchor is None or not anchor.any():
                 return torch.ones_like(weights)
-            itself = anchor >= 0.99
-            measure = -self.places.distances()[0][:, itself].amin(dim=1)
+            measure = -self._nearest(anchor)
+            if weights[anchor < STARTS].any():  # not so where each is one: "another can"
+                itself = anchor >= STARTS
         else:
             measure = self.places.measure(rank.grade.measure, self.camera)
         if measure.isnan().all():
@@ -269,12 +328,23 @@ class Executor:
                 before = before * (1 - weights[group]) + before.roll(1) * weights[group]
         return result.masked_fill(itself, 0)
 
-    def _note(self, item: Description, weights: Tensor, groups: Sequence[int]) -> None:
+    def _note(
+        self, label: str, weights: Tensor, groups: Sequence[int], others: Sequence[str] = ()
+    ) -> None:
         best = weights.argsort(descending=True)[:3].tolist()
         shown = ", ".join(f"{self.names[group]} {weights[group]:.2f}" for group in best)
-        chosen = ", ".join(self.names[group] for group in groups) or "nothing"
-        label = str(item).partition("\n")[0]
-        self.trace.append(f"{label}: {shown} → {chosen}")
+        chosen = [", ".join(self.names[group] for group in groups) or "nothing", *others]
+        self.trace.append(f"{label}: {shown} → {', '.join(chosen)}")
+
+
+def _label(item: Description) -> str:
+    """The first line of a description."""
+    return str(item).partition("\n")[0]
+
+
+def _is_every(item: Description) -> bool:
+    """Whether an anchor means all that fit, as "anything" does."""
+    return item.count is None or item == Description()
 
 
 def _is_measured(item: Description) -> bool:

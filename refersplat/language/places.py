@@ -45,15 +45,16 @@ class Places:
         size = self.boxes.high - self.boxes.low
         distance, unit = self.distances()
         makers = {
-            "near": lambda: (-2 * distance / unit).exp(),
+            "near": lambda: (-2 * distance / unit).exp() * (1 - 2 / 3 * self._stacked()),
             "far": lambda: (distance / distance.amax().clamp(min=1e-6)).square(),
             "opposite": lambda: (distance / distance.amax().clamp(min=1e-6)).square(),
             "on": self._on,
             "under": lambda: self._on().T,
             "inside": self._inside,
             "around": lambda: self._inside().T,
-            "stacked": lambda: torch.maximum(self._on(), self._on().T),
-            "above": lambda: _more(self.boxes.low[:, 2], unit / 4),
+            "stacked": self._stacked,
+            "above": lambda: _more(self.boxes.high[:, 2], 0.1 * size[:, 2].mean()),
+            "below": lambda: _more(-self.boxes.high[:, 2], 0.1 * size[:, 2].mean()),
             "taller": lambda: _more(size[:, 2].clamp(min=1e-6).log(), 0.1),
             "lower": lambda: _more(-size[:, 2].clamp(min=1e-6).log(), 0.1),
             "longer": lambda: _more(size.amax(dim=1).clamp(min=1e-6).log(), 0.1),
@@ -105,6 +106,10 @@ class Places:
         step = self.boxes.low[:, None, 2] - self.boxes.high[:, 2]
         tolerance = torch.minimum(height[:, None], height) / 2
         return self._overlap().sqrt() * (-(step / tolerance).square()).exp()
+
+    def _stacked(self) -> Tensor:  # [G, G]
+        """One of two groups is on the other."""
+        return torch.maximum(self._on(), self._on().T)
 
     def _inside(self) -> Tensor:  # [G, G]
         """A group's footprint lies within the larger other's, and it is not on top of it."""
@@ -161,6 +166,7 @@ class Places:
             "volume": size.prod(dim=1),
             "slenderness": -size.sort(dim=1).values[:, :2].prod(dim=1),
             "elevation": self.boxes.low[:, 2],
+            "altitude": self.boxes.high[:, 2],
             "centrality": -(centres - centres.mean(dim=0))[:, :2].norm(dim=1),
         }[name]
 

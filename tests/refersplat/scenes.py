@@ -381,3 +381,164 @@ view | the thing on the far left | ball
 view | the rightmost bag | backpack
 view | the second bottle from the left | lemonade
 """
+PANTRY = {
+    "peas": Item(
+        (-40, 0, 0, 8, 8, 14),
+        {"green": 0.8},
+        (
+            "The tall green can of peas.",
+            "A tin of garden vegetables at the left end of the shelf.",
+            "The green can, taller than the one with tomatoes.",
+            "Peas for a soup, kept in metal.",
+        ),
+    ),
+    "tomatoes": Item(
+        (-25, 3, 0, 9, 9, 10),
+        {"red": 0.8, "white": 0.1},
+        (
+            "The red can of chopped tomatoes.",
+            "A tin for making pasta sauce, below the sardines.",
+            "The red can between the peas and the oil.",
+            "Peeled tomatoes, ready to cook.",
+        ),
+    ),
+    "sardines": Item(
+        (-24, 3, 10, 10, 7, 3),
+        {"gray": 0.8},
+        (
+            "The flat silver can of sardines.",
+            "A tin of small fish on top of the red can.",
+            "The can that one opens with a ring.",
+            "Seafood in oil, lying on the tomatoes.",
+        ),
+    ),
+    "oil": Item(
+        (-9, 2, 0, 7, 7, 28),
+        {"yellow": 0.8},
+        (
+            "The tall bottle of olive oil.",
+            "A bottle of yellow oil to the right of the red can.",
+            "What one pours into a pan before frying.",
+            "The yellow bottle, taller than the vinegar.",
+        ),
+    ),
+    "banana": Item(
+        (6, -12, 0, 18, 6, 4),
+        {"yellow": 0.9},
+        (
+            "The ripe banana in front of the bowl.",
+            "A curved yellow fruit.",
+            "The fruit that has to be peeled.",
+            "A long tropical fruit, lying at the front of the shelf.",
+        ),
+    ),
+    "bowl": Item(
+        (14, 8, 0, 20, 20, 9),
+        {"white": 0.9},
+        (
+            "The white porcelain bowl.",
+            "A round dish with a lemon in it.",
+            "The bowl behind the banana.",
+            "A vessel for salad or cereals.",
+        ),
+    ),
+    "lemon": Item(
+        (14, 8, 3, 7, 7, 6),
+        {"yellow": 0.9},
+        (
+            "The lemon in the white bowl.",
+            "A sour yellow citrus fruit.",
+            "The fruit that is squeezed over fish.",
+            "The small round yellow fruit.",
+        ),
+    ),
+    "vinegar": Item(
+        (35, 5, 0, 6, 6, 22),
+        {"brown": 0.8},
+        (
+            "The brown bottle of vinegar.",
+            "A bottle of sour dressing for salads.",
+            "The vinegar, to the right of the bowl.",
+            "The dark brown bottle beside the towel.",
+        ),
+    ),
+    "towel": Item(
+        (45, -12, 0, 24, 15, 1),
+        {"blue": 0.7, "white": 0.2},
+        (
+            "The folded blue towel.",
+            "A cloth to dry the dishes with.",
+            "The blue kitchen cloth at the front.",
+            "A piece of cotton, lying in front of the vinegar.",
+        ),
+    ),
+    "paprika": Item(
+        (60, 4, 0, 5, 5, 9),
+        {"red": 0.8},
+        (
+            "The small jar of paprika.",
+            "A red spice in a glass jar.",
+            "The hot powder that seasons a goulash.",
+            "The jar behind the towel.",
+        ),
+    ),
+    "kettle": Item(
+        (110, 10, 0, 20, 18, 24),
+        {"black": 0.8},
+        (
+            "The black electric kettle.",
+            "A device that boils water for tea.",
+            "The kettle at the right end, far from the cans.",
+            "The black appliance with a spout and a handle.",
+        ),
+    ),
+}
+PANTRY_QUESTIONS = """
+exclusion | the cans but not the tall one | tomatoes, sardines
+exclusion | the can but not the tall one | tomatoes|sardines
+exclusion | all the cans except the mug | peas, tomatoes, sardines
+exclusion | everything except the cans | oil, banana, bowl, lemon, vinegar, towel, paprika, kettle
+exclusion | all the bottles except the tall one | vinegar
+exclusion | the cans other than the red one | peas, sardines
+exclusion | the yellow things, but not the banana | oil, lemon
+exclusion | all cans apart from the sardines | peas, tomatoes
+exclusion | the cans without the red one | peas, sardines
+exclusion | everything yellow but no fruit | oil
+exclusion | all the fruit except the pear | banana, lemon
+exclusion | a fruit that is neither a banana nor red | lemon
+exclusion | any fruit but the lemon | banana
+anchor | the can closest to another object | tomatoes|sardines
+anchor | the thing that is far from everything else | kettle
+anchor | the can next to something yellow | tomatoes|sardines
+anchor | the yellow thing next to something white | lemon|banana|banana, lemon
+anchor | the bottle next to something red | oil
+anchor | the fruit that is inside something | lemon
+anchor | a can that has nothing on it | peas|sardines
+anchor | the can on another can | sardines
+anchor | the can farthest from the other cans | peas
+anchor | the thing farthest from any other thing | kettle
+count | two bananas | banana
+count | three bottles | oil, vinegar
+count | two cans | peas, tomatoes|peas, sardines|tomatoes, sardines
+count | four cans | peas, tomatoes, sardines
+count | two mugs | -
+count | one of the cans | peas|tomatoes|sardines
+none | none of the cans | -
+none | no bottle | -
+none | not one of the cans | -
+none | neither of the bottles | -
+none | nothing | -
+none | blorp fnord xyzzy | -
+other | the other bottle | oil|vinegar|oil, vinegar
+other | all the other cans | peas, tomatoes, sardines
+order | the second can from the right | tomatoes
+order | the third can from the left | sardines
+order | the second bottle from the left | vinegar
+order | the lowest thing | towel
+order | the highest thing | oil
+nested | the can without another can on it | peas|sardines
+nested | the can under the can next to the bottle of oil | tomatoes
+nested | the can next to the can under the sardines | peas
+nested | the fruit in front of the bowl with another fruit in it | banana
+nested | the bottle next to the bottle | -|oil|vinegar
+"""

@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from refer3d.language import COLORS
+from refer3d.runs.errors import InputError
 from refer3d.text_encoder import make_encoder
 from refersplat.config import MatchConfig
 from refersplat.field.network import ReferringField
@@ -55,6 +56,12 @@ def test_a_training_sentence_is_answered_by_its_group(answerer):
     assert groups_of(response) == [(0,)] * 3 + [(1,)] * 3
     expected = answerer.language.groups.logits.T[[0, 0, 0, 1, 1, 1]]
     assert_close(response.logits, expected)
+
+
+@pytest.mark.parametrize("sentence", ["", "  ", "\n"])
+def test_a_blank_sentence_is_refused(answerer, sentence):
+    with pytest.raises(InputError, match="expected words"):
+        answerer.respond(["the mug", sentence])
 
 
 def test_a_new_sentence_is_answered_by_what_it_means(answerer):

@@ -13,6 +13,8 @@ from refersplat.config import MatchConfig
 from tests.refersplat.scenes import (
     DESK,
     DESK_QUESTIONS,
+    PANTRY,
+    PANTRY_QUESTIONS,
     PICNIC,
     PICNIC_QUESTIONS,
     ImaginedScene,
@@ -42,13 +44,14 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(encoder):
-    return {"desk": ImaginedScene(DESK, encoder), "picnic": ImaginedScene(PICNIC, encoder)}
+    items = {"desk": DESK, "picnic": PICNIC, "pantry": PANTRY}
+    return {name: ImaginedScene(objects, encoder) for name, objects in items.items()}
 
 
-QUESTIONS = {"desk": DESK_QUESTIONS, "picnic": PICNIC_QUESTIONS}
+QUESTIONS = {"desk": DESK_QUESTIONS, "picnic": PICNIC_QUESTIONS, "pantry": PANTRY_QUESTIONS}
 
 
-@pytest.mark.parametrize(("name", "least"), [("desk", 37), ("picnic", 36)])
+@pytest.mark.parametrize(("name", "least"), [("desk", 37), ("picnic", 36), ("pantry", 42)])
 def test_most_answers_are_right(scenes, name, least):
     right, wrong = scenes[name].score(QUESTIONS[name])
     assert right >= least, "\n".join(wrong)

@@ -110,6 +110,22 @@ def desk(encoder):
         ("the blue thing that is not a tool", "eraser"),
         ("the thing that is neither blue nor red", "teapot"),
         ("everything except the mug", "teapot scissors eraser"),
+        ("everything except the laptop", "mug teapot scissors eraser"),
+        ("neither the mug nor the teapot", "scissors eraser"),
+        ("nothing but the mug", "mug"),
+        ("the blue things but not the small one", "scissors"),
+        ("the blue things that are not next to the laptop", "scissors eraser"),
+        ("no mug", ""),
+        ("none of the blue things", ""),
+        ("not one of the tools", ""),
+        ("two mugs", "mug"),
+        ("three blue things", "scissors eraser"),
+        ("the blue thing next to something white", "scissors"),
+        ("the blue thing closest to another thing", "scissors"),
+        ("the blue thing closest to the other blue thing", "scissors"),
+        ("the thing far from everything else", "eraser"),
+        ("the scissors and the other blue thing", "scissors eraser"),
+        ("the lowest of the mug and the teapot", "mug"),
         ("the mug and the eraser", "mug eraser"),
         ("the mug or the laptop", "mug"),
         ("the tallest thing", "teapot"),
@@ -184,6 +200,49 @@ def test_a_second_object_makes_the_singular_ambiguous_and_the_plural_two(encoder
     assert_close(result.probabilities[0], result.probabilities[4])
     assert double("the mugs") == double("both mugs") == ["mug", "mug again"]
     assert double("the leftmost mug") == ["mug"]
+    assert result.trace[-1].endswith(" → mug, or cup")
+    assert double("everything except the mug") == ["teapot", "scissors", "eraser"]
+    assert double("the red things but not the left one") == ["mug again"]
+    assert double("the mug farthest from another mug")[0].startswith("mug")
+
+
+@pytest.mark.parametrize(
+    ("found", "excluded"),
+    [
+        ("the blue things", "the scissors"),
+        ("the blue things", "the mug"),
+        ("all the things", "the laptop"),
+        ("all the things", "the red thing and the tool"),
+        ("the mug and the teapot", "the teapot"),
+    ],
+)
+def test_an_exception_is_taken_away_as_it_is_found(desk, found, excluded):
+    left = [name for name in desk(found) if name not in desk(excluded)]
+    assert desk(f"{found} but not {excluded}") == left
+    assert desk(f"{found} except {excluded}") == left
+
+
+def test_an_exception_has_a_line_in_the_trace(desk):
+    for name, found in (("mug", "mug"), ("laptop", "nothing")):
+        trace = desk.language.find(f"everything except the {name}", desk.places, look()).trace
+        assert trace[0].startswith(f"not '{name}': ")
+        assert trace[0].endswith(f" → {found}")
+
+
+def test_fewer_than_asked_for_are_told(desk):
+    assert (
+        desk.language.find("two mugs", desk.places, look()).trace[-1].endswith(", 1 instead of 2")
+    )
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["?!", "🍌", "what", "is it?", "the the the", "that", "the thing", "two things", "both"],
+)
+def test_words_that_name_nothing_mean_nothing(desk, sentence):
+    result = desk.language.find(sentence, desk.places, look())
+    assert result.groups == ()
+    assert result.trace[-1].endswith("→ nothing")
 
 
 def test_stacked_objects(encoder):
@@ -193,6 +252,11 @@ def test_stacked_objects(encoder):
     assert stack("the things that are stacked on each other") == ["mug", "teapot"]
     assert stack("the pot without anything on top of it") == []
     assert stack("the thing under the scissors") == []
+    assert stack("the tea things, the mug and the pot, with nothing on them") == ["mug"]
+    assert stack("the thing next to the thing under the mug") == ["scissors"]
+    assert stack("the lowest of the mug and the teapot") == ["teapot"]
+    assert stack("the thing on another thing") == ["mug"]
+    assert stack("the thing inside something") == []
 
 
 def test_the_trace_tells_what_was_found(desk):

@@ -25,7 +25,8 @@ def refersplat_ops(rng) -> None:
     blended = refersplat.blend_matrix(*geometry, HEIGHT, WIDTH).blend(values)
     (image + blended).sum().backward()
     refersplat.knn(means.detach(), means.detach(), 2)
-    ssim(image.detach().requires_grad_(), image.detach())
+    for padding in ("same", "valid"):
+        ssim(image.detach().requires_grad_(), image.detach(), padding)
     adam_step(*(torch.rand(4, 3) for _ in range(4)), torch.rand(3), 1)
 
 
@@ -42,6 +43,8 @@ def detailbase_ops(rng) -> None:
     points = torch.rand(30, 3, generator=rng)
     detailbase.cloud_superpoints(points)
     detailbase.mesh_superpoints(points, torch.arange(30).view(10, 3))
+    edges = torch.arange(30).view(15, 2)
+    detailbase.graph_superpoints(points, torch.rand(30, 3, generator=rng), edges)
 
 
 @pytest.mark.parametrize(

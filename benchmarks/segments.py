@@ -1,8 +1,9 @@
-"""Times reductions of rows by segment: python benchmarks/segments.py [--json FILE]."""
+"""CPU time of reductions of rows by segment: python benchmarks/segments.py [--json FILE]."""
 
 from __future__ import annotations
 
 import argparse
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def main() -> None:
                 *(partial(op, *given) for op in (segment_reduce, by_torch)),
                 *(partial(train, op, *given) for op in (segment_reduce, by_torch)),
             ]
-            times = [1000 * seconds(call, repeats=7) for call in calls]
+            times = [1000 * seconds(call, repeats=5, clock=time.process_time) for call in calls]
             rows.append({"case": name, "reduce": kind, "milliseconds": times})
             print(f"{name:25}{kind:5}" + "".join(f"{time:>10.1f}" for time in times))
     save(args.json, {**machine, "rows": rows})

@@ -78,19 +78,19 @@ RESULT = {
 def trained_views(folder: Path, views: Sequence[View]) -> list[str]:
     """Returns the names of those views that a run was trained on.
 
-    A photo of the same name that another camera has taken is another view. Files of earlier
-    versions do not tell.
+    A photo of the same name that another camera has taken is another view. Of runs of earlier
+    versions only ``rgb_state.pt`` tells, the views of the Gaussians.
 
     Raises:
         InputError: The run's files are broken.
     """
     path, state = folder / RESULT_FILE, folder / RGB_STATE
-    names, cameras = [], {}
+    names, cameras = None, {}
     if path.is_file():
         schema = {"training_views": Maybe([str]), "cameras": Maybe(RESULT["cameras"])}
         result = load_state(path, FORMAT, schema, ANEW)
-        names, cameras = result["training_views"] or [], result["cameras"] or {}
-    elif state.is_file():
+        names, cameras = result["training_views"], result["cameras"] or {}
+    if names is None and state.is_file():
         names = load_state(state, RGB_FORMAT, {"views": [str]}, ANEW)["views"]
 
     def is_same(view: View) -> bool:
@@ -99,7 +99,7 @@ def trained_views(folder: Path, views: Sequence[View]) -> list[str]:
             cameras[view.name]["world_to_camera"], pose, atol=1e-4
         )
 
-    return [view.name for view in views if view.name in names and is_same(view)]
+    return [view.name for view in views if view.name in (names or ()) and is_same(view)]
 
 
 def refuse_trained_views(folder: Path, scene: Scene, remedy: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 import torch_scatter
+from detailbase.ops import segment_reduce
 from tests.errors import raises
 from torch_scatter.utils import broadcast
 
@@ -293,6 +294,23 @@ def test_can_be_scripted(name):
     arguments = (src, index, 0) if name.startswith("scatter") else (src, index)
     got, wanted = torch.jit.script(function)(*arguments), function(*arguments)
     assert_close(got, wanted, rtol=0, atol=0)
+
+
+def test_as_spformer_pools_superpoints(rng, device):
+    """Features of points and voxels to superpoints, and those back to points."""
+    features = torch.randn(60, 8, generator=rng).to(device).requires_grad_()
+    superpoints = torch.randint(0, 7, (60,), generator=rng).to(device)
+    pooled = torch_scatter.scatter_mean(features, superpoints, dim=0)
+    wanted = segment_reduce(features, superpoints, int(superpoints.max()) + 1, "mean")
+    assert_close(pooled, wanted)
+    slopes = torch.randn(60, 8, generator=rng).to(device)
+    got, wanted = (
+        torch.autograd.grad((x[superpoints] * slopes).sum(), features)[0] for x in (pooled, wanted)
+    )
+    assert_close(got, wanted)
+    masks = torch.randint(0, 2, (3, 60), generator=rng).float().to(device)
+    votes = torch_scatter.scatter_mean(masks, superpoints, dim=-1) > 0.5
+    assert votes[:, superpoints].shape == masks.shape
 
 
 def test_a_module_of_graph_networks_can_be_scripted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,9 @@ def describe(answers: Sequence[PhraseMask]) -> str:
         red, green, blue = COLORS[index % len(COLORS)]
         count = int(answer.mask.sum())
         found = f"{count} points, score {answer.score:.2f}" if count else "nothing found"
-        lines.append(
-            f"* $\\color{{#{red:02x}{green:02x}{blue:02x}}}■$ **{answer.phrase}**: {found}"
-        )
+        # viser draws a chip of the colour beside its code.
+        color = f"`#{red:02x}{green:02x}{blue:02x}`"
+        lines.append(f"* {color} **{html.escape(answer.phrase)}**: {found}")
     return "\n".join(lines)
 
 
@@ -75,7 +76,7 @@ def _furnish(referrer: Referrer, scan: Scan, sentence: str, client: Any) -> None
     def draw(sentence: str) -> str:
         answers = referrer.mark(scan, sentence)
         cloud.colors = tint(scan.colors, [answer.mask for answer in answers])
-        return f"**{sentence}**\n\n{describe(answers)}"
+        return f"**{html.escape(sentence)}**\n\n{describe(answers)}"
 
     @size.on_update
     def _(_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,8 +131,11 @@ class Labelling:
         self.replace.value = False
 
     def _saved(self) -> str:
-        labels = label_of(self.scene)
-        return "\n".join(f"* {name}: {len(texts)} sentences" for name, texts in labels.items())
+        lines = (
+            f"* {html.escape(name)}: {len(texts)} sentences"
+            for name, texts in label_of(self.scene).items()
+        )
+        return "\n".join(lines)
 
     def _change(self, lassos: list[Lasso]) -> None:
         self.lassos = lassos
@@ -163,7 +167,7 @@ class Labelling:
         try:
             action()
         except (InputError, OSError) as error:  # told to whom it concerns; the server goes on
-            self.about.content = f"**{error}**"
+            self.about.content = f"**{html.escape(str(error))}**"
 
 
 def _sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:  # [h, w, 3] uint8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import logging
 import threading
 import time
@@ -142,8 +143,8 @@ def _add_questions(splats: SplatView, sentence: str, client: Any, show: Any) -> 
         show(*splats.paint(selected, mode.value, responses))
         (result,) = responses.results
         trace = result.trace if result else ("the field alone responds",)
-        steps = "\n".join(f"* {line}" for line in trace)
-        return f"**{sentence}**\n\n{int(selected.sum())} Gaussians\n\n{steps}"
+        steps = "\n".join(f"* {html.escape(line)}" for line in trace)
+        return f"**{html.escape(sentence)}**\n\n{int(selected.sum())} Gaussians\n\n{steps}"
 
     mode = client.gui.add_dropdown("Show", MODES)
     ask = add_question_form(client, draw, splats.objects)

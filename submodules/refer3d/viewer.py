@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import logging
 import socket
@@ -19,7 +20,9 @@ from refer3d.runs.options import Bounds
 log = logging.getLogger(__name__)
 
 Draw = Callable[[str], str]
-"""Marks the answer to a sentence in one client's scene, and returns lines of Markdown about it."""
+"""Marks the answer to a sentence in one client's scene, and returns lines of Markdown about it.
+
+Markdown may hold HTML: text of users and of files is escaped in it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def add_question_form(client: Any, draw: Draw, examples: Sequence[str] = ()) -> 
             try:
                 about.content = draw(last[0])
             except InputError as error:  # shown to who asked, and the server goes on
-                about.content = f"**{error}**"
+                about.content = f"**{html.escape(str(error))}**"
 
     form.on_submit(lambda _: ask(text.value))
     if choices is not None:

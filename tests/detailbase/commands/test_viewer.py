@@ -21,13 +21,14 @@ def test_phrases_are_described_with_their_colors():
     masks = np.eye(2, 5, dtype=bool)
     answers = [
         PhraseMask("the chair", 1, 0.5, masks[0]),
-        PhraseMask("a cat", 3, 0.0, masks[1] & False),
+        PhraseMask("a <b>cat", 3, 0.0, masks[1] & False),
     ]
     lines = describe(answers).splitlines()
     assert "the chair" in lines[0]
     assert "1 points, score 0.50" in lines[0]
     assert "e63c32" in lines[0]
     assert "nothing found" in lines[1]
+    assert "<b>" not in lines[1]
 
 
 def test_a_page_needs_no_server(tmp_path):

@@ -318,7 +318,7 @@ def test_a_question_of_one_client_leaves_the_others_alone():
 
     def draw(sentence):
         if sentence == "?":
-            raise InputError("sentence: expected words, got '?'; write some")
+            raise InputError("sentence: expected words, got '<?>'; write some")
         return f"drawn {sentence}"
 
     clients = [type("Client", (), {"gui": Gui()})() for _ in range(2)]
@@ -330,6 +330,7 @@ def test_a_question_of_one_client_leaves_the_others_alone():
     assert clients[1].gui.about.content == "Type a sentence."
     asks[1]("?")
     assert "expected words" in clients[1].gui.about.content
+    assert "<?>" not in clients[1].gui.about.content  # viser would take it for HTML
 
 
 def test_a_taken_port_is_named():

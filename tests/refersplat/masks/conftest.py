@@ -6,11 +6,15 @@ import torch
 import transformers
 from PIL import Image
 
+GAIN = 6.0
 WORDS = ("can", "red", "blue", "the", "bottle", "of", "soup", "beside")
 
 
 def save(model, folder, settings):
     """Writes a model and the settings of its photos, as on the hub."""
+    with torch.no_grad():
+        for weights in model.parameters():  # initial ones are so small that pictures hardly count
+            weights.mul_(GAIN if weights.ndim > 1 else 1)
     model.save_pretrained(folder)
     transformers.image_processing_base.ImageProcessingMixin(**settings).save_pretrained(folder)
 

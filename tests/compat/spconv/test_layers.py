@@ -284,7 +284,17 @@ def test_sequence(cloud):
     for net in nets:
         net = net.to(cloud.features.device)
         assert torch.equal(net(cloud).features, nn.ReLU()(norm(conv(cloud).features)))
-        assert len(net(cloud.select_by_index(slice(0))).features) == 0
         assert net[-1] is list(net)[2]
     with raises(ValueError, "name", "conv"):
         nets[1].add(conv, "conv")
+
+
+def test_modules_of_features_are_left_out_without_voxels(cloud):
+    class Rows(nn.Module):
+        def forward(self, features):
+            assert len(features)
+            return features
+
+    net = spconv.SparseSequential(spconv.SubMConv3d(3, 4, 3).to(cloud.features), Rows())
+    assert net(cloud).features.shape == (len(cloud.indices), 4)
+    assert net(cloud.select_by_index(slice(0))).features.shape == (0, 4)

@@ -156,10 +156,14 @@ def read_describe(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--split", choices=("train", "val"), default="train", help="list of scans")
     parser.add_argument("--each", type=int, default=2, help="most descriptions of an object")
+    parser.add_argument("--compose", type=int, default=0, metavar="N", help="N new rooms, too")
+    parser.add_argument("--prepared", type=Path, help="folder of prepared scans, for new rooms")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of words")
     args = parser.parse_args(argv)
-    if args.each < 1:
-        raise InputError(f"--each: expected 1 or more, got {args.each}; leave it out")
+    for name, least in (("each", 1), ("compose", 0)):
+        if getattr(args, name) < least:
+            got = getattr(args, name)
+            raise InputError(f"--{name}: expected {least} or more, got {got}; leave it out")
     return args
 
 

@@ -64,11 +64,11 @@ prepare_scans() {
   fi
 }
 
-# describe_scans: makes sentences from the scans' labels, once, where the config trains on them.
+# describe_scans: makes sentences and new rooms from labelled scans, once, where the config trains on them.
 describe_scans() {
   local file="Described/described_train.json"
   if [[ -n "$HAS_SCANS" && ! -f "$DATA/$file" && ! -f "$PREPARED/$file" ]] &&
     grep -qs "^ *train_on:.*described" "$CONFIG"; then
-    python -m detailbase describe --root "$DATA" --out "$PREPARED/$file"
+    python -m detailbase describe --root "$DATA" --out "$PREPARED/$file" --prepared "$PREPARED" --compose 60
   fi
 }

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detailbase.command import read_describe
+from detailbase.descriptions.compose import compose, join, take_apart
 from detailbase.descriptions.facts import SURFACES, Fact, Thing, colour_name, facts_of
+from detailbase.scans.clouds import SUFFIX, Cloud, save_cloud
 from detailbase.scans.prepare import find_scans
 from detailbase.scans.scannet import read_labels, read_scan
 from refer3d.runs.errors import InputError
@@ -21,6 +23,8 @@ from refer3d.runs.results import save_results
 UNCLEAR = frozenset({"", "object", "unknown", "remove", "otherfurniture", "other", "structure"})
 """Labels that name nothing."""
 LEAST_POINTS = 8
+COMPOSED = "composed{:04d}_00"
+"""Names of composed rooms."""
 MOST_CLAUSES = 4
 OPENINGS = ("the", "a", "this is a", "there is a", "it is a", "find the", "the")
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
@@ -55,22 +59,22 @@ class Word(NamedTuple):
     objects: tuple[int, ...] = ()
 
 
-def read_things(folder: Path) -> list[Thing]:
-    """Reads the named objects of a scan in ScanNet's layout; [] where it has no labels.
+def read_things(folder: Path) -> tuple[Cloud, list[Thing]]:
+    """Reads a scan in ScanNet's layout and its named objects; [] where it has no labels.
 
     Raises:
         InputError: A file is broken.
     """
     cloud, missing = read_scan(folder)
     if missing:
-        return []
+        return cloud, []
     xyz, rgb, owners = cloud.xyz.numpy(), (cloud.rgb.numpy() + 1) / 2, cloud.instances.numpy()
     things = []
     for identity, label in read_labels(folder).items():
         name, own = label.lower().strip(), owners == identity
         if name not in UNCLEAR and own.sum() >= LEAST_POINTS:
             things.append(Thing(identity, name, xyz[own].astype(float), colour_name(rgb[own])))
-    return things
+    return cloud, things
 
 
 def describe(
@@ -232,12 +236,27 @@ def describe_all(args: argparse.Namespace) -> None:
     """
     scans = find_scans(args.root, split=args.split)
     rng = np.random.default_rng(args.seed)
-    records, unlabelled = [], 0
-    with Progress("scans", len(scans)) as progress:
+    records: list[dict[str, Any]] = []
+    rooms, unlabelled = [], 0
+    with Progress("scans", len(scans) + args.compose) as progress:
         for scan in scans:
-            things = read_things(scan.folder)
+            cloud, things = read_things(scan.folder)
             unlabelled += not things
             records += describe(scan.folder.name, things, args.each, rng)
+            if args.compose and (room := take_apart(cloud, things)):
+                rooms.append(room)
+            progress.advance()
+        if args.compose and not rooms:
+            raise InputError(
+                f"--compose: expected scans with a labelled floor, got none in {args.root}; leave "
+                "it out"
+            )
+        for number in range(args.compose):
+            cloud, things = join(compose(rooms, rng))
+            name = COMPOSED.format(number)
+            save_cloud(cloud, (args.prepared or args.root) / "train" / f"{name}{SUFFIX}")
+            told = [one for one in things if len(one.points) >= LEAST_POINTS]
+            records += describe(name, told, 1, rng)
             progress.advance()
     if not records:
         raise InputError(
@@ -247,4 +266,7 @@ def describe_all(args: argparse.Namespace) -> None:
     out = args.out or args.root / "Described" / f"described_{args.split}.json"
     save_results(out, records)
     lacking = f"; {unlabelled} have no labels" if unlabelled else ""
-    sys.stdout.write(f"{out}: {len(records)} descriptions of {len(scans)} scans{lacking}\n")
+    composed = f" and {args.compose} composed rooms" if args.compose else ""
+    sys.stdout.write(
+        f"{out}: {len(records)} descriptions of {len(scans)} scans{composed}{lacking}\n"
+    )

@@ -94,7 +94,8 @@ def test_labelled_scans_are_described_once_where_the_config_asks_for_it(clone):
     file = "data/scannetv2/Described/described_train.json"
     _, errors, calls = shell(clone, "scripts/train.sh", "--config", "my.yaml")
     assert not errors
-    assert calls[1].endswith(f"describe --root data --out {file}")
+    options = f"--out {file} --prepared data/scannetv2 --compose 60"
+    assert calls[1].endswith(f"describe --root data {options}")
     folder.mkdir()
     (clone / file).touch()
     assert len(shell(clone, "scripts/train.sh", "--config", "my.yaml")[2]) == 2

@@ -7,6 +7,7 @@ import pytest
 
 from detailbase.__main__ import main
 from detailbase.config import DataConfig
+from detailbase.data.batches import Batches
 from detailbase.descriptions.datasets import read_split
 from detailbase.descriptions.describe import choose_facts, describe, plural
 from detailbase.descriptions.facts import RELATIONS, Thing, colour_name, facts_of
@@ -147,3 +148,13 @@ def test_the_program_writes_a_dataset(make_dataset, capsys, tmp_path, place):
     assert {reference.scene_id for reference in references} == {"scene0000_00", "scene0001_00"}
     names = {reference.words[int(p.key)] for reference in references for p in reference.phrases}
     assert names == {"table", "floor"}
+
+
+def test_composed_rooms_can_be_trained_on(make_dataset, tmp_path):
+    root, prepared = make_dataset(), tmp_path / "prepared"
+    main(["describe", "--root", str(root), "--compose", "2", "--prepared", str(prepared)])
+    options = DataConfig(root=str(root), prepared=str(prepared), scenes=("composed*",))
+    references = read_split(options, "described", "train")
+    batch = Batches(references, prepared, options, epoch=0)[0]
+    assert batch.phrases
+    assert batch.left_out == 0

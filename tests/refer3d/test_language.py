@@ -59,6 +59,9 @@ def test_dress_of_a_question_does_not_matter(sentence):
         ("not a single cup", "no cup"),
         ("the cup with nothing on it", "the cup without anything on it"),
         ("the cup that has no spoon in it", "the cup without a spoon in it"),
+        ("the cup without anything next to it", "the cup with nothing next to it"),
+        ("the cup to the left of everything else", "the leftmost cup"),
+        ("the cup behind all the others", "the cup at the back"),
         ("the cup next to no bowl", "the cup that is not next to a bowl"),
     ],
 )

@@ -29,7 +29,8 @@ class ClauseReader(RelationReader):
 
     def denial(self, verb: Any, draft: Draft, subject: Any | None, denials: Sequence[Any]) -> None:
         """Adds what a verb denies: "that is not blue", "that is neither a bowl nor blue"."""
-        nouns = [c for c in verb.children if c.dep_ == "attr" and c.pos_ in NOUNS]
+        attributes = (c for c in verb.children if c.dep_ == "attr")
+        nouns = [c for c in attributes if c.pos_ in NOUNS or self.is_empty(c)]
         if self.lemma(verb) == "be" and nouns:
             adjectives = [c for c in nouns[0].children if c.dep_ == "conj" and c.pos_ == "ADJ"]
             draft.excluded += [self.describe(token) for token in adjectives]

@@ -163,6 +163,7 @@ PRONOUNS = word_set(
     """
 )
 """Heads that name no kind of thing."""
+OTHERS = word_set("other others another rest")
 CAMERA = frozenset(
     ["camera", "viewer", "me", "us", "observer", "viewpoint", "lens", "photographer"]
 )
@@ -241,6 +242,9 @@ COMPARED = {
 }
 """Relations that comparatives with "than" state."""
 SCENE = word_set("scene picture image photo view room arrangement group pile stack row")
+FACING = {"left": ("right", -1), "right": ("right", 1), "front": ("depth", -1),
+          "behind": ("depth", 1)}  # fmt: skip
+"""Measures and directions by which an object stands in such a relation to all others."""
 NO_THINGS = frozenset(place for (place,) in PLACES) | word_set(
     """
     side room scene spot space area place position direction distance color colour shape size

@@ -101,7 +101,7 @@ class RankReader(Tree):
             self.claim([than])
             anchors = (self.describe(near), second)
             draft.relations.append(Relation("closer" if direction > 0 else "farther", anchors))
-        elif self.word(target) in words_of.ALL | {"others", "other", "rest"}:
+        elif self.word(target) in words_of.ALL | words_of.OTHERS:
             draft.ranks.append(Rank(Grade(measure, direction)))
         else:
             draft.relations.append(

@@ -76,9 +76,12 @@ class Reader(ClauseReader):
         tallest.
         """
         item = self.joined(head)
+        if item.count == 0:  # "neither the cup nor …"
+            item = replace(item, count=1)
         is_definite = any(c.dep_ == "poss" or self.word(c) in DEFINITE for c in head.children)
         change = _singled if is_definite else _pluralised
-        return replace(change(item), parts=tuple(map(change, item.parts)))
+        parts = (replace(part, count=1) if part.count == 0 else part for part in item.parts)
+        return replace(change(item), parts=tuple(map(change, parts)))
 
     def is_empty(self, head: Any) -> bool:
         """Whether a head names no kind of thing."""
@@ -162,7 +165,10 @@ class Reader(ClauseReader):
         word = self.word(head)
         grade = words_of.GRADES.get(word)
         is_graded = grade is not None and (grade[2] != "plain") and head.pos_ != "VERB"
-        is_pronoun = word in words_of.PRONOUNS or word in words_of.NUMBERS.keys() - {"pair"}
+        is_pronoun = (
+            word in words_of.PRONOUNS | words_of.OTHERS
+            or word in words_of.NUMBERS.keys() - {"pair"}
+        )
         plural = head.tag_ in ("NNS", "NNPS") or word in words_of.ALL or word in ("ones", "those")
         draft.count = 0 if word in words_of.NONE else None if plural else 1
         if is_graded:
@@ -292,7 +298,7 @@ class Reader(ClauseReader):
 
 def _pluralised(item: Description) -> Description:
     """All that a noun fits, instead of one."""
-    return replace(item, count=None) if item.count in (0, 1) and item.noun else item
+    return replace(item, count=None) if item.count == 1 and item.noun else item
 
 
 def _singled(item: Description) -> Description:

@@ -38,6 +38,8 @@ class RelationReader(RankReader):
             grade = Grade("near", 1 if before & {"nearest", "closest"} else -1)
             is_camera = word in words_of.CAMERA
             described = None if is_camera else self.joined(anchor)
+            if self.is_reciprocal(anchor):
+                described = Description(text=draft.noun, noun=draft.noun, count=None)
             self.claim((*child.subtree, *self.doc[begin : anchor.i + 1]))
             draft.ranks.append(Rank(grade, 1, described))
             return True
@@ -50,16 +52,25 @@ class RelationReader(RankReader):
                 self.claim(source.subtree)
                 self.claim(child.subtree)
                 return True
-        if word in ("other", "another") and self.words[anchor.i - 1] in ("each", "one", "another"):
+        if self.is_reciprocal(anchor):
             draft.relations.append(Relation("stacked" if kind in ("on", "under") else kind))
         elif kind == "between":
             partner = self.partners.get(end - 1)
             more = [partner] if partner is not None else [*self.conjuncts(anchor)]
             draft.relations.append(Relation(kind, self.pair([anchor, *more])))
         else:
-            draft.relations.append(Relation(kind, (self.joined(anchor),)))
+            described = self.joined(anchor)
+            if kind in words_of.FACING and described == Description(count=None):
+                draft.ranks.append(Rank(Grade(*words_of.FACING[kind])))  # "left of all others"
+            else:
+                draft.relations.append(Relation(kind, (described,)))
         self.claim((*child.subtree, *self.doc[begin : anchor.i + 1]))
         return True
+
+    def is_reciprocal(self, token: Any) -> bool:
+        """Whether a word ends "each other" or "one another"."""
+        pair = tuple(self.words[token.i - 1 : token.i + 1])
+        return pair in (("each", "other"), ("one", "another"))
 
     def pair(self, tokens: Sequence[Any]) -> tuple[Description, ...]:
         """Each of two joined phrases by itself."""
@@ -132,7 +143,7 @@ class RelationReader(RankReader):
         for token in self.doc[target.i + 1 : last + 4]:
             if self.word(token) in (",", "by"):
                 break
-            if token.pos_ not in ("ADP", "ADV", "SCONJ") or token.i <= target.i:
+            if token.pos_ not in ("ADP", "ADV", "ADJ", "SCONJ"):
                 continue
             match = trigger(self.words, token.i)
             kind, length = match or ("", 1)

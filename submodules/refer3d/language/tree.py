@@ -144,6 +144,10 @@ class Tree(ABC):
         """The description of a phrase, or of several that are joined."""
 
     @abstractmethod
+    def is_empty(self, head: Any) -> bool:
+        """Whether a head names no kind of thing."""
+
+    @abstractmethod
     def exception(self, head: Any) -> Description:
         """The description of a phrase that is excluded by name."""
 

@@ -42,18 +42,24 @@ def field_of_view(camera: Camera) -> float:
 
 
 def go_to(client: Any, camera: Camera) -> None:
-    """Takes a client's window to a camera."""
+    """Takes a client's window to a camera, without its roll: the scene stays upright."""
+    position = camera.position.cpu().numpy()
+    ahead = camera.world_to_camera[2, :3].cpu().numpy()
+    window = client.camera
+    reach = float(np.linalg.norm(window.look_at - window.position))
     with client.atomic():
-        for name, value in pose_of(camera).items():
-            setattr(client.camera, name, value)
-        client.camera.fov = field_of_view(camera)
+        window.position = position
+        window.look_at = position + reach * ahead  # after the position, which moves it along
+        window.fov = field_of_view(camera)
 
 
 def turn(client: Any, up: np.ndarray, angle: float) -> None:
     """Turns a client's window around what it looks at, by an angle in radians."""
-    window = client.camera
+    window, middle = client.camera, np.array(client.camera.look_at)
     rotation = Rotation.from_rotvec(angle * np.asarray(up) / np.linalg.norm(up))
-    window.position = window.look_at + rotation.apply(window.position - window.look_at)
+    with client.atomic():
+        window.position = middle + rotation.apply(window.position - middle)
+        window.look_at = middle
 
 
 def first_place(

@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -28,7 +29,7 @@ from refersplat.viewer.labelling import Labelling
 from refersplat.viewer.options import read_options
 from refersplat.viewer.program import furnish, view
 from refersplat.viewer.splats import MODES, SplatView
-from refersplat.viewer.windows import camera_of, field_of_view, pose_of, turn
+from refersplat.viewer.windows import camera_of, field_of_view, go_to, pose_of, turn
 from tests.errors import raises
 from tests.refersplat.commands.conftest import BALLS, RADIUS
 
@@ -99,10 +100,37 @@ def test_a_window_at_a_camera_is_that_camera(splats):
     assert found.fy / found.height == pytest.approx(camera.fy / camera.height)
 
 
-def test_turning_keeps_distance_and_height():
-    window = SimpleNamespace(look_at=np.array([1.0, 0, 0]), position=np.array([3.0, 0, 1]))
-    turn(SimpleNamespace(camera=window), np.array([0, 0, 2.0]), np.pi / 2)
-    np.testing.assert_allclose(window.position, [1, 2, 1], atol=1e-12)
+class Window:
+    """A window whose position moves along what it looks at, as viser's."""
+
+    def __init__(self):
+        self.look_at, self._position, self.fov = np.array([1.0, 0, 0]), np.array([3.0, 0, 1]), 1.0
+
+    @property
+    def position(self):
+        return self._position
+
+    @position.setter
+    def position(self, position):
+        self.look_at = self.look_at + position - self._position
+        self._position = position
+
+
+def test_turning_keeps_distance_height_and_what_is_seen():
+    client = SimpleNamespace(camera=Window(), atomic=nullcontext)
+    turn(client, np.array([0, 0, 2.0]), np.pi / 2)
+    np.testing.assert_allclose(client.camera.position, [1, 2, 1], atol=1e-12)
+    np.testing.assert_allclose(client.camera.look_at, [1, 0, 0], atol=1e-12)
+
+
+def test_a_window_goes_to_a_camera(splats):
+    camera = next(iter(splats.cameras.values()))
+    client = SimpleNamespace(camera=Window(), atomic=nullcontext)
+    go_to(client, camera)
+    np.testing.assert_allclose(client.camera.position, camera.position, atol=1e-6)
+    ahead = (client.camera.look_at - client.camera.position) / 5**0.5
+    np.testing.assert_allclose(ahead, camera.world_to_camera[2, :3], atol=1e-6)
+    assert client.camera.fov == field_of_view(camera)
 
 
 def test_a_page_needs_no_server(trained, tmp_path):

@@ -151,6 +151,10 @@ def test_auto_corrects_photos_that_differ(rng, are_alike):
     state = state_of(gaussians, scene := scene_of(gaussians, *differences))
     begin_corrections(state, OPTIONS, scene, sh_degree=3)
     assert (state.exposures is None, state.motions is None) == (are_alike, are_alike)
+    # Nothing else has changed: where it stays off, training goes on to the bits of "never".
+    assert_equal(state.adam.gaussians, gaussians)
+    assert state.adam.gaussians.means.grad is None
+    assert torch.equal(state.generator.get_state(), torch.Generator().get_state())
 
 
 @pytest.mark.parametrize(("option", "expected"), [("always", True), ("never", False)])

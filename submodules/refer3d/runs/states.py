@@ -32,6 +32,8 @@ ORDERED = {
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 }
 """Dtypes whose values have bounds."""
+PLAIN = (Tensor, torch.nn.Parameter)
+"""Types of tensors that have a storage; a subclass may have none."""
 LITTLE = 1 << 24
 """Free bytes below which a disk counts as full."""
 AGAIN = "delete it and start again"
@@ -141,7 +143,7 @@ def _without_views(value: Any, owners: dict[int, Any]) -> Any:
         return {name: _without_views(item, owners) for name, item in value.items()}
     if type(value) in (list, tuple):
         return type(value)(_without_views(item, owners) for item in value)
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
+    if type(value) not in PLAIN or value.layout != torch.strided or value.is_nested:
         return value
     storage = value.untyped_storage()
     place = _place(value)
@@ -327,7 +329,7 @@ class _Copier:
         return self.copies[key]
 
     def _tensor(self, tensor: Tensor) -> Tensor:
-        is_plain = type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+        is_plain = type(tensor) in PLAIN and tensor.layout == torch.strided
         if not is_plain or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
             raise ValueError(f"it holds a {tensor.layout} tensor on {tensor.device}")
         place = _place(tensor)

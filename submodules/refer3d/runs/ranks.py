@@ -48,6 +48,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         if rank():  # the first one tells what all of them do
             logging.getLogger().setLevel(logging.ERROR)
         yield device
+        dist.barrier()  # gloo waits for ever for one that has left with work pending
     finally:
         dist.destroy_process_group()
 

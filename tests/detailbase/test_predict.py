@@ -186,7 +186,7 @@ def test_another_network_is_refused(checkpoint, scan, tmp_path):
 def test_no_traceback_reaches_the_user(tmp_path):
     command = [sys.executable, "-m", "detailbase.predict", "none.ply", "a chair", "-o", "out"]
     done = subprocess.run(
-        [*command, "--checkpoint", "none.pth"], cwd=tmp_path, capture_output=True, text=True
+        [*command, "--checkpoint", "none.pth"], cwd=tmp_path, capture_output=True, encoding="utf-8"
     )
     assert done.returncode == 2
     assert "none.pth: no such file" in done.stderr

@@ -163,7 +163,7 @@ def compile_for_cpu(path: Path, defines: Defines) -> Path:
             [*COMPILER, *macros, "-o", str(draft), "-"],
             input=text,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         if done.returncode != 0:

@@ -42,7 +42,7 @@ def shell(clone, *command):
         env={"PATH": f"{clone / 'bin'}:/usr/bin:/bin"},
         check=False,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     return done.returncode, done.stderr, (clone / "log").read_text().splitlines()
 

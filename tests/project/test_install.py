@@ -57,7 +57,7 @@ def run(command, *, cwd, check=True, **environment):
         env={**inherited, **environment},
         check=False,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0 or not check, done.stderr
     return done

@@ -441,7 +441,7 @@ def test_programs_end_without_a_traceback(body, status, message, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=tmp_path,
     )
     assert (done.returncode, done.stderr) == (status, message)
@@ -473,7 +473,7 @@ def test_output_that_nobody_takes_is_no_bug():
 
 def test_a_bug_keeps_its_traceback():
     program = "from refer3d.runs.errors import run\nrun(lambda argv: 1 / 0)\n"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
 

@@ -289,7 +289,13 @@ def test_identity_of_a_hub_model_follows_its_weights(tmp_path):
     """In a process of its own, since the hub's folder is read once."""
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     command = [sys.executable, "-c", HUB, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

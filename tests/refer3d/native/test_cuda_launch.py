@@ -41,7 +41,11 @@ def launches(tmp_path_factory):
         "PYTHONPATH": os.pathsep.join(str(HERE.parents[2] / name) for name in ("", "submodules")),
     }
     done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, __file__],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,8 +1,9 @@
 """New rooms from the furniture of labelled scans, so that few scans show many arrangements.
 
 Walls and what hangs on them stay with some of a room's furniture; pieces of any room are stood on
-the rest of its floor, and small things laid on what stands there. Mix3D (Nekrasov et al., 3DV
-2021) joins whole scenes for the same purpose; here nothing overlaps, so that places can be told.
+the rest of its floor, and small things laid on what stands there. A scan of a table alone is a
+room whose ground is the table. Mix3D (Nekrasov et al., 3DV 2021) joins whole scenes for the same
+purpose; here nothing overlaps, so that places can be told.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from typing import Literal
 import numpy as np
 import torch
 
-from detailbase.descriptions.facts import SURFACES, Thing, colour_name, is_on
+from detailbase.descriptions.facts import SURFACES, TOUCHING, Thing, colour_name, gap, is_over
 from detailbase.scans.clouds import Cloud
 
 SHELL = SURFACES | {"door", "window", "curtain", "blinds", "whiteboard", "shower curtain"}
 """What belongs to the room rather than into it."""
-LOW = 0.15
-"""Largest height in metres above the floor of the lowest point of a thing that stands there."""
+LOW, LOW_ON_TABLE = 0.15, 0.03
+"""Largest height above the floor, or above a table, of the lowest point of what stands there."""
 APART = 0.03
 """Least distance in metres between the boxes of two pieces, seen from above."""
 TOPS = (0.25, 1.3)
 """Heights of furniture that things are laid on, in metres."""
+TOP = 0.05
+"""Largest depth of a table's top below its upper end, in metres."""
 TRIES = 10
 """Places that are tried for a piece."""
 
@@ -35,7 +38,8 @@ class Piece:
 
     name: str
     cloud: Cloud
-    kind: Literal["shell", "stands", "lies", "hangs"] = "hangs"
+    kind: Literal["shell", "stands", "lies", "hangs", "floats"] = "floats"
+    """Where it is; what nothing carries, since that was not scanned or labelled, floats."""
     support: Piece | None = None
     """What it lies on."""
     raised: float = 0.0
@@ -59,63 +63,91 @@ class Piece:
 
 @dataclass(frozen=True)
 class Room:
-    """The pieces of a scan, and its floor."""
+    """The pieces of a scan, and its ground."""
 
     pieces: tuple[Piece, ...]
-    floor: np.ndarray
-    """[N, 3] points of the floor."""
+    ground: np.ndarray
+    """[N, 3] points of the floor, or of the table."""
+    is_table: bool = False
 
     @property
     def height(self) -> float:
-        """Of the floor, in metres."""
-        return float(np.median(self.floor[:, 2]))
+        """Height of the ground in metres."""
+        return float(np.median(self.ground[:, 2]))
 
 
 def take_apart(cloud: Cloud, things: Sequence[Thing]) -> Room | None:
-    """Takes a scan apart; None where it shows no floor.
+    """Takes a scan apart.
 
     Args:
         cloud: The scan.
         things: Its objects.
+
+    Returns:
+        None where there is neither a floor nor a table that most things stand on.
     """
-    floors = [one for one in things if one.name == "floor"]
-    if not floors:
+    grounds = [one for one in things if one.name == "floor"]
+    is_table = not grounds
+    if is_table:
+        largest = max(things, key=lambda one: one.size, default=None)
+        above = [one for one in things if largest and one.low[2] > largest.high[2] - TOP]
+        carried = [one for one in above if largest and is_over(one, largest)]
+        grounds = [largest] if largest and 2 * len(carried) > len(things) else []
+    if not grounds:
         return None
-    floor = np.concatenate([one.points for one in floors])
-    height = float(np.median(floor[:, 2]))
-    bare = {
-        one.identity: Piece(one.name, cloud.select(cloud.instances == one.identity))
-        for one in things
-    }
+    ground = np.concatenate([one.points for one in grounds])
+    if is_table:  # its legs are no ground
+        ground = ground[ground[:, 2] > grounds[0].high[2] - TOP]
+    height = float(np.median(ground[:, 2]))
+    shell = [one for one in things if one.name in SHELL or one in grounds]
     pieces: dict[int, Piece] = {}
     for one in sorted(things, key=lambda one: float(one.low[2])):  # supports come first
-        piece = bare[one.identity]
-        below = [s for s in things if s.name not in SURFACES and s is not one and is_on(one, s)]
-        if one.name in SHELL:
+        piece = Piece(one.name, cloud.select(cloud.instances == one.identity))
+        below = [s for s in things if s not in shell and is_carried(one, s)]
+        if one in shell:
             piece = replace(piece, kind="shell")
-        elif one.low[2] < height + LOW:
+        elif one.low[2] < height + (LOW_ON_TABLE if is_table else LOW):
             piece = replace(piece, kind="stands", raised=max(0.0, float(one.low[2]) - height))
         elif below and below[0].identity in pieces:
             piece = replace(piece, kind="lies", support=pieces[below[0].identity])
+        elif any(gap(one, other) < TOUCHING for other in shell):
+            piece = replace(piece, kind="hangs")
         pieces[one.identity] = piece
-    return Room(tuple(pieces.values()), floor)
+    return Room(tuple(pieces.values()), ground, is_table)
+
+
+def is_carried(one: Thing, other: Thing) -> bool:
+    """Tells whether a thing lies on another, or in it, as books in a shelf."""
+    is_higher = one.size < other.size and one.low[2] > other.low[2]
+    return bool(is_higher and is_over(one, other) and gap(one, other) < TOUCHING)
 
 
 def compose(rooms: Sequence[Room], rng: np.random.Generator) -> list[Piece]:
-    """Furnishes one of the rooms with pieces of all of them."""
+    """Furnishes one of the rooms with pieces of all of them.
+
+    What stands on a table alone can lie on a room's furniture, and the other way round.
+    """
     room = rooms[int(rng.integers(len(rooms)))]
-    standing = [one for other in rooms for one in other.pieces if one.kind == "stands"]
-    lying = [one for other in rooms for one in other.pieces if one.kind == "lies"]
+    standing, small = [], []
+    for other in rooms:
+        for one in other.pieces:
+            if one.kind == "stands" and not other.is_table:
+                standing.append(one)
+            elif one.kind in ("stands", "lies"):
+                small.append(one)
+    lying = [replace(one, kind="lies", raised=0.0) for one in small]
+    if room.is_table:
+        standing, lying = [replace(one, kind="stands", raised=0.0) for one in small], []
     share = rng.uniform(0.2, 0.8)
     kept = [one for one in room.pieces if one.kind == "stands" and rng.random() < share]
     on_it = [one for one in room.pieces if one.support in kept and rng.random() < share]
     pieces = [one for one in room.pieces if one.kind in ("shell", "hangs")] + kept + on_it
     boxes, laid = [one.box() for one in kept], [one.box() for one in on_it]
-    lowest, highest = room.floor[:, :2].min(axis=0), room.floor[:, :2].max(axis=0)
+    lowest, highest = room.ground[:, :2].min(axis=0), room.ground[:, :2].max(axis=0)
 
     def add_standing(piece: Piece) -> None:
         for _ in range(TRIES):
-            place = room.floor[int(rng.integers(len(room.floor)))]
+            place = room.ground[int(rng.integers(len(room.ground)))]
             moved = move(piece, np.array([*place[:2], room.height + piece.raised]), rng)
             low, high = moved.box()
             if (low > lowest).all() and (high < highest).all() and is_free(low, high, boxes):

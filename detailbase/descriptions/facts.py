@@ -138,7 +138,7 @@ def facts_of(thing: Thing, things: Sequence[Thing]) -> list[Fact]:
                     add("farthest", [anchor], rivals)
     pairs = [(a, b) for i, a in enumerate(anchors) for b in anchors[i + 1 :]]
     for a, b in pairs:
-        if a.name != b.name and is_between(thing, a, b):
+        if len({thing.name, a.name, b.name}) == 3 and is_between(thing, a, b):
             add("between", [a, b], (r for r in rivals if not is_between(r, a, b, slack=2.0)))
     same = [one for one in rivals if one.colour == thing.colour]
     add("colour", (), (one for one in rivals if one not in same))
@@ -169,12 +169,12 @@ def is_over(one: Thing, other: Thing) -> bool:
 
 
 def is_on(one: Thing, other: Thing) -> bool:
-    """Tells whether a thing stands on another: it touches it where that ends below it."""
-    if not is_over(one, other):
+    """Tells whether a thing stands on another: it touches it, most closely with its lower part."""
+    if not is_over(one, other) or one.size >= other.size:
         return False
     distances, _ = other.tree.query(one.sample)
-    touching = one.sample[distances < TOUCHING]
-    return len(touching) > 0 and touching[:, 2].mean() < one.centre[2] and one.size < other.size
+    closest = one.sample[distances <= np.quantile(distances, 0.25)]
+    return bool(distances.min() < TOUCHING and closest[:, 2].mean() < one.centre[2])
 
 
 def is_above(one: Thing, other: Thing) -> bool:
@@ -190,10 +190,13 @@ def is_under(one: Thing, other: Thing) -> bool:
 
 
 def is_between(one: Thing, a: Thing, b: Thing, slack: float = 1.0) -> bool:
-    """Tells whether a thing lies in the middle third between two others, near their line."""
+    """Tells whether a thing lies in the middle third between two others, near their line.
+
+    What carries one of them does not.
+    """
     line = (b.centre - a.centre)[:2]
     length = float(np.linalg.norm(line))
-    if not 0.3 < length < 3.0:
+    if not 0.3 < length < 3.0 or is_over(a, one) or is_over(b, one):
         return False
     offset = (one.centre - a.centre)[:2]
     along = float(offset @ line) / length**2

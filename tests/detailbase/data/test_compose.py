@@ -1,5 +1,7 @@
 """Composed rooms: nothing overlaps, everything stands or lies on something."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,9 +52,32 @@ def test_pieces_are_told_by_what_carries_them(rooms):
     assert cup.support.name == "table"
 
 
-def test_a_scan_without_floor_is_no_room():
+def test_a_scan_without_ground_is_no_room():
     cloud, things = make_room(0.0)
     assert take_apart(cloud, things[1:]) is None
+    assert take_apart(cloud, []) is None
+
+
+def test_things_of_a_table_alone_lie_in_rooms_and_the_other_way_round(rooms):
+    cloud, things = make_room(0.0)
+    table = take_apart(cloud, [one for one in things if one.name in ("table", "cup")])
+    assert table is None  # half is not most
+    cups = [Thing(9, "bowl", things[4].points + np.array([0.3, 0.2, 0]), "gray"), things[4]]
+    cloud = replace(cloud, instances=torch.where(cloud.instances == 5, 9, cloud.instances))
+    table = take_apart(cloud, [things[2], *cups])
+    assert table is not None
+    assert {one.name: one.kind for one in table.pieces} == {
+        "table": "shell", "cup": "stands", "bowl": "stands",
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        pieces = compose([table, table], rng)
+        assert {one.name for one in pieces} <= {"table", "cup", "bowl"}
+        pieces = compose([rooms[0], table], rng)
+        on_table = not any(one.name == "floor" for one in pieces)
+        for one in pieces:
+            if one.name in ("cup", "bowl"):
+                assert one.kind == ("stands" if on_table else "lies")
 
 
 @pytest.mark.parametrize("seed", range(6))

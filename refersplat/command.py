@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RunFolder, refuse_file
-from refer3d.runs.options import override
+from refer3d.runs.options import Option, override
 from refersplat.config import Config, DataConfig
 
 DESCRIPTIONS = {
@@ -39,6 +40,7 @@ def read_options(argv: Sequence[str], program: str) -> Config:
         program=f"refersplat {program}",
         description=f"{DESCRIPTIONS[program]}\n\n{OTHER_MODEL.format(program)}",
         base=base,
+        shows=partial(_is_shown, program=program, trains=program == "train" or "--table" in argv),
     )
     if program == "eval" and config.score.table:
         given = {"-m": folder, "-s": config.data.scene}
@@ -64,11 +66,23 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     return config
 
 
+def _is_shown(option: Option, program: str, trains: bool) -> bool:
+    """Whether the help of a program lists an option; others have no effect there, or are fixed."""
+    user = {"render": "render", "score": "eval"}.get(option.name.partition(".")[0], program)
+    return user == program and (trains or option.can_change_in(program))
+
+
 def read_check(argv: Sequence[str]) -> DataConfig:
     """Reads the options of ``refersplat check``."""
     parser = argparse.ArgumentParser(prog="refersplat check", description=DESCRIPTIONS["check"])
     parser.add_argument("scene", help="folder of the scene")
-    parser.add_argument("-r", "--resolution", type=int, default=-1, help="as in training")
+    parser.add_argument(
+        "-r",
+        "--resolution",
+        type=int,
+        default=-1,
+        help="downscale the photos by this factor, or above 8 to this width",
+    )
     parser.add_argument("--images", default="images", help="folder of the images in the scene")
     parser.add_argument("--masks", default="gt_mask", help="folder of the masks in the scene")
     parser.add_argument("--dataset", default="auto", help="format of the sentences")

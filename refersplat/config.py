@@ -99,7 +99,7 @@ class RgbConfig:
     a hundredth at the last step, log-linear in between."""
     correct_from: Annotated[int, Bounds(0)] = 500
     """Step at which ``exposure`` and ``refine_poses`` are decided, and begin."""
-    checkpoint_every: Annotated[int, Bounds(1), ANYWHERE] = 1_000
+    checkpoint_every: Annotated[int, Bounds(1), Changeable("train")] = 1_000
     """Steps between two saved states."""
 
 
@@ -143,7 +143,7 @@ class TrainConfig:
     """Mask threshold in render.py and eval.py; -1 takes the one chosen on held-out views."""
     cache_gb: Annotated[float, arg(aliases=("--cache_gb",)), Bounds(0, also=-1), ANYWHERE] = -1.0
     """Memory for the views' blend matrices, in GB; -1 takes a quarter of the free memory."""
-    checkpoint_every: Annotated[int, Bounds(1), ANYWHERE] = 500
+    checkpoint_every: Annotated[int, Bounds(1), Changeable("train")] = 500
     """Steps between two saved states."""
 
 
@@ -202,7 +202,8 @@ class ScoreConfig:
     kind, and the categories meant in each view."""
     table: Annotated[tuple[str, ...], arg(aliases=("--table",))] = ()
     """``ref_lerf`` or ``lerf_ovs``, the folder of its scenes and one for the runs: train the scenes
-    that are not trained, score all, and print the papers' table with these runs."""
+    that are not trained, with any options of training, score all, and print the papers' table with
+    these runs."""
 
     def check(self) -> None:
         """Requires the three words of a table."""
@@ -228,7 +229,7 @@ class Config:
     """Folder of the run."""
     seed: Annotated[int, Bounds(0, 2**32 - 1)] = 0
     """Random seed; the same seed gives the same result."""
-    resume: Annotated[bool, ANYWHERE] = False
+    resume: Annotated[bool, Changeable("train")] = False
     """Resume a stopped run."""
     device: Annotated[str, ANYWHERE] = "auto"
     """Device of PyTorch; ``auto`` takes a GPU if there is one."""

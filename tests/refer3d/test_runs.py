@@ -303,6 +303,22 @@ def test_help_shows_meanings_and_aliases(capsys):
     assert all(text in shown for text in ("Trains.", "--config", "--steps", "Learning rate of"))
 
 
+def test_help_lists_some_options_alone_with_the_values_of_the_base(capsys):
+    base = Schema(model_path="output/desk", train=Optimiser(steps=7))
+    with pytest.raises(SystemExit):
+        parse(
+            *(Schema, ["--steps", "8", "--help"]),
+            program="",
+            description="",
+            base=base,
+            shows=lambda option: option.name in ("model_path", "train.steps"),
+        )
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("-m STR", "output/desk", "--steps INT", "default: 7"))
+    assert "head_lr" not in shown
+    assert "resume" not in shown
+
+
 def test_options_are_listed_with_their_meaning():
     listed = {option.name: option for option in options(Schema)}
     assert list(listed) == [

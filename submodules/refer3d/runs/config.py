@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import difflib
 import functools
 import logging
@@ -15,17 +16,17 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 import yaml
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
-from refer3d.runs.options import fields, options, to_mapping, validate
+from refer3d.runs.options import Option, fields, options, to_mapping, validate
 from refer3d.runs.records import short
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def parse(
     program: str,
     description: str,
     base: Schema | None = None,
+    shows: Callable[[Option], bool] = lambda option: True,
 ) -> Schema:
     """Reads the options of a run: defaults, then the file of ``--config``, then the command line.
 
@@ -99,6 +101,7 @@ def parse(
         program: Name of the program in its help.
         description: Text of the help.
         base: Config to start from without ``--config``, instead of the defaults.
+        shows: Whether the help lists an option.
 
     Raises:
         InputError: The file is absent or wrong, or a value is out of bounds. An unknown option ends
@@ -107,6 +110,10 @@ def parse(
     path, rest = take_option(argv, "--config")
     config = (base or schema()) if path is None else load_yaml(path, schema)
     config, rest = _take_old(config, rest)
+    if not {"-h", "--help"}.isdisjoint(rest):
+        names = {option.name for option in options(schema) if shows(option)}
+        schema, rest = _help_schema(config, names), ["--help"]
+        config = schema()
     config = tyro.cli(
         schema,
         args=rest,
@@ -117,6 +124,26 @@ def parse(
     )
     validate(config)
     return config
+
+
+def _help_schema(config: Any, names: Collection[str], prefix: str = "") -> type:
+    """Makes the schema of a help that lists some of the options, with the values of ``config``."""
+    schema = type(config)
+    hints = typing.get_type_hints(schema, include_extras=True)
+    shown: list[tuple[str, Any, Any]] = []
+    for name, option in fields(schema).items():
+        value = getattr(config, name)
+        if option.section is not None:
+            section = _help_schema(value, names, f"{prefix}{name}.")
+            if dataclasses.fields(section):
+                shown.append((name, section, dataclasses.field(default_factory=section)))
+        elif f"{prefix}{name}" in names:
+            text = tyro.conf.arg(
+                help=option.meaning.replace("``", ""),
+                help_behavior_hint=lambda value: f"(default: {value})" if value.strip("'") else "",
+            )
+            shown.append((name, Annotated[hints[name], text], value))
+    return dataclasses.make_dataclass(schema.__name__, shown, namespace={"__doc__": schema.__doc__})
 
 
 def load_yaml(path: Path | str, schema: type[Schema], warn: bool = True) -> Schema:

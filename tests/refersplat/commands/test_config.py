@@ -6,6 +6,7 @@ import pytest
 
 from refer3d.runs.config import load_yaml
 from refer3d.runs.options import options
+from refersplat.command import read_options
 from refersplat.config import Config
 from refersplat.data.ref_lerf import REF_LERF
 
@@ -17,6 +18,25 @@ def test_scene_configs_have_the_papers_test_views(name):
     config = load_yaml(ROOT / f"configs/refersplat/{name}.yaml", Config)
     assert [int(view) for view in config.data.test_views] == list(REF_LERF.test_frames[name])
     assert config.data.eval
+
+
+@pytest.mark.parametrize(
+    ("argv", "shown", "hidden"),
+    [
+        (["train"], "--rgb.densify_until", "--explain"),
+        (["train"], "--match.reject", "--questions"),
+        (["render"], "--explain", "--rgb.densify_until"),
+        (["render"], "--threshold", "--resume"),
+        (["eval"], "--questions", "--seed"),
+        (["eval", "--table"], "--seed", "--explain"),
+    ],
+)
+def test_help_lists_what_has_an_effect_in_the_program(argv, shown, hidden, capsys):
+    with pytest.raises(SystemExit):
+        read_options([*argv[1:], "--help"], argv[0])
+    text = capsys.readouterr().out
+    assert shown in text
+    assert hidden not in text
 
 
 def test_no_two_options_share_a_name():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from machine import describe, save
 
-from detailbase.predict import write_cloud
+from detailbase.scans.export import write_ply
 from detailbase.scans.meshes import read_mesh
 from detailbase.scans.scan import read_scan_file
 
@@ -66,7 +66,8 @@ def main() -> None:
     result = {**describe(), "scan": args.scan.name, "points": len(mesh.vertices)}
     expected = np.zeros(0, dtype=np.int64)
     for name, xyz, rgb, source in changed(mesh.vertices, mesh.colors, np.random.default_rng(0)):
-        write_cloud(path, xyz, rgb, np.zeros(len(xyz), dtype=bool))
+        with path.open("wb") as file:
+            write_ply(file, xyz, rgb)
         start = time.process_time()
         scan = read_scan_file(path)
         seconds = time.process_time() - start

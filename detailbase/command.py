@@ -18,6 +18,8 @@ from refer3d.runs.folder import RESOLVED, RunFolder, other_run, refuse_file
 from refer3d.runs.options import override
 
 RUNS = Path("exps")
+EXPORTS = ("ply", "obj", "glb", "las", "laz")
+"""Formats of marked parts."""
 LAST, BEST = "last.pth", "best.pth"
 NEWEST = "newest"
 """Value of --resume without a file."""
@@ -97,6 +99,13 @@ def read_predict(argv: Sequence[str]) -> argparse.Namespace:
         "--config", type=Path, help="options of the network; the default is the run's own"
     )
     parser.add_argument("--phrases", nargs="+", help="the default: all noun phrases")
+    parser.add_argument(
+        "--export",
+        nargs="+",
+        choices=EXPORTS,
+        default=(),
+        help="write what each phrase marks as a file of its own, too: faces of a mesh, else points",
+    )
     parser.add_argument("--unit", choices=UNITS, default="m", help="unit of the scan")
     parser.add_argument(
         "--up",

@@ -11,14 +11,14 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
-from plyfile import PlyData, PlyElement
 
 from detailbase.command import read_predict
 from detailbase.inference.drawing import draw_masks, tint
 from detailbase.inference.referrer import DEMO, PhraseMask, Referrer
+from detailbase.scans.export import WRITERS, require_writer, select_part, write_ply
 from detailbase.scans.scan import Scan
 from refer3d.native.start import start_program
 from refer3d.runs.errors import run
@@ -37,36 +37,35 @@ def main(argv: Sequence[str]) -> None:
 def predict(args: argparse.Namespace) -> None:
     """Segments the phrases and writes the folder; see :func:`write`."""
     start_program("detailbase", precision=args.precision)
+    for ending in args.export:
+        require_writer(ending)
     referrer = Referrer.load(args.checkpoint or DEMO, args.config, args.device)
     scan = referrer.read(args.scan, args.unit, args.up, args.max_points)
-    write(
-        args.out, scan, args.sentence, referrer.mark(scan, args.sentence, args.phrases, args.turns)
-    )
+    answers = referrer.mark(scan, args.sentence, args.phrases, args.turns)
+    write(args.out, scan, args.sentence, answers, args.export)
 
 
-def write(out: Path, scan: Scan, sentence: str, answers: Sequence[PhraseMask]) -> None:
+def write(
+    out: Path,
+    scan: Scan,
+    sentence: str,
+    answers: Sequence[PhraseMask],
+    endings: Sequence[str] = (),
+) -> None:
     """Writes a coloured cloud for each phrase, all masks as JSON, and the picture.
 
-    The clouds of an earlier answer are removed when this one is whole.
+    The files of an earlier answer are removed when this one is whole.
+
+    Args:
+        out: The folder.
+        scan: The scan.
+        sentence: The sentence.
+        answers: Its phrases.
+        endings: Formats of :data:`~detailbase.scans.export.WRITERS` to write the marked part of
+            each phrase in, too.
     """
-    earlier, entries = _clouds_in(out), []
-    for index, (phrase, word, score, mask) in enumerate(answers):
-        words = re.sub(r"[^a-z0-9]+", "_", phrase.lower()).strip("_")[:LONGEST_NAME] or "phrase"
-        name = f"{index:02d}_{words}.ply"
-        write_cloud(out / name, scan.vertices, tint(scan.colors, [mask], index), mask)
-        points = scan.rows[mask].tolist()
-        entries.append(
-            {
-                "phrase": phrase,
-                "word": word,
-                "score": round(score, 4),
-                "file": name,
-                "count": len(points),
-                "points": points,
-            }
-        )
-        result = f"{len(points):8d} points   score {score:.2f}" if points else "nothing found"
-        log.info("%-30s %-28s   %s", phrase, result, out / name)
+    earlier = _files_in(out)
+    entries = [_write_phrase(out, scan, *pair, endings) for pair in enumerate(answers)]
     answer = {"sentence": sentence, "points": scan.total, "phrases": entries}
     answer["left_out"] = scan.total - len(scan.rows)
     with atomic_write(out / "masks.json") as file:
@@ -76,39 +75,48 @@ def write(out: Path, scan: Scan, sentence: str, answers: Sequence[PhraseMask]) -
     image = draw_masks(scan.cloud.xyz.numpy()[scan.owner], scan.colors, sentence, names, masks)
     with atomic_write(out / "picture.png") as file:
         file.write(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-    for name in earlier.difference(entry["file"] for entry in entries):
+    for name in earlier - _files_in(out):
         (out / name).unlink(missing_ok=True)
     log.info("wrote %s and masks.json", out / "picture.png")
 
 
-def _clouds_in(out: Path) -> set[str]:
-    """Lists the clouds of an earlier answer, by its masks.json."""
+def _write_phrase(
+    out: Path, scan: Scan, index: int, answer: PhraseMask, endings: Sequence[str]
+) -> dict[str, Any]:
+    """Writes the cloud and the parts of a phrase; returns its entry in masks.json."""
+    phrase, word, score, mask = answer
+    words = re.sub(r"[^a-z0-9]+", "_", phrase.lower()).strip("_")[:LONGEST_NAME] or "phrase"
+    stem = f"{index:02d}_{words}"
+    name = f"{stem}.ply"
+    with atomic_write(out / name) as file:
+        write_ply(file, scan.vertices, tint(scan.colors, [mask], index), selected=mask)
+    parts = {f"{stem}_part.{ending}": ending for ending in endings if mask.any()}
+    for part, ending in parts.items():
+        with atomic_write(out / part) as file:
+            WRITERS[ending](file, select_part(scan, mask))
+    points = scan.rows[mask].tolist()
+    result = f"{len(points):8d} points   score {score:.2f}" if points else "nothing found"
+    log.info("%-30s %-28s   %s", phrase, result, ", ".join([str(out / name), *parts]))
+    return {
+        "phrase": phrase,
+        "word": word,
+        "score": round(score, 4),
+        "file": name,
+        "parts": [*parts],
+        "count": len(points),
+        "points": points,
+    }
+
+
+def _files_in(out: Path) -> set[str]:
+    """Lists the clouds and parts of an answer, by its masks.json."""
     try:
-        earlier = json.loads((out / "masks.json").read_text(encoding="utf-8"))
-        names = {Path(entry["file"]).name for entry in earlier["phrases"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        phrases = json.loads((out / "masks.json").read_text(encoding="utf-8"))["phrases"]
+        files = [name for entry in phrases for name in (entry["file"], *entry.get("parts", ()))]
+        names = {Path(name).name for name in files}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
-    return {name for name in names if name.endswith(".ply")}
-
-
-def write_cloud(
-    path: Path,
-    vertices: np.ndarray,  # [N, 3] float64
-    colors: np.ndarray,  # [N, 3] uint8
-    mask: np.ndarray,  # [N] bool
-) -> None:
-    """Writes a binary PLY file of coloured points, each with ``selected`` 0 or 1.
-
-    Positions have 32 bits where those represent them exactly.
-    """
-    is_exact = (vertices.astype(np.float32) == vertices).all()
-    names = [(axis, "f4" if is_exact else "f8") for axis in "xyz"]
-    names += [(name, "u1") for name in ("red", "green", "blue", "selected")]
-    rows = np.empty(len(vertices), dtype=names)
-    for (name, _), column in zip(names, [*vertices.T, *colors.T, mask], strict=True):
-        rows[name] = column
-    with atomic_write(path) as file:
-        PlyData([PlyElement.describe(rows, "vertex")]).write(file)
+    return {name for name in names if name.rpartition(".")[2] in WRITERS}
 
 
 if __name__ == "__main__":

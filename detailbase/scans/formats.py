@@ -30,14 +30,28 @@ NAMES = {
 ALIASES = {"r": "red", "g": "green", "b": "blue"}
 
 
-def _import(name: str, path: Path) -> Any:
+def import_package(name: str, field: str, otherwise: str) -> Any:
+    """Imports the package of a format.
+
+    Args:
+        name: The package.
+        field: What needs it: a file or an option.
+        otherwise: What to do without it.
+
+    Raises:
+        InputError: It is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise InputError(
-            f"{path}: {path.suffix} files need the package {name}; run pip install "
-            "'refer3d[scans]', or export the scan as PLY"
+            f"{field} needs the package {name}, which is not installed; run pip install "
+            f"'refer3d[scans]', or {otherwise}"
         ) from error
+
+
+def _import(name: str, path: Path) -> Any:
+    return import_package(name, f"{path}: {path.suffix}", "export the scan as PLY")
 
 
 def _reader(read: Reader) -> Reader:

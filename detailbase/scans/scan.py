@@ -57,6 +57,10 @@ class Scan(NamedTuple):
     """[N] indices of the kept points in the file."""
     total: int
     """Number of points in the file."""
+    faces: np.ndarray
+    """[F, 3] indices of kept points; F is 0 for a cloud, or where points are left out at random."""
+    upright: np.ndarray
+    """[3, 3], from the file's axes and unit to metres with z up."""
 
 
 def read_scan_file(
@@ -95,7 +99,8 @@ def read_scan_file(
     owner, rgb = _distinct_rows(points), colors / 127.5 - 1
     xyz = points[np.unique(owner, return_index=True)[1]]
     axes = np.array(UPS[mesh.up if up == "auto" else up], dtype=np.float64)
-    xyz = (xyz - np.median(xyz, axis=0)) * UNITS[unit] @ axes.T
+    upright = UNITS[unit] * axes
+    xyz = (xyz - np.median(xyz, axis=0)) @ upright.T
     low, high = np.quantile(xyz, (OUTER, 1 - OUTER), axis=0)
     extent = float((high - low).max())
     if not SMALLEST <= extent <= LARGEST:
@@ -119,12 +124,18 @@ def read_scan_file(
         superpoints = cut_points(positions, shades)
     unlabelled = torch.full((len(positions),), NONE)
     cloud = Cloud(positions, shades, superpoints, unlabelled, unlabelled)
+    faces = mesh.faces
     if len(rows) > max_points:
         left_out = len(rows) - max_points
         log.warning("%s: has %d points; %d are left out (--max_points)", path, total, left_out)
         chosen = np.sort(np.random.default_rng(seed).choice(len(rows), max_points, replace=False))
-        rows, owner = rows[chosen], owner[chosen]
-    return Scan(cloud, owner, mesh.vertices[rows], mesh.colors[rows], rows, total)
+        rows, owner, faces = rows[chosen], owner[chosen], faces[:0]
+    number = np.full(total, -1)
+    number[rows] = np.arange(len(rows))
+    faces = number[faces]
+    faces = faces[(faces >= 0).all(axis=1)]
+    points = mesh.vertices[rows], mesh.colors[rows]
+    return Scan(cloud, owner, *points, rows, total, faces, upright)
 
 
 def _with_samples(

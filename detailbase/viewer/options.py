@@ -24,15 +24,15 @@ class ViewConfig:
     """Scan and network; the options are those of ``detailbase predict``."""
 
     scan: Annotated[Positional[str], arg(metavar="SCAN")] = ""
-    """A PLY file, with or without faces."""
+    """A mesh or cloud: PLY, OBJ, glTF, LAS, E57, …"""
     sentence: str = ""
     """Sentence to begin with."""
     checkpoint: str = ""
     """best.pth of a training; without, the small network of the package."""
     unit: Literal["m", "cm", "mm"] = "m"
     """Unit of the scan."""
-    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
-    """Axis that points up."""
+    up: Literal["auto", "x", "y", "z", "-x", "-y", "-z"] = "auto"
+    """Vertical axis; ``auto`` is y for glTF, else z."""
     max_points: Annotated[int, Bounds(1)] = 1_000_000
     """Larger scans are thinned."""
     device: str = "auto"
@@ -48,5 +48,5 @@ def read_options(argv: Sequence[str]) -> ViewConfig:
     """
     config = parse(ViewConfig, argv, program="detailbase view", description=DESCRIPTION)
     if not config.scan:
-        raise InputError("detailbase view: expected a PLY file, got nothing; name the scan")
+        raise InputError("detailbase view: expected the file of a scan, got nothing; name it")
     return config

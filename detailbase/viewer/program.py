@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import html
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from detailbase.inference.drawing import COLORS, tint
 from detailbase.inference.referrer import DEMO, PhraseMask, Referrer
+from detailbase.scans.export import WRITERS, installed_writers, select_part
 from detailbase.scans.scan import Scan
 from detailbase.viewer.options import ViewConfig
 from refer3d.native.start import start_program
@@ -76,6 +79,7 @@ def _furnish(referrer: Referrer, scan: Scan, sentence: str, client: Any) -> None
     def draw(sentence: str) -> str:
         answers = referrer.mark(scan, sentence)
         cloud.colors = tint(scan.colors, [answer.mask for answer in answers])
+        offer(answers)
         return f"**{html.escape(sentence)}**\n\n{describe(answers)}"
 
     @size.on_update
@@ -83,5 +87,31 @@ def _furnish(referrer: Referrer, scan: Scan, sentence: str, client: Any) -> None
         cloud.point_size = size.value
 
     ask = add_question_form(client, draw)
+    offer = _add_download(scan, client)
     if sentence:
         ask(sentence)
+
+
+def _add_download(scan: Scan, client: Any) -> Callable[[Sequence[PhraseMask]], None]:
+    """Adds the controls that download what a phrase marks; returns what offers an answer there."""
+    gui, parts = client.gui, {}
+    phrase = gui.add_dropdown("Part", ("",), visible=False)
+    ending = gui.add_dropdown("Format", installed_writers(), visible=False)
+    button = gui.add_button("Download", visible=False)
+
+    def offer(answers: Sequence[PhraseMask]) -> None:
+        marked = [answer for answer in answers if answer.mask.any()]
+        parts.clear()
+        parts.update({f"{i} {answer.phrase}": answer.mask for i, answer in enumerate(marked, 1)})
+        phrase.options = [*parts] or [""]
+        for control in (phrase, ending, button):
+            control.visible = bool(parts)
+
+    @button.on_click
+    def _(_: Any) -> None:
+        file = io.BytesIO()
+        WRITERS[ending.value](file, select_part(scan, parts[phrase.value]))
+        name = re.sub(r"[^a-z0-9]+", "_", phrase.value.lower())
+        client.send_file_download(f"{name}.{ending.value}", file.getvalue())
+
+    return offer

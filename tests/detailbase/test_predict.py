@@ -68,6 +68,26 @@ def test_writes_clouds_masks_and_a_picture(checkpoint, scan, tmp_path):
     assert cv2.imread(str(out / "picture.png")).shape[2] == 3
 
 
+def test_marked_parts_are_files_of_their_own(checkpoint, scan, tmp_path):
+    out = tmp_path / "out"
+    argv = [str(scan), "the chair next to the window", "-o", str(out)]
+    argv += ["--checkpoint", str(checkpoint)]
+    predict.main([*argv, "--export", "ply", "las"])
+    entries = json.loads((out / "masks.json").read_text())["phrases"]
+    assert sum(bool(entry["points"]) for entry in entries)
+    original = PlyData.read(str(scan))["vertex"]
+    for entry in entries:
+        stem = entry["file"].removesuffix(".ply")
+        names = [f"{stem}_part.ply", f"{stem}_part.las"] if entry["points"] else []
+        assert entry["parts"] == names
+        for name in names[:1]:
+            part = PlyData.read(str(out / name))["vertex"]
+            np.testing.assert_array_equal(part["x"], original["x"][entry["points"]])
+            np.testing.assert_array_equal(part["red"], original["red"][entry["points"]])
+    predict.main(argv)
+    assert not list(out.glob("*_part.*"))  # those of the earlier answer
+
+
 def test_a_checkpoint_holds_the_options_of_its_network(checkpoint, scan):
     checkpoint.with_name("config.yaml").unlink()
     referrer = Referrer.load(checkpoint)

@@ -64,6 +64,22 @@ def test_up_becomes_z(tmp_path, up):
     torch.testing.assert_close(scan.cloud.xyz[:, 2], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_faces_follow_the_kept_points(tmp_path):
+    path = tmp_path / "scan.ply"
+    write_box(path)
+    ply = PlyData.read(str(path), mmap=False)
+    ply["vertex"]["x"][[100, 300]] += [50, 90]  # strays
+    ply.write(str(path))
+    mesh, scan = read_mesh(path), read_scan_file(path)
+    assert 0 < len(scan.rows) < scan.total
+    kept = np.isin(mesh.faces, scan.rows).all(axis=1)
+    np.testing.assert_array_equal(scan.rows[scan.faces], mesh.faces[kept])
+    assert 0 < kept.sum() < len(mesh.faces)
+    upright = scan.vertices @ scan.upright.T
+    np.testing.assert_allclose(np.ptp(upright[:, 2]), 0.5)
+    assert not len(read_scan_file(path, max_points=100).faces)
+
+
 def test_large_scans_are_thinned_the_same_way_each_time(tmp_path):
     path = tmp_path / "scan.ply"
     points = write_box(path)

@@ -1,17 +1,23 @@
 """detailbase view: phrases of a sentence as colours of a scan's points."""
 
+import io
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from plyfile import PlyData
 
 from detailbase.__main__ import main
 from detailbase.inference.referrer import PhraseMask
+from detailbase.scans.scan import Scan
+from detailbase.viewer import program
 from detailbase.viewer.options import ViewConfig, read_options
 from detailbase.viewer.program import describe
 from refer3d.runs.errors import InputError
 from refer3d.runs.options import options
+from refer3d.viewer import ServerConfig, start_server
 from tests.errors import raises
 
 ROOM = Path(__file__).parents[3] / "data" / "demo" / "room" / "room.ply"
@@ -42,8 +48,39 @@ def test_a_page_needs_no_server(tmp_path):
     assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
 
 
+def test_a_marked_part_is_downloaded():
+    pytest.importorskip("viser")
+    rows = np.arange(3)
+    none = np.zeros((0, 3), dtype=np.int64)
+    points = np.eye(3)
+    scan = Scan(None, rows, points, np.full((3, 3), 9, np.uint8), rows, 3, none, np.eye(3))
+    sent = {}
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    server = start_server(ServerConfig(port=port), "test")
+    try:
+        client = SimpleNamespace(gui=server.gui, send_file_download=sent.__setitem__)
+        offer = program._add_download(scan, client)
+        part, ending, button = server.gui._gui_input_handle_from_uuid.values()
+        assert not part.visible
+        masks = [np.array(mask, bool) for mask in ([0, 1, 1], [0, 0, 0], [1, 0, 0])]
+        offer([PhraseMask("the chair", 1, 0.5, mask) for mask in masks])
+        assert part.options == ("1 the chair", "2 the chair")
+        assert part.visible
+        part.value, ending.value = part.options[1], "ply"
+        for callback in button._impl.update_cb:
+            callback(None)
+    finally:
+        server.stop()
+    ((name, content),) = sent.items()
+    assert name == "2_the_chair.ply"
+    (row,) = PlyData.read(io.BytesIO(content))["vertex"]
+    assert (row["x"], row["y"], row["z"]) == (1, 0, 0)
+
+
 def test_options():
-    with raises(InputError, "PLY"):
+    with raises(InputError, "file of a scan"):
         read_options([])
     assert read_options(["a.ply", "--port", "9000"]).server.port == 9000
     for option in options(ViewConfig):

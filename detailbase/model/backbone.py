@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detailbase.model.norm import BatchNorm
 from detailbase.ops import KernelMap, sparse_conv, strided_map, submanifold_map
+from refer3d.native import outside_graphs
 
 CHANNELS = (32, 64, 96, 128, 160)
 EPS = 1e-4
@@ -67,7 +68,7 @@ def build_levels(
     return levels
 
 
-@torch.compiler.disable()
+@outside_graphs
 def spatial_shape(voxels: Tensor) -> list[int]:  # [M, 4]
     """Returns the grid of the published network: it begins at 0 and has at least 128 per axis.
 

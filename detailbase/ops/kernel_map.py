@@ -15,7 +15,7 @@ from torch import Tensor
 from detailbase.ops import cuda_voxels, reference
 from detailbase.ops.reference import BLOCK
 from detailbase.ops.voxelize import check_integers
-from refer3d.native import as_array, check_shape, num_threads, operator
+from refer3d.native import as_array, check_shape, num_threads, operator, outside_graphs
 
 Size = int | Sequence[int]
 """One number for all axes, or one each for x, y, z."""
@@ -82,7 +82,7 @@ class KernelMap:
         return len(self.forward.inputs)
 
 
-@torch.compiler.disable()
+@outside_graphs
 def submanifold_map(
     voxels: Tensor,  # [M, 4]
     kernel: Size = 3,
@@ -114,7 +114,7 @@ def submanifold_map(
     return KernelMap(pairs, mirrored, volume, len(voxels), len(voxels))
 
 
-@torch.compiler.disable()
+@outside_graphs
 def kernel_map(
     voxels: Tensor,  # [M, 4]
     shape: Sequence[int] | None,

@@ -552,6 +552,15 @@ def test_help_needs_no_torch(model):
     assert all(f"usage: {model} {name}" in done.stdout for name in ("PROGRAM", *programs))
 
 
+def test_programs_leave_out_what_they_do_not_use():
+    program = (
+        "import sys, detailbase.train, detailbase.predict, refersplat.train, refersplat.evaluate\n"
+        "print(*{'torch._dynamo', 'sympy', 'transformers', 'viser', 'matplotlib'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8")
+    assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
 def hold(folder, held):
     with RunFolder(folder, Schema).held("-m"):
         held.set()

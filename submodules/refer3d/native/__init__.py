@@ -9,7 +9,7 @@ from refer3d.native.checks import (
     in_precision_of,
     outside_autocast,
 )
-from refer3d.native.loader import backend, is_compiled, load, num_threads
+from refer3d.native.loader import backend, is_compiled, load, num_threads, outside_graphs
 from refer3d.native.operators import apply, fill, operator
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "num_threads",
     "operator",
     "outside_autocast",
+    "outside_graphs",
 ]

@@ -14,14 +14,19 @@ import functools
 import importlib
 import importlib.util
 import os
+import sys
 import sysconfig
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+P = ParamSpec("P")
+T = TypeVar("T")
 REBUILD = "pip install -e . in the repository (with a C++17 compiler)"
 
 
@@ -118,20 +123,43 @@ def backend(package: str, device: torch.device | str = "cpu") -> str:
     return "reference" if module is None else "cpu-" + module.__name__.rpartition("_")[2]
 
 
+_compiled: dict[tuple[str, str, torch.dtype], bool] = {}
+"""Answers of :func:`is_compiled`."""
+
+
 def is_compiled(package: str, like: Tensor) -> bool:
     """True where ``package`` has compiled ops for tensors as ``like``.
 
     Where it has none, a differentiable op is its reference itself, of which PyTorch finds the
-    gradients: inside an operator it could not.
+    gradients: inside an operator it could not. A graph's compiler cannot look for the ops; it takes
+    the last answer, and True before there is one.
     """
-    return _is_compiled(package, like.device, like.dtype)
-
-
-@torch.compiler.assume_constant_result
-def _is_compiled(package: str, device: torch.device, dtype: torch.dtype) -> bool:
     from refer3d.native.cuda import kernels  # which imports what this module is a part of
 
-    return bool(kernels(package, device, dtype) or cpu_ops(package, device, dtype))
+    key = (package, like.device.type, like.dtype)
+    if torch.compiler.is_compiling():
+        return _compiled.get(key, True)
+    found = kernels(package, like.device, like.dtype) or cpu_ops(package, like.device, like.dtype)
+    _compiled[key] = bool(found)
+    return _compiled[key]
+
+
+def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
+    """Keeps ``torch.compile`` from looking into a function, as ``torch.compiler.disable`` does.
+
+    That imports the compiler, which takes 1.3 s. Here only a program that compiles imports it.
+    """
+    disabled: list[Any] = []
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **options)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function))
+        return disabled[0](*args, **options)
+
+    return call
 
 
 def num_threads() -> int:

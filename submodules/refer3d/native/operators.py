@@ -15,7 +15,7 @@ from torch import Tensor
 from refer3d.native.checks import as_array
 from refer3d.native.cuda import kernels
 from refer3d.native.cuda.launcher import REALS
-from refer3d.native.loader import cpu_ops, num_threads
+from refer3d.native.loader import cpu_ops, num_threads, outside_graphs
 
 Function = Callable[..., Any]
 
@@ -67,8 +67,7 @@ class Operator:
         self._register("CUDA", self._run)
 
     def _register(self, key: str, run: Function) -> None:
-        # A graph's compiler must not look into what its operators do.
-        self._library.impl(self._short_name, torch.compiler.disable(run), key)
+        self._library.impl(self._short_name, outside_graphs(run), key)
 
     def _run(self, like: Tensor, *rest: Any) -> Any:
         device, dtype = like.device, like.dtype

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._subclasses import FakeTensorMode
 from torch.autograd.function import once_differentiable
 
-from refer3d.native import operator, operators
+from refer3d.native import operator, operators, outside_graphs
 from tests.emulation import emulation
 
 
@@ -111,3 +111,17 @@ def test_a_graph_holds_it_whole(rng):
     compiled = torch.compile(lambda t: Times.apply(t * 2, 3.0), backend="aot_eager")
     (grad,) = torch.autograd.grad(compiled(x).sum(), x)
     assert torch.equal(grad, torch.full((3,), 6.0))
+
+
+def test_a_compiler_does_not_look_into_functions_outside_graphs():
+    seen = []
+
+    @outside_graphs
+    def outside(x):
+        seen.append(torch.compiler.is_compiling())
+        return x.numpy().copy()
+
+    compiled = torch.compile(lambda x: torch.from_numpy(outside(x + 1)) * 2, backend="eager")
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 4.0))
+    assert seen == [False]
+    assert outside.__name__ == "outside"

@@ -40,9 +40,13 @@ def export(config: ExportConfig) -> None:
     is_cloud = output.name.lower().endswith(tuple(WRITERS))
     if not is_cloud and output.suffix not in ("", ".json"):
         endings = ", ".join([*WRITERS, ".json"])
+        remedy = "choose one"
+        if output.suffix.lower() == ".sog":  # no Python package that is kept writes it
+            ply = output.with_suffix(".ply")
+            remedy = f"write {ply}, then run npx @playcanvas/splat-transform {ply} {output}"
         raise InputError(
             f"-o: expected a file that ends in {endings}, or a folder for masks as PNG, got "
-            f"{output.name!r}; choose one"
+            f"{output.name!r}; {remedy}"
         )
     if is_cloud:
         _export_gaussians(config, output)

@@ -72,6 +72,7 @@ def test_masks_are_written_as_png(trained, scene, tmp_path):
         (["-o", "a.ply"], ["-m"]),
         (["-m", "RUN"], ["-o"]),
         (["-m", "RUN", "-o", "a.obj"], ["-o", ".glb", ".json"]),
+        (["-m", "RUN", "-o", "a.sog"], ["-o", "a.ply", "splat-transform"]),
         (["-m", "RUN", "-o", "a.json"], ["--sentence"]),
         (["-m", "RUN", "-o", "a.ply", "--sentence", " "], ["--sentence"]),
         (

@@ -52,6 +52,15 @@ class Lasso(NamedTuple):
     """[N, 3] sums of the colours of the pixels that each Gaussian fills, by blend weight."""
     pixels: Tensor
     """[N] pixels that it fills."""
+    is_whole: bool
+    """Whether it is around the whole object, not only around what is visible of it."""
+
+    @property
+    def is_possible(self) -> Tensor:  # [N] bool
+        """True for Gaussians of which the lasso does not tell that they are outside."""
+        if self.is_whole:
+            return self.inside
+        return self.is_near & (self.inside | ~self.is_visible)
 
 
 @torch.no_grad()
@@ -80,8 +89,32 @@ def select_lasso(
         )
     mask = np.zeros((camera.height, camera.width), np.uint8)
     cv2.fillPoly(mask, [np.floor(polygon).astype(np.int32)], 1)
-    # The lasso ends where the image does.
-    border = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
+    return select_mask(gaussians, camera, mask, action, is_whole=True)
+
+
+@torch.no_grad()
+def select_mask(
+    gaussians: Gaussians,
+    camera: Camera,
+    mask: np.ndarray,  # [H, W] bool
+    action: Action = "outline",
+    is_whole: bool = False,
+) -> Lasso:
+    """Finds the Gaussians inside a mask.
+
+    Args:
+        gaussians: The N Gaussians.
+        camera: The view of the mask.
+        mask: What is inside.
+        action: What the mask does.
+        is_whole: Whether the mask covers what something hides of the object, too.
+
+    Raises:
+        InputError: No Gaussian is visible inside.
+    """
+    # The mask ends where the image does.
+    padded = np.pad(mask.astype(np.uint8), 1)
+    border = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)[1:-1, 1:-1]
     border = torch.from_numpy(border / max(border.max(), 1)).to(gaussians.means)
     projected, blend = project_and_blend(gaussians, camera)
     color = render(gaussians, camera).color
@@ -97,17 +130,20 @@ def select_lasso(
     if not surface.any():
         raise InputError("lasso: expected something visible inside, got nothing; draw around it")
     middle = projected.depths[surface].median()
-    width = middle * float(np.ptp(polygon / [camera.fx, camera.fy], axis=0).max())
-    is_near = (projected.depths - middle).abs() <= width
-    return Lasso(action, inside, is_visible, is_near, depth, torch.stack(colors, dim=1), pixels)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    extents = [(np.ptp(columns) + 1) / camera.fx, (np.ptp(rows) + 1) / camera.fy]
+    is_near = (projected.depths - middle).abs() <= middle * float(max(extents))
+    shades = torch.stack(colors, dim=1)
+    return Lasso(action, inside, is_visible, is_near, depth, shades, pixels, is_whole)
 
 
 def combine(gaussians: Gaussians, lassos: Sequence[Lasso]) -> Tensor:  # [N] bool
     """The Gaussians that several lassos mean together.
 
-    An object lies inside all its outlines; what they leave around it is taken off. With a single
-    outline, what lies farther behind or before than the lasso is wide is left out, since no other
-    view tells. Additions and removals follow in their order.
+    An object lies inside all its outlines; what the drawn ones leave around it is taken off. A mask
+    of what is visible does not exclude what is hidden there. With a single outline, what lies
+    farther behind or before than the lasso is wide is left out, since no other view tells.
+    Additions and removals follow in their order.
 
     Raises:
         InputError: There is no lasso.
@@ -115,13 +151,16 @@ def combine(gaussians: Gaussians, lassos: Sequence[Lasso]) -> Tensor:  # [N] boo
     if not lassos:
         raise InputError("lasso: expected at least one, got none; draw around the object")
     outlines = [lasso for lasso in lassos if lasso.action == "outline"]
-    selected = torch.full_like(lassos[0].inside, bool(outlines))
+    selected = torch.zeros_like(lassos[0].inside)
     for lasso in outlines:
-        selected &= lasso.inside
+        selected |= lasso.inside
+    for lasso in outlines:
+        selected &= lasso.is_possible
     if len(outlines) == 1:
         selected &= outlines[0].is_near
-    if selected.any():
-        selected = _tighten(gaussians, selected, outlines)
+    drawn = [lasso for lasso in outlines if lasso.is_whole]
+    if drawn and selected.any():
+        selected = _tighten(gaussians, selected, drawn)
     for lasso in lassos:
         if lasso.action == "add":
             selected |= lasso.inside & lasso.is_visible

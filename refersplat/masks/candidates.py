@@ -144,7 +144,7 @@ def _keep_last(encode: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Sam:
-    """SAM or SAM 2: outlines what fills a box."""
+    """SAM or SAM 2: outlines what fills a box, or the object at a point."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.model = checkpoint.model(device)
@@ -166,15 +166,40 @@ class Sam:
 
         return segment
 
+    def click(
+        self,
+        photo: np.ndarray,  # [H, W, 3] uint8
+        point: tuple[float, float],
+    ) -> np.ndarray:  # [H, W] bool
+        """Outlines the object at a point, x and y in shares of the photo's width and height.
+
+        Of SAM's three outlines, from a part to the whole, it is the one that SAM rates best.
+        """
+        embeddings = self.model.get_image_embeddings(self.prepare(photo, self.device))
+        points = self._pixels(torch.tensor([point], device=self.device), photo.shape[:2])
+        labels = torch.ones(1, 1, 1, dtype=torch.int64, device=self.device)  # 1: on the object
+        prompt = {"input_points": points[None, None], "input_labels": labels}
+        masks, scores = self._outline(embeddings, photo.shape[:2], True, **prompt)
+        return masks[0, int(scores[0].argmax())].cpu().numpy()
+
     def _segment(self, embeddings: Any, corners: Tensor, size: tuple[int, ...]) -> np.ndarray:
+        boxes = self._pixels(corners.reshape(-1, 2), size).reshape(1, -1, 4)
+        return self._outline(embeddings, size, False, input_boxes=boxes)[0][:, 0].cpu().numpy()
+
+    def _pixels(self, shares: Tensor, size: tuple[int, ...]) -> Tensor:  # [P, 2]
+        """Places in shares of a photo as x, y in the model's picture of it."""
         height, width = self.prepare.resized(*size)
-        boxes = corners * corners.new_tensor([width, height, width, height])
-        logits = self.model(
-            image_embeddings=embeddings, input_boxes=boxes[None], multimask_output=False
-        ).pred_masks[0]  # [K, 1, h, w]
+        return shares * shares.new_tensor([width, height])
+
+    def _outline(
+        self, embeddings: Any, size: tuple[int, ...], multiple: bool, **prompt: Tensor
+    ) -> tuple[Tensor, Tensor]:  # [K, M, H, W] bool, and the model's scores [K, M]
+        output = self.model(image_embeddings=embeddings, multimask_output=multiple, **prompt)
+        logits = output.pred_masks[0]  # [K, M, h, w]
         if self.prepare.padded:
+            height, width = self.prepare.resized(*size)
             logits = _enlarge(logits, self.prepare.padded)[..., :height, :width]
-        return (_enlarge(logits, size)[:, 0] > 0).cpu().numpy()
+        return _enlarge(logits, size) > 0, output.iou_scores[0]
 
 
 class Sam3:

@@ -35,6 +35,7 @@ KINDS = {
         ("sam", "sam2", "sam2_video", "sam3", "sam3_video"),
         "facebook/sam2.1-hiera-large",
     ),
+    "--sam": ("SAM or SAM 2", ("sam", "sam2", "sam2_video"), "facebook/sam2.1-hiera-small"),
 }
 """What an option names: in words, the model types, an example."""
 

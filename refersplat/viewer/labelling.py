@@ -33,6 +33,7 @@ HELP = (
     "hides it. Untick, turn the scene by a quarter, and do it again. Then name it, write sentences "
     "about it, and save."
 )
+CLICK_HELP = "Or click on the object, in two or three views, and SAM outlines what is visible."
 
 Show = Callable[[np.ndarray], None]
 """Marks Gaussians [N] bool in a client's scene."""
@@ -54,7 +55,8 @@ class Labelling:
         self.sentences = gui.add_text("Sentences", "", multiline=True, hint="one in each line")
         self.replace = gui.add_checkbox("Replace", False, hint="a label of the same name")
         save = gui.add_button("Save")
-        self.about = gui.add_markdown(HELP)
+        self.help = HELP if splats.sam is None else f"{HELP}\n\n{CLICK_HELP}"
+        self.about = gui.add_markdown(self.help)
         self.preview = gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
         back.on_click(lambda _: self._change(self.lassos[:-1] if back.value == "Undo" else []))
         save.on_click(lambda _: self._try(self.save))
@@ -73,6 +75,8 @@ class Labelling:
             cast_shadow=False, receive_shadow=False, position=window.position,
         )  # fmt: skip
         sphere.on_drag("left")(self.drag)
+        if self.splats.sam is not None:
+            sphere.on_click(self.click)
 
     async def drag(self, event: Any) -> None:
         """Collects the stroke; asynchronous, so that viser calls it in the pointer's order."""
@@ -94,6 +98,15 @@ class Labelling:
                 thickness=3,
                 thickness_units="screen",
             )
+
+    def click(self, event: Any) -> None:
+        """Adds what SAM outlines at a click; viser calls it in a thread, since it takes seconds."""
+        camera = camera_of(self.client.camera, _HEIGHT)
+        self.about.content = "SAM looks …"
+        action = self.action.value
+        lasso = self._try(lambda: self.splats.click(camera, event.screen_pos, action))
+        if lasso is not None:
+            self._change([*self.lassos, lasso])
 
     def add(self, camera: Camera, polygon: np.ndarray) -> None:
         """Adds a lasso [P, 2] in pixels of the camera, and shows what all lassos mean.
@@ -142,7 +155,7 @@ class Labelling:
         if not lassos:
             self.show(np.zeros(len(self.splats.means), dtype=bool))
             self.preview.visible = False
-            self.about.content = HELP
+            self.about.content = self.help
             return
         selected = self.splats.combine(lassos)
         self.show(selected.cpu().numpy())
@@ -163,9 +176,9 @@ class Labelling:
         photo = F.interpolate(photo, (height, _PREVIEW_WIDTH), mode="area")[0]
         return draw_overlay(photo, share >= 0.5)
 
-    def _try(self, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], Any]) -> Any:
         try:
-            action()
+            return action()
         except (InputError, OSError) as error:  # told to whom it concerns; the server goes on
             self.about.content = f"**{html.escape(str(error))}**"
 

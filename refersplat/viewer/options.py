@@ -28,6 +28,8 @@ class ViewConfig:
     """Folder of the run's scene, if it has moved; labels are saved there."""
     sentence: str = ""
     """Sentence to begin with."""
+    sam: str = ""
+    """SAM or SAM 2, a folder or a name on the Hugging Face hub: a click outlines an object."""
     device: str = "auto"
     """Device of the computation."""
     server: ServerConfig = field(default_factory=ServerConfig)

@@ -25,6 +25,8 @@ from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.inference.overlay import HIDDEN, to_pixels
 from refersplat.inference.trained_scene import TrainedScene
+from refersplat.masks.candidates import Sam
+from refersplat.masks.pretrained import Checkpoint
 from refersplat.referring.state import RESULT_FILE
 from refersplat.splats.checkpoints import trained_gaussians
 from refersplat.viewer.labelling import Labelling
@@ -44,8 +46,8 @@ def view(config: ViewConfig) -> None:
     """Opens the window, or writes a page.
 
     Raises:
-        InputError: The run has no Gaussians, a sentence is asked before it is trained on any, viser
-            is not installed, or the port is taken.
+        InputError: The run has no Gaussians, a sentence is asked before it is trained on any, SAM
+            cannot be loaded, viser is not installed, or the port is taken.
     """
     start_program("refersplat")
     run = Path(config.model_path).expanduser()
@@ -58,11 +60,14 @@ def view(config: ViewConfig) -> None:
             "in the browser, or add json/ and gt_mask/, and run train.py --resume"
         )
     scene = _scene_of(run, config.scene)
+    sam = None
+    if config.sam:
+        sam = Sam(Checkpoint.named("--sam", config.sam), choose_device(config.device))
     if trained:
-        splats = SplatView(trained.gaussians, trained.cameras, trained)
+        splats = SplatView(trained.gaussians, trained.cameras, trained, sam)
     elif scene:
         gaussians = trained_gaussians(run).to(choose_device(config.device))
-        splats = SplatView(gaussians, {view.name: view.camera for view in scene.views})
+        splats = SplatView(gaussians, {view.name: view.camera for view in scene.views}, sam=sam)
     else:
         raise InputError(f"-s: {run} has no cameras yet; name the folder of its scene")
     server = start_server(config.server, run.name)

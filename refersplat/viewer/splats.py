@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from refersplat.cameras import Camera
-from refersplat.inference.overlay import MARK
+from refersplat.inference.overlay import MARK, to_pixels
 from refersplat.inference.trained_scene import Responses, TrainedScene
-from refersplat.labels.lasso import Action, Lasso, combine, select_lasso
+from refersplat.labels.lasso import Action, Lasso, combine, select_lasso, select_mask
+from refersplat.masks.candidates import Sam
 from refersplat.photos.world import find_up
 from refersplat.splats.formats import SH_C0
 from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import render
 
 MODES = ("mark", "amodal", "alone", "without", "heat map")
 """Ways to show an answer; ``amodal`` lets the object shine through what hides it."""
@@ -32,6 +34,7 @@ class SplatView:
         gaussians: Gaussians,
         cameras: Mapping[str, Camera],
         trained: TrainedScene | None = None,
+        sam: Sam | None = None,
     ) -> None:
         """Takes a scene; computes what no answer changes.
 
@@ -39,10 +42,12 @@ class SplatView:
             gaussians: The N Gaussians.
             cameras: Cameras of the photos, by their names.
             trained: The same scene with its language, where that is trained.
+            sam: What outlines the object at a click.
         """
         self.gaussians = gaussians
         self.cameras = cameras
         self.trained = trained
+        self.sam = sam
         axes = (gaussians.rotations * gaussians.scales[:, None, :]).cpu()
         self.means = gaussians.means.cpu().numpy()
         self.covariances = (axes @ axes.mT).numpy()
@@ -77,6 +82,15 @@ class SplatView:
         """The Gaussians inside a lasso; see :func:`refersplat.labels.lasso.select_lasso`."""
         with self._computing:
             return select_lasso(self.gaussians, camera, polygon, action)
+
+    @torch.inference_mode()
+    def click(self, camera: Camera, point: tuple[float, float], action: Action) -> Lasso:
+        """The Gaussians of the object at a point, x and y in shares of the camera's picture."""
+        assert self.sam is not None
+        with self._computing:
+            picture = to_pixels(render(self.gaussians, camera).color)
+            mask = self.sam.click(picture, point)
+            return select_mask(self.gaussians, camera, mask, action)
 
     def combine(self, lassos: Sequence[Lasso]) -> Tensor:  # [N] bool
         """The Gaussians that lassos mean; see :func:`refersplat.labels.lasso.combine`."""

@@ -17,13 +17,16 @@ import torch
 from refer3d.runs.errors import InputError
 from refer3d.viewer import ServerConfig, add_question_form, start_server
 from refersplat.__main__ import main
+from refersplat.cameras import Camera
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.labels.files import render_masks, save_label
+from refersplat.labels.lasso import combine, select_mask
 from refersplat.metrics import iou
 from refersplat.splats.formats import SH_C0
 from refersplat.splats.gaussians import Gaussians
+from refersplat.splats.render import render
 from refersplat.viewer import program
 from refersplat.viewer.labelling import Labelling
 from refersplat.viewer.options import read_options
@@ -275,6 +278,87 @@ def test_a_stroke_can_be_undone(labelling, balls):
     np.testing.assert_array_equal(labelling.shown[-1], once)
 
 
+class ColorSam:
+    """A SAM that outlines the pixels of the clicked one's colour."""
+
+    def click(self, picture, point):
+        height, width = picture.shape[:2]
+        seed = picture[int(point[1] * height), int(point[0] * width)]
+        return np.abs(picture.astype(int) - seed).max(axis=2) < 40
+
+
+def visible_middle(gaussians, camera, ball):
+    """A point of a ball, in shares, where nothing hides it; None if it is hidden."""
+    ids = torch.eye(len(BALLS)).repeat_interleave(POINTS, dim=0)
+    shares = render(gaussians, camera, features=ids).features
+    rows, columns = np.nonzero(np.asarray(shares[ball] > 0.9))
+    if len(rows) < 20:
+        return None
+    nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+    return (columns[nearest] + 0.5) / camera.width, (rows[nearest] + 0.5) / camera.height
+
+
+def test_an_object_is_labelled_by_clicks(labelling, monkeypatch):
+    melon = torch.arange(len(BALLS)).repeat_interleave(POINTS) == list(BALLS).index("melon")
+    splats = labelling.splats
+    monkeypatch.setattr(splats, "sam", ColorSam())
+    for photo in (labelling.scene.views[0], labelling.scene.views[3]):
+        labelling.client.camera = window_at(photo.camera)
+        window = camera_of(labelling.client.camera, 480)
+        point = visible_middle(splats.gaussians, window, list(BALLS).index("melon"))
+        labelling.click(SimpleNamespace(screen_pos=point))
+    assert "outline, outline" in labelling.about.content
+    # 0.94: pixels of the rim are mixed with the background, and outside.
+    assert iou(torch.from_numpy(labelling.shown[-1]), melon) > 0.9
+    labelling.action.value = "take away"
+    labelling.click(SimpleNamespace(screen_pos=point))
+    assert labelling.shown[-1].sum() < melon.sum() / 1.5
+    labelling.client.camera = window_at(labelling.scene.views[0].camera)
+    monkeypatch.setattr(ColorSam, "click", lambda *_: np.zeros((480, 640), bool))
+    labelling.click(SimpleNamespace(screen_pos=(0.5, 0.5)))
+    assert "nothing" in labelling.about.content
+
+
+def test_clicks_are_caught_where_there_is_a_sam(labelling, monkeypatch):
+    scene = MagicMock()
+    monkeypatch.setattr(labelling.client, "scene", scene)
+    labelling._catch()
+    labelling.draw.value = True
+    labelling._catch()
+    sphere = scene.add_icosphere.return_value
+    sphere.on_click.assert_not_called()
+    monkeypatch.setattr(labelling.splats, "sam", ColorSam())
+    labelling._catch()
+    sphere.on_click.assert_called_once_with(labelling.click)
+
+
+def test_what_hides_an_object_does_not_take_it_away(exact):
+    """Where another ball hides half of a ball, a mask of the other half says nothing of it."""
+    half = torch.arange(2 * POINTS) < POINTS
+    means = exact.gaussians.means[: 2 * POINTS].clone()
+    means[~half] = means[half] + torch.tensor([RADIUS, -3.0, 0])  # nearer to the second camera
+    tensors = {n: t[: 2 * POINTS] for n, t in exact.gaussians.tensors().items()}
+    gaussians = Gaussians(**{**tensors, "means": means})
+    middle = means[half].mean(dim=0)
+    truth, masks, lassos = half, [], []
+    for away in ((5.0, 0, 0), (0, -6.0, 0)):
+        ahead = -torch.tensor(away) / max(map(abs, away))
+        down = torch.tensor([0.0, 0, -1])
+        pose = torch.eye(4)
+        pose[:3, :3] = torch.stack([torch.linalg.cross(down, ahead), down, ahead])
+        pose[:3, 3] = -pose[:3, :3] @ (middle + torch.tensor(away))
+        camera = Camera(pose, 300, 300, 80, 60, 160, 120)
+        ids = torch.stack([half, ~half], dim=1).float()
+        masks.append(np.asarray(render(gaussians, camera, features=ids).features[0] > 0.5))
+        lassos.append([
+            select_mask(gaussians, camera, masks[-1], is_whole=is_whole)
+            for is_whole in (False, True)
+        ])  # fmt: skip
+    visible, whole = zip(*lassos, strict=True)
+    assert iou(combine(gaussians, visible), truth) > 0.9
+    assert iou(combine(gaussians, whole), truth) < 0.75
+
+
 def test_faults_of_a_label_are_told(labelling):
     photo = labelling.scene.views[0]
     drag(labelling, photo.camera, np.array([[1.0, 1], [3, 1], [1, 3], [1, 1]]))
@@ -315,6 +399,8 @@ def test_a_run_without_language_can_be_labelled(trained, tmp_path, monkeypatch):
     assert [call.args[0] for call in tabs] == ["Label", "Cameras"]
     with raises(InputError, "--sentence"):
         view(read_options(["-m", str(tmp_path), "--sentence", SENTENCE]))
+    with raises(InputError, "--sam", "SAM or SAM 2"):
+        view(read_options(["-m", str(tmp_path), "--sam", str(tmp_path)]))
 
 
 def test_a_question_of_one_client_leaves_the_others_alone():

@@ -139,6 +139,31 @@ def test_outlines_of_sam_2_are_those_of_transformers(sam2, photo):
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("model", ["sam", "sam2"])
+def test_a_click_outlines_what_transformers_rates_best(request, photo, model):
+    folder = request.getfixturevalue(model)
+    segmenter = Sam(Checkpoint("--sam", str(folder)), CPU)
+    network = {"sam": transformers.SamModel, "sam2": transformers.Sam2Model}[model]
+    network = network.from_pretrained(folder).eval()
+    pixels = segmenter.prepare(photo, CPU)
+    height, width = segmenter.prepare.resized(*photo.shape[:2])
+    best = set()
+    for point in ((0.2, 0.7), (0.9, 0.1), (0.5, 0.5)):
+        mask = segmenter.click(photo, point)
+        place = torch.tensor([[[[point[0] * width, point[1] * height]]]])
+        output = network(pixel_values=pixels, input_points=place, multimask_output=True)
+        index = int(output.iou_scores[0, 0].argmax())
+        logits = output.pred_masks[0][:, [index]]
+        if model == "sam":
+            logits = F.interpolate(logits, (64, 64), mode="bilinear")[..., :height, :width]
+        logits = F.interpolate(logits, photo.shape[:2], mode="bilinear")[0, 0]
+        clear = logits.abs() > 1e-5
+        np.testing.assert_array_equal(mask[clear], (logits > 0)[clear].numpy())
+        best.add(mask.tobytes())
+    assert len(best) == 3  # the point counts
+
+
+@torch.inference_mode()
 def test_objects_of_sam_3_are_those_of_transformers(sam3, photo):
     finder = Sam3(Checkpoint("--segmenter", str(sam3)), OPEN, CPU)
     candidates = finder.look(photo)("bad cab")

@@ -33,6 +33,8 @@ from refersplat.splats.checkpoints import trained_gaussians
 log = logging.getLogger(__name__)
 
 FOLDER, PAGE = "renders", "report.html"
+NOTHING = "nothing"
+"""Meaning of a sentence that means no object, in its trace."""
 HIDDEN_SHARE = 0.1
 """Least hidden share of an object that the caption mentions."""
 
@@ -45,6 +47,22 @@ class Query(NamedTuple):
     """Stem of its files: object and sentence."""
     note: str
     """Note below the sentence in the picture."""
+
+
+class Meaning(NamedTuple):
+    """What a sentence means from some viewpoints."""
+
+    trace: tuple[str, ...]
+    views: list[str]
+
+
+class Summary(NamedTuple):
+    """What a sentence means in all views."""
+
+    meanings: dict[str, Meaning]
+    """By the names of the objects."""
+    is_visible: list[bool]
+    """In each view."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -81,7 +99,7 @@ def draw(config: Config) -> None:
             f"{scene.path}: none of the {len(views)} views has a sentence; "
             'name one with --sentence "…", or draw others with --split all'
         )
-    log.info("%d sentences drawn in %d views: %s", number, len(views), folder)
+    log.info("%d answers in %d views: %s", number, len(views), folder / PAGE)
 
 
 def draw_orbits(config: Config, scene: Scene) -> None:
@@ -150,25 +168,36 @@ def draw_views(
     ``options``, too; returns their number.
     """
     rows: list[tuple[Any, ...]] = []
-    summary: dict[str, tuple[dict[str, tuple[str, ...]], list[bool]]] = {}
+    summaries: dict[str, Summary] = {}
     with Progress("pictures", len(views)) as progress, ThreadPoolExecutor(2) as pool:
         for view in views:
             if queries := list(queries_of(view, sentences)):
-                drawn = _draw_view(trained, view, queries, folder / view.name, pool, summary)
+                drawn = _draw_view(trained, view, queries, folder / view.name, pool, summaries)
                 for query, future in zip(queries, drawn, strict=True):
-                    picture, share = future.result()  # raises the writer's errors
-                    rows.append((picture, query.note, query.sentence, share))
+                    picture, *answer = future.result()  # raises the writer's errors
+                    rows.append((picture, query.note, query.sentence, *answer))
             progress.advance()
     if rows:
-        title = "Answers: what is meant in orange, its hidden parts outlined in blue"
-        table = Table(title, ("answer", "view", "sentence", "% of the view"), rows)
-        write_page(folder / PAGE, folder.name, [table], options or {})
-    for sentence, (meanings, visible) in summary.items():
-        meaning = "; ".join(sorted(meanings))
-        log.info("%s: in %d of %d views (%s)", sentence, sum(visible), len(visible), meaning)
-        for trace in meanings.values() if explain else ():
-            log.info("  %s", "\n  ".join(trace))
+        title = "What is meant in orange, its hidden parts outlined in blue"
+        columns = ("mask", "view", "sentence", "answer", "how it was found", "% of the view")
+        page, heading = folder / PAGE, f"Answers in {len(views)} views"
+        write_page(page, heading, [Table(title, columns, rows)], options or {})
+    for sentence, summary in summaries.items():
+        log.info("%s", "\n".join(summary_lines(sentence, summary, explain)))
     return len(rows)
+
+
+def summary_lines(sentence: str, summary: Summary, explain: bool) -> Iterator[str]:
+    """Yields what a sentence means, and with ``explain`` how that was found from each viewpoint."""
+    meanings, visible = summary
+    where = (
+        f", visible in {sum(visible)} of {len(visible)} views" if set(meanings) - {NOTHING} else ""
+    )
+    yield f"{sentence} → {'; '.join(sorted(meanings))}{where}"
+    for meaning in meanings.values() if explain else ():
+        if len(meanings) > 1:
+            yield f"  from {', '.join(meaning.views)}:"
+        yield from (f"  {line}" for line in meaning.trace)
 
 
 def _draw_view(
@@ -177,23 +206,24 @@ def _draw_view(
     queries: list[Query],
     folder: Path,
     pool: ThreadPoolExecutor,
-    summary: dict[str, tuple[dict[str, tuple[str, ...]], list[bool]]],
-) -> list[Future[tuple[Picture, float]]]:
-    """Draws one view; adds each sentence's meaning and visibility there to ``summary``."""
+    summaries: dict[str, Summary],
+) -> list[Future[tuple[Picture, str, str, float]]]:
+    """Draws one view; adds each sentence's meaning and visibility there to ``summaries``."""
     image = view.image()
     responses = trained.respond([query.sentence for query in queries], view.camera)
     visible = trained.visible(responses, trained.blend(view.camera))
     amodal = trained.amodal(responses, view.camera)
     futures = []
     for row, (query, threshold) in enumerate(zip(queries, responses.thresholds, strict=True)):
-        meanings, views = summary.setdefault(query.sentence, ({}, []))
         result = responses.results[row]
         trace = result.trace if result else ("the field alone responds",)
-        meanings[trace[-1].rpartition("→ ")[2]] = trace
+        meaning = trace[-1].rpartition("→ ")[2]
         with atomic_write(folder / f"{query.stem}.trace.txt") as file:
             file.write("".join(f"{line}\n" for line in trace).encode())
-        views.append(bool((visible[row] >= threshold).any()))
-        arguments = (folder, query, image, visible[row], amodal[row], threshold)
+        summary = summaries.setdefault(query.sentence, Summary({}, []))
+        summary.meanings.setdefault(meaning, Meaning(trace, [])).views.append(view.name)
+        summary.is_visible.append(bool((visible[row] >= threshold).any()))
+        arguments = (folder, query, meaning, trace, image, visible[row], amodal[row], threshold)
         futures.append(pool.submit(_write, *arguments))
     return futures
 
@@ -201,16 +231,20 @@ def _draw_view(
 def _write(
     folder: Path,
     query: Query,
+    meaning: str,
+    trace: tuple[str, ...],
     image: Tensor,  # [3, H, W]
     visible: Tensor,  # [H, W]
     amodal: Tensor,  # [H, W]
     threshold: float,
-) -> tuple[Picture, float]:
-    """Writes the pictures of a query; returns the overlay for the page, and the mask's share in
-    percent.
+) -> tuple[Picture, str, str, float]:
+    """Writes the pictures of a query; returns its row of the page: the overlay, the meaning, the
+    trace, and the mask's share in percent.
     """
     mask, whole = visible >= threshold, amodal >= threshold
-    note = query.note
+    note = f"{query.note} → {meaning}"
+    if meaning != NOTHING and not whole.any():
+        note += " · out of sight"
     if (whole & ~mask).sum() > HIDDEN_SHARE * whole.sum():
         note += " · blue: hidden behind others"
     marked = draw_overlay(image, mask, whole)
@@ -225,7 +259,7 @@ def _write(
         options = {"quality": 92} if is_photo else {"compress_level": 4}
         with atomic_write(folder / f"{query.stem}.{kind}") as file:
             picture.save(file, format="JPEG" if is_photo else "PNG", **options)
-    return Picture.of(marked), 100 * float(mask.float().mean())
+    return Picture.of(marked), meaning, "\n".join(trace), 100 * float(mask.float().mean())
 
 
 if __name__ == "__main__":

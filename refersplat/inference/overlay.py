@@ -89,21 +89,22 @@ def add_caption(
     note: str = "",
     size: int | None = None,
 ) -> Image.Image:
-    """Adds a sentence below the picture, in as many lines as it needs, and a fainter note."""
+    """Adds a sentence and a fainter note below the picture, in as many lines as they need."""
     width = picture.shape[1]
     size = size or max(15, width // 36)
-    lines = wrap(sentence, width - 2 * MARGIN, font(size))
+    small = font(round(size * 0.85))
+    lines = [(line, INK, font(size)) for line in wrap(sentence, width - 2 * MARGIN, font(size))]
+    if note:
+        lines += [(line, FAINT, small) for line in wrap(note, width - 2 * MARGIN, small)]
     step = round(size * 1.35)
-    height = MARGIN * 2 + step * (len(lines) + bool(note))
+    height = MARGIN * 2 + step * len(lines)
     page = Image.new("RGB", (width, picture.shape[0] + height), PAPER)
     page.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(page)
     top = picture.shape[0] + MARGIN
-    for line in lines:
-        draw.text((MARGIN, top), line, fill=INK, font=font(size))
+    for line, color, typeface in lines:
+        draw.text((MARGIN, top), line, fill=color, font=typeface)
         top += step
-    if note:
-        draw.text((MARGIN, top), note, fill=FAINT, font=font(round(size * 0.85)))
     return page
 
 

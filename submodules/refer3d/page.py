@@ -169,7 +169,8 @@ _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; color: #18181c; margin: 2em auto; max-width: 75em;
   padding: 0 1em }
 table { border-collapse: collapse }
-th, td { text-align: left; vertical-align: top; padding: .25em .7em; border-bottom: 1px solid #ddd }
+th, td { text-align: left; vertical-align: top; padding: .25em .7em; border-bottom: 1px solid #ddd;
+  white-space: pre-line }
 th { position: sticky; top: 0; background: #fff }
 th button { font: inherit; font-weight: 600; border: 0; padding: 0; background: none;
   cursor: pointer }

@@ -27,7 +27,7 @@ from refer3d.runs.states import Finite, load_state, save_state
 from refersplat.config import Config, DataConfig
 from refersplat.data import load_scene
 from refersplat.inference.trained_scene import Responses, TrainedScene
-from refersplat.pictures import digest, slug
+from refersplat.pictures import Meaning, Summary, digest, slug, summary_lines
 from refersplat.referring.state import FORMAT, trained_views
 from refersplat.rgb.fit import protocol
 from refersplat.rgb.poses import Motions, save_poses
@@ -358,9 +358,30 @@ def test_another_scenes_scores_overwrite_nothing(run, balls, tmp_path):
 def test_the_meaning_of_each_sentence_is_logged(run, caplog):
     caplog.set_level("INFO")
     refersplat.pictures.main(["-m", str(run), "--split", "all", "--sentence", "the red apple"])
-    assert re.search(r"the red apple: in \d+ of 12 views \([a-z ]+\)", caplog.text)
+    assert re.search(r"the red apple → apple, visible in \d+ of 12 views", caplog.text)
     (trace, *_) = sorted((run / "renders/asked/all/frame_00001").glob("*.trace.txt"))
     assert "→" in trace.read_text(encoding="utf-8")
+
+
+def test_a_sentence_that_means_nothing_says_so(run, caplog):
+    caplog.set_level("INFO")
+    sentence = "a locomotive that is not there"
+    refersplat.pictures.main(["-m", str(run), "--views", "3", "--sentence", sentence])
+    assert f"{sentence} → nothing\n" in caplog.text
+    _, row = read_page(run / "renders/asked/views/report.html").tables[0]
+    assert row[2:4] == [sentence, "nothing"]
+    assert row[4].endswith("→ nothing")
+
+
+def test_an_explanation_names_the_views_where_the_viewpoint_matters():
+    left, right = Meaning(("left 'box' → can",), ["a"]), Meaning(("left 'box' → cup",), ["b", "c"])
+    lines = list(
+        summary_lines("?", Summary({"can": left, "cup": right}, [True, False, True]), True)
+    )
+    assert lines == [
+        *("? → can; cup, visible in 2 of 3 views", "  from a:", "  left 'box' → can"),
+        *("  from b, c:", "  left 'box' → cup"),
+    ]
 
 
 def test_a_trained_scene_returns_masks_in_python(run, balls, tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def referring(clock: Clock, args: Namespace) -> list[dict[str, Any]]:
         chosen = [(index, index) for index in range(sentences)]
 
         def step(s: Any = state, f: Any = precomputed, v: Any = view, c: Any = chosen) -> object:
-            return train_step(s, f, v, c, TrainConfig())
+            return train_step(s, f, [(v, c)], TrainConfig())
 
         row = {"what": f"referring step, {sentences} sentence(s)", "ms": clock.ms(step)}
         rows.append(row | {"peak_mib": clock.peak_mib(step)})

@@ -129,7 +129,7 @@ def rgb() -> Callable[[], object]:
     state = RgbState(Adam.start(given), DensificationStatistics.start(given), rng, 3500)
     view = SimpleNamespace(camera=camera, background=0.0, alpha=lambda: None)
     image, config = torch.rand(3, SIDE, SIDE), RgbConfig(iterations=10**6, densify_every=10**9)
-    return lambda: train_rgb.step(state, view, image, config, 1.0, 10**6)
+    return lambda: train_rgb.step(state, [(view, image)], config, 1.0, 10**6)
 
 
 def unet(is_training: bool) -> Callable[[], object]:
@@ -176,7 +176,7 @@ def referring_operations(args: argparse.Namespace, sentences: int) -> int:
         precomputed, view = material(args, sentences)
         state = ReferringState.start(Config(), precomputed)
         chosen = [(index, index) for index in range(sentences)]
-        step = lambda: train_step(state, precomputed, view, chosen, TrainConfig())  # noqa: E731
+        step = lambda: train_step(state, precomputed, [(view, chosen)], TrainConfig())  # noqa: E731
         step()  # the view's matrix is there, and the optimizer's moments
         with Operations() as operations:
             step()

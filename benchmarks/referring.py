@@ -88,7 +88,7 @@ def measure(way: str, args: argparse.Namespace, queue: multiprocessing.Queue) ->
     if way == "published":
         step = lambda: published_step(state, precomputed, view)  # noqa: E731
     else:
-        step = lambda: train_step(state, precomputed, view, chosen, TrainConfig())  # noqa: E731
+        step = lambda: train_step(state, precomputed, [(view, chosen)], TrainConfig())  # noqa: E731
     elapsed = seconds(step, args.repeats)
     blend = precomputed.blends(view)
     row = {

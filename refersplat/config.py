@@ -52,7 +52,10 @@ class RgbConfig:
     """First stage: Gaussians fitted to the photos (Kerbl et al. 2023)."""
 
     iterations: Annotated[int, arg(aliases=("--iterations",)), Bounds(1)] = 7_000
-    """Optimisation steps, one image each."""
+    """Optimisation steps."""
+    views_per_step: Annotated[int, Bounds(1)] = 1
+    """Views in each step, whose gradients are averaged; a new training by several processes of
+    torchrun takes at least one for each of them."""
     start_checkpoint: Annotated[str, arg(aliases=("--start_checkpoint",)), Changeable("train")] = ""
     """Use these Gaussians instead of fitting: a chkpnt*.pth, a .ply, or a run's folder."""
     sh_degree: Annotated[int, Bounds(0, 3)] = 3
@@ -121,9 +124,12 @@ class TrainConfig:
     """``published`` contrasts Gaussian 0, counts padding as words and answers by the field alone,
     as the paper's code does; configs/refersplat/published.yaml sets the rest."""
     iterations: Annotated[int, Bounds(1)] = 600
-    """Optimisation steps, one view each (--train.iterations)."""
+    """Optimisation steps (--train.iterations)."""
+    views_per_step: Annotated[int, Bounds(1)] = 1
+    """Views in each step. Processes of torchrun share the step's pairs of a view and a sentence, so
+    that one view has work for several."""
     sentences_per_step: Annotated[int, Bounds(1)] = 8
-    """Most objects of the view in a step, one sentence each."""
+    """Most objects of each view in a step, one sentence each."""
     feature_lr: Annotated[float, Bounds(0)] = 1e-2
     """Learning rate of the Gaussians' referring features."""
     network_lr: Annotated[float, Bounds(0)] = 1e-3

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+import torch
 
 from refer3d.native.start import start_program
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError, run
 from refer3d.runs.folder import TIMINGS
+from refer3d.runs.options import override
+from refer3d.runs.ranks import joined, rank, require_ranks, wait, world
 from refer3d.runs.results import Stopwatch
 from refer3d.text_encoder import make_encoder
 from refersplat.command import claim_folder, newest_cloud, read_options, run_of
@@ -38,7 +43,12 @@ def train(config: Config) -> None:
         InputError: Something that a stage needs is wrong; all inputs are checked before training.
     """
     start_program("refersplat", config.deterministic)
-    out, device = Path(config.model_path), choose_device(config.device)
+    with joined(choose_device(config.device)) as device:
+        _train(config, device)
+
+
+def _train(config: Config, device: torch.device) -> None:
+    out = Path(config.model_path)
     scene = load_scene(config.data)
     for warning in scene.warnings:
         log.warning("warning: %s", warning)
@@ -61,6 +71,11 @@ def train(config: Config) -> None:
 
     run = run_of(config)
     is_begun, cloud = run.exists(), newest_cloud(out)
+    if not (config.resume and is_begun):
+        count = max(config.rgb.views_per_step, world())
+        config = override(config, {"rgb.views_per_step": count})
+    if not (cloud or given):
+        require_ranks(config.rgb.views_per_step, "--rgb.views_per_step: views in each step")
     if config.resume and not is_begun:
         log.warning("--resume: %s holds no run yet, so this starts one", out)
     if given and cloud and not is_begun:
@@ -76,11 +91,12 @@ def train(config: Config) -> None:
             views = with_refined_poses(scene, out).views if is_moved else []
             check_resumed(out, gaussians, given, views)
             refuse_trained_views(out, scene, "restore the split, or name another folder")
-    with claim_folder(config):
+    wait()  # for others that still look at the folder as it was
+    with nullcontext() if rank() else claim_folder(config):
         watch = Stopwatch(out / TIMINGS)
         if cloud:
             log.info("using the Gaussians of %s", cloud)
-        elif given:
+        elif given and not rank():
             train_rgb.save_scene(out, given, 0, config.data, scene.views)
         if gaussians:
             gaussians = gaussians.to(device)

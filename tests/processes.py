@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import socket
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -34,6 +36,31 @@ def call(function: Callable[..., Any], *arguments: object) -> Any:
     except EOFError:
         process.join()
         raise AssertionError(f"{function} ended with exit code {process.exitcode}") from None
+
+
+def together(count: int, function: Callable[..., Any], *arguments: object) -> Any:
+    """Runs a function in processes that torch.distributed joins; returns the first one's result."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    others = [
+        start(_as_rank, number, count, port, function, arguments) for number in range(1, count)
+    ]
+    result = call(_as_rank, 0, count, port, function, arguments)
+    for other in others:
+        other.join(300)
+        assert other.exitcode == 0
+    return result
+
+
+def _as_rank(
+    number: int, count: int, port: int, function: Callable[..., Any], arguments: tuple[object, ...]
+) -> Any:
+    """Runs a function in one of several processes, as torchrun starts them."""
+    names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count}
+    names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    return function(*arguments)
 
 
 def _run(threads: int, function: Callable[..., object], arguments: tuple[object, ...]) -> None:

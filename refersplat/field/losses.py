@@ -50,6 +50,12 @@ class Loss(NamedTuple):
     """From a step to a scalar, differentiable in the field's parameters and the features."""
 
 
+def weights_of(options: TrainConfig) -> dict[str, float]:
+    """The weights of those losses of :data:`LOSSES` that have one, by name."""
+    weights = {name: loss.weight(options) for name, loss in LOSSES.items()}
+    return {name: weight for name, weight in weights.items() if weight}
+
+
 def weighted_losses(step: Step) -> tuple[Tensor, dict[str, Tensor]]:
     """Computes every loss of :data:`LOSSES` that has a weight.
 
@@ -57,8 +63,8 @@ def weighted_losses(step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         total: The weighted sum, a scalar.
         losses: Each loss by its name, without its weight.
     """
-    weights = {name: loss.weight(step.options) for name, loss in LOSSES.items()}
-    losses = {name: LOSSES[name].function(step) for name, weight in weights.items() if weight}
+    weights = weights_of(step.options)
+    losses = {name: LOSSES[name].function(step) for name in weights}
     total = sum((weights[name] * loss for name, loss in losses.items()), step.logits.new_zeros(()))
     return total, losses
 

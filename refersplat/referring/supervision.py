@@ -114,17 +114,17 @@ def without_sentences(views: list[SupervisedView], rows: tuple[int, ...]) -> lis
 
 
 def sample_batch(
-    config: Config, stage: int, step: int, views: list[SupervisedView]
+    config: Config, stage: int, place: int, views: list[SupervisedView]
 ) -> tuple[SupervisedView, list[tuple[int, int]]]:
-    """Samples a step's view, and (target, sentence) pairs of it.
+    """Samples a view, and (target, sentence) pairs of it.
 
-    All views come once before one comes again. The choice depends only on the seed and the step, so
-    that a resumed run repeats it.
+    All views come once before one comes again. The choice depends only on the seed and on the
+    number of views before this one, so that a resumed run repeats it.
     """
-    epoch, turn = divmod(step, len(views))
+    epoch, turn = divmod(place, len(views))
     order = np.random.default_rng((config.seed, stage, epoch)).permutation(len(views))
     view = views[order[turn]]
-    rng = np.random.default_rng((config.seed, stage, 0, step))
+    rng = np.random.default_rng((config.seed, stage, 0, place))
     count = min(len(view.targets), config.train.sentences_per_step)
     targets = rng.permutation(len(view.targets))[:count]
     return view, [(int(i), int(rng.choice(view.targets[i].sentences))) for i in targets]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.progress import Progress
+from refer3d.runs.ranks import rank, share, sum_gradients
 from refer3d.runs.states import save_state
 from refer3d.text_encoder import TextEncoder, make_encoder
 from refersplat.config import Config, TrainConfig
 from refersplat.data import Scene
 from refersplat.data.supervised import SupervisedView
-from refersplat.field.losses import Step, weighted_losses
+from refersplat.field.losses import Step, weighted_losses, weights_of
 from refersplat.field.network import ReferringField
 from refersplat.language.answer import Answerer, Language
 from refersplat.language.groups import build_groups
@@ -79,6 +82,8 @@ def train(
     state = begin(config, precomputed, published)
     state, threshold, held_out_iou = run_stages(config, state, precomputed, supervision)
     field_threshold = threshold
+    if rank():  # the first process alone writes
+        return
 
     sentences, language = supervision.sentences, None
     if precomputed.groups:
@@ -218,8 +223,12 @@ def run_stage(
     with Progress(label, options.iterations, state.step, events=path.parent) as progress:
         while state.step < options.iterations:
             training = fewer if state.step < held_out_until else views
-            view, chosen = sample_batch(config, state.stage, state.step, training)
-            losses = train_step(state, precomputed, view, chosen, options)
+            first = state.step * options.views_per_step
+            batch = [
+                sample_batch(config, state.stage, first + place, training)
+                for place in range(options.views_per_step)
+            ]
+            losses = train_step(state, precomputed, batch, options)
             state.step += 1
             if groups and state.step == held_out_until:
                 respond = field_respond(state.field, state.features, precomputed)
@@ -227,21 +236,63 @@ def run_stage(
             progress.advance()
             if state.step % REPORT_EVERY == 0:
                 progress.report(state.step, "", **{k: float(loss) for k, loss in losses.items()})
-            if state.step % options.checkpoint_every == 0 or state.step == options.iterations:
+            is_due = state.step % options.checkpoint_every == 0
+            if (is_due or state.step == options.iterations) and not rank():
                 state.save(path, precomputed.identity)
 
 
 def train_step(
     state: ReferringState,
     precomputed: Precomputed,
+    batch: Sequence[tuple[SupervisedView, list[tuple[int, int]]]],
+    options: TrainConfig,
+) -> dict[str, Tensor]:
+    """Takes one step of the optimizer on views with (target, sentence) pairs of each.
+
+    All pairs weigh the same; of several processes, each takes its share of them.
+
+    Returns:
+        The losses by name; none where no view shows a Gaussian.
+    """
+    pairs = [(place, pair) for place, (_, chosen) in enumerate(batch) for pair in chosen]
+    names = list(weights_of(options))
+    numbers = precomputed.positions.new_zeros(1 + len(names))  # trained pairs, losses
+    is_trained = False
+    state.optimizer.zero_grad()
+    for place, own in groupby(share(pairs), key=itemgetter(0)):
+        view, chosen = batch[place][0], [pair for _, pair in own]
+        losses = add_gradients(state, precomputed, view, chosen, options, len(chosen) / len(pairs))
+        if losses:
+            is_trained = True
+            numbers[0] += len(chosen)
+            numbers[1:] += torch.stack([losses[name] for name in names])
+    sum_gradients((state.features, *state.field.parameters()), numbers)
+    if not (is_trained or numbers[0]):  # reads the number, which waits for a GPU, only if it must
+        return {}
+    state.optimizer.step()
+    return dict(zip(names, numbers[1:].unbind(), strict=True))
+
+
+def add_gradients(
+    state: ReferringState,
+    precomputed: Precomputed,
     view: SupervisedView,
     chosen: list[tuple[int, int]],
     options: TrainConfig,
+    weight: float,
 ) -> dict[str, Tensor]:
-    """Takes one step of the optimizer on (target, sentence) pairs of a view.
+    """Adds the gradients of a view's (target, sentence) pairs to those of the field.
+
+    Args:
+        state: Its gradients change.
+        precomputed: Inputs that all steps share.
+        view: The view.
+        chosen: Pairs of the view.
+        options: Weights of the losses.
+        weight: Share of the step's pairs that these are.
 
     Returns:
-        The losses by name; none where the view shows no Gaussian.
+        The losses by name, times ``weight``; none where the view shows no Gaussian.
     """
     field, blend = state.field, precomputed.blends(view)
     # The Gaussians that the view does not show, often more than half, need not respond.
@@ -268,10 +319,8 @@ def train_step(
         masks=view.masks(targets, visible.device),
     )
     total, losses = weighted_losses(step)
-    state.optimizer.zero_grad()
-    total.backward()
-    state.optimizer.step()
-    return {name: loss.detach() for name, loss in losses.items()}
+    (weight * total).backward()
+    return {name: weight * loss.detach() for name, loss in losses.items()}
 
 
 def field_respond(field: ReferringField, features: Tensor, precomputed: Precomputed) -> Respond:

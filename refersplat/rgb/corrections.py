@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from refer3d.runs.ranks import gathered
 from refersplat.config import RgbConfig
 from refersplat.data import Scene, View, load_ahead
 from refersplat.rgb.exposure import Exposures, fit_exposure
@@ -36,7 +37,7 @@ def begin_corrections(state: RgbState, config: RgbConfig, scene: Scene, sh_degre
     if "auto" in options.values():
         probed = scene.train[:: -(-count // PROBED)]
         extent = scene.extent if options["pose"] == "auto" else None
-        gains = measure_gains(gaussians, probed, extent, sh_degree)
+        (gains, *_) = gathered([measure_gains(gaussians, probed, extent, sh_degree)])  # one decides
     chosen = {}
     for name, option in options.items():
         chosen[name] = option == "always" or (option == "auto" and gains[name] > MIN_GAIN)

@@ -52,6 +52,13 @@ class DensificationStatistics:
         self.views += is_visible
         self.max_radii = torch.maximum(self.max_radii, rendering.radii.to(self.max_radii.dtype))
 
+    @torch.no_grad()
+    def add(self, other: DensificationStatistics) -> None:
+        """Adds the views of others."""
+        self.gradient += other.gradient
+        self.views += other.views
+        self.max_radii = torch.maximum(self.max_radii, other.max_radii)
+
     def mean_gradient(self) -> Tensor:
         """[N] average over the views that saw the Gaussian, 0 where none did."""
         return self.gradient / self.views.clamp(min=1)

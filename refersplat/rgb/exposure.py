@@ -51,10 +51,11 @@ class Exposures:
         """Makes transforms that change nothing."""
         return cls(torch.eye(3, 4, device=device).repeat(count, 1, 1))
 
-    def fit(self, index: int, rendering: Tensor, photo: Tensor) -> Tensor:  # [3, 4]
-        """Fits the transform of one photo, and returns it."""
-        self.values[index] = fit_exposure(rendering, photo)
-        return self[index]
+    def fitted(self, index: int, rendering: Tensor, photo: Tensor) -> Exposures:
+        """The transforms with that of one photo fitted again."""
+        values = self.values.clone()
+        values[index] = fit_exposure(rendering, photo)
+        return Exposures(values)
 
     def __getitem__(self, index: int) -> Tensor:  # [3, 4]
         """Returns the transform of one photo."""

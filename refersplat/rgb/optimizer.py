@@ -66,8 +66,9 @@ class Adam:
         gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
         # One copy to the device instead of one for each tensor.
         sizes = [len(rates[name]) for name in gradients]
-        flat = torch.tensor([rate for name in gradients for rate in rates[name]])
-        split = to_device(flat, self.gaussians.means.device).split(sizes) if gradients else ()
+        means = self.gaussians.means
+        flat = torch.tensor([r for name in gradients for r in rates[name]], dtype=means.dtype)
+        split = to_device(flat, means.device).split(sizes) if gradients else ()
         for (name, gradient), rate in zip(gradients.items(), split, strict=True):
             values = parameters[name].detach()
             adam_step(values, gradient, first[name], second[name], rate, self.steps)

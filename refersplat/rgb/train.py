@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,10 +14,17 @@ from torch import Tensor
 from refer3d.runs.device import to_device
 from refer3d.runs.errors import InputError
 from refer3d.runs.progress import Progress
+from refer3d.runs.ranks import gathered, maximum_of, rank, share, sum_gradients, wait
 from refersplat.config import Config, DataConfig, RgbConfig
 from refersplat.data import Scene, View, load_ahead
 from refersplat.rgb.corrections import begin_corrections
-from refersplat.rgb.densify import RESET_OPACITY, densify, gaussian_limit, is_densified
+from refersplat.rgb.densify import (
+    RESET_OPACITY,
+    DensificationStatistics,
+    densify,
+    gaussian_limit,
+    is_densified,
+)
 from refersplat.rgb.exposure import expose
 from refersplat.rgb.fit import evaluate_rgb, protocol
 from refersplat.rgb.losses import photo_loss, psnr
@@ -37,7 +46,8 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
 
     Writes ``rgb_state.pt`` at intervals; at the end Inria's checkpoint, the viewers' files and last
     the point cloud, which marks the stage as complete. With ``config.resume`` a stopped run
-    continues to the same result.
+    continues to the same result. Of several processes, each renders its share of a step's views,
+    and the first one writes.
     """
     rgb, out = config.rgb, Path(config.model_path)
     path = out / STATE_FILE
@@ -48,21 +58,27 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
         state = RgbState.start(config, scene, device)
 
     limit = gaussian_limit(rgb, [view.camera for view in scene.train])
-    order = view_order(scene.train, config.seed, state.iteration, rgb.iterations)
+    count, places = rgb.views_per_step, share(range(rgb.views_per_step))
+    order = view_order(scene.train, config.seed, count * state.iteration, count * rgb.iterations)
+    own = (view for place, view in enumerate(order) if place % count in places)
+    loaded = load_ahead(own, device)
     with Progress("rgb", rgb.iterations, state.iteration, events=out) as progress:
-        for view, image in load_ahead(order, device):
-            rendering, loss = step(state, view, image, rgb, scene.extent, limit)
+        while photos := list(islice(loaded, len(places))):
+            rendering, loss = step(state, photos, rgb, scene.extent, limit)
             progress.advance()
             if state.iteration == rgb.correct_from:
                 begin_corrections(state, rgb, scene, sh_degree(state.iteration, rgb))
             if state.iteration % REPORT_EVERY == 0:
-                quality = psnr(rendering.color.detach(), image)
-                count = state.adam.gaussians.count
-                progress.report(state.iteration, loss=float(loss), psnr=float(quality), count=count)
-            if state.iteration % rgb.checkpoint_every == 0 or state.iteration == rgb.iterations:
+                quality = psnr(rendering.color.detach(), photos[-1][1])
+                number = state.adam.gaussians.count
+                progress.report(
+                    state.iteration, loss=float(loss), psnr=float(quality), count=number
+                )
+            is_due = state.iteration % rgb.checkpoint_every == 0
+            if (is_due or state.iteration == rgb.iterations) and not rank():
                 state.save(path, scene.train, scene.extent)
         gaussians = state.adam.gaussians.detached()
-        if scene.test:
+        if scene.test and not rank():
             extent = None if state.motions is None else scene.extent
             quality = evaluate_rgb(gaussians, scene.test, extent)
             log.info("test views: PSNR %(psnr).2f dB, SSIM %(ssim).4f, L1 %(l1).4f", quality)
@@ -70,6 +86,15 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
             scores = {f"test_{name}": value for name, value in quality.items()}
             progress.report(state.iteration, "rgb", **scores)
 
+    if not rank():
+        save_all(config, scene, state)
+    wait()
+    return gaussians
+
+
+def save_all(config: Config, scene: Scene, state: RgbState) -> None:
+    """Writes the results of the stage."""
+    rgb, out = config.rgb, Path(config.model_path)
     if state.motions is not None:
         save_poses(out, scene.train, state.motions, scene.extent)
         scene = with_refined_poses(scene, out)
@@ -80,8 +105,8 @@ def train(config: Config, scene: Scene, device: torch.device | str = "cpu") -> G
         sh_degree(state.iteration, rgb),
         scene.extent,
     )
+    gaussians = state.adam.gaussians.detached()
     save_scene(out, gaussians, state.iteration, config.data, scene.views)
-    return gaussians
 
 
 def save_scene(
@@ -92,53 +117,62 @@ def save_scene(
     save_ply(gaussians, folder / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
 
 
+class Correction(NamedTuple):
+    """What one photo tells about its own exposure and pose, on the CPU."""
+
+    row: int
+    exposure: Tensor | None
+    """[3, 4], see :class:`Exposures`."""
+    gradient: Tensor | None
+    """[6] gradient of the loss by the camera's motion."""
+
+
 def step(
     state: RgbState,
-    view: View,
-    image: Tensor,  # [3, H, W]
+    photos: Sequence[tuple[View, Tensor]],
     config: RgbConfig,
     extent: float,
     limit: float,
 ) -> tuple[Rendering, Tensor]:
-    """Runs one iteration: renders a view, optimises the Gaussians, densifies them where due.
+    """Runs one iteration: renders views, optimises the Gaussians, densifies them where due.
 
-    Corrects exposure and pose of the photo, too, where the state has such corrections.
+    Corrects exposure and pose of the photos, too, where the state has such corrections.
 
     Args:
-        state: Changed in place.
-        view: The rendered view.
-        image: Its photo.
+        state: Changed in place, by all processes alike.
+        photos: This process's share of the step's views, with their pictures [3, H, W].
         config: Learning rates and thresholds.
         extent: Size of the scene.
         limit: Largest number of Gaussians.
 
     Returns:
-        The rendering and the loss before the update.
+        The rendering of the last view, and its loss before the update.
 
     Raises:
         InputError: Densification has removed every Gaussian.
     """
     state.iteration += 1
     iteration, adam = state.iteration, state.adam
-    background, target = choose_background(view, image, config, state.generator)
-    camera, row, motion = view.camera, state.rows[view.name], None
-    if state.motions is not None:
-        motion = state.motions.leaf(row)
-        camera = moved(camera.to(motion.device), motion, extent)
-    rendering = render(
-        adam.gaussians, camera, background=background, sh_degree=sh_degree(iteration, config)
-    )
-    if state.exposures is not None:
-        exposure = state.exposures.fit(row, rendering.color.detach(), target)
-        rendering = rendering._replace(color=expose(rendering.color, exposure))
-    loss = photo_loss(rendering.color, target, config.lambda_dssim)
-    loss.backward()
-
     is_densifying = iteration < config.densify_until * config.iterations
+    observed = DensificationStatistics.start(adam.gaussians)
+    corrections = []
+    backgrounds = share(draw_backgrounds(config, state.generator))
+    for (view, image), background in zip(photos, backgrounds, strict=True):
+        rendering, loss, correction = add_gradients(state, view, image, background, config, extent)
+        corrections.append(correction)
+        if is_densifying:  # by the view's own gradients, however many views a step has
+            observed.observe(rendering, view.camera)
+
+    parameters = adam.gaussians.tensors().values()
+    sum_gradients(parameters, observed.gradient, observed.views)
+    for parameter in parameters if config.views_per_step > 1 else ():
+        if parameter.grad is not None:
+            parameter.grad /= config.views_per_step
     if is_densifying:
-        state.statistics.observe(rendering, view.camera)
-    if state.motions is not None and motion is not None and motion.grad is not None:
-        state.motions.step(row, motion.grad, pose_rate(config, iteration))
+        observed.max_radii = maximum_of(observed.max_radii)
+        state.statistics.add(observed)
+    if state.exposures is not None or state.motions is not None:
+        correct(state, gathered(corrections), pose_rate(config, iteration))
     adam.step(learning_rates(config, extent, iteration))
     if is_densified(iteration, config):
         prune_large = iteration > config.opacity_reset_every
@@ -151,23 +185,70 @@ def step(
                 "photos, or raise --rgb.opacity_reset_every"
             )
     # On white, floaters before the objects are invisible from the first steps on.
-    is_early = iteration == config.densify_from and view.background == 1
+    is_early = iteration == config.densify_from and photos[0][0].background == 1
     if is_densifying and (iteration % config.opacity_reset_every == 0 or is_early):
         adam.limit_opacities(RESET_OPACITY)
-    return rendering, loss.detach()
+    return rendering, loss
+
+
+def add_gradients(
+    state: RgbState,
+    view: View,
+    image: Tensor,  # [3, H, W]
+    drawn: Tensor | None,  # [3]
+    config: RgbConfig,
+    extent: float,
+) -> tuple[Rendering, Tensor, Correction]:
+    """Renders a view and adds the gradients of its loss to those of the Gaussians.
+
+    Returns:
+        The rendering, the loss, and what corrects the photo.
+    """
+    background, target = choose_background(view, image, drawn)
+    camera, row, motion, exposures = view.camera, state.rows[view.name], None, None
+    if state.motions is not None:
+        motion = state.motions.leaf(row)
+        camera = moved(camera.to(motion.device), motion, extent)
+    degree = sh_degree(state.iteration, config)
+    rendering = render(state.adam.gaussians, camera, background=background, sh_degree=degree)
+    if state.exposures is not None:
+        exposures = state.exposures.fitted(row, rendering.color.detach(), target)
+        rendering = rendering._replace(color=expose(rendering.color, exposures[row]))
+    loss = photo_loss(rendering.color, target, config.lambda_dssim)
+    loss.backward()
+    found = (exposures and exposures.values[row], motion is not None and motion.grad)
+    correction = Correction(row, *(one.cpu() if isinstance(one, Tensor) else None for one in found))
+    return rendering, loss.detach(), correction
+
+
+def correct(state: RgbState, corrections: Sequence[Correction], rate: float) -> None:
+    """Takes the exposures that were fitted, and moves the cameras against their gradients."""
+    for row, exposure, gradient in corrections:
+        if state.exposures is not None and exposure is not None:
+            state.exposures.values[row] = exposure.to(state.exposures.values)
+        if state.motions is not None and gradient is not None:
+            state.motions.step(row, gradient.to(state.motions.values), rate)
+
+
+def draw_backgrounds(config: RgbConfig, generator: torch.Generator) -> list[Tensor | None]:
+    """Draws a background colour [3] for each view of a step; None leaves the photo's own."""
+    is_random = config.random_background
+    return [
+        torch.rand(3, generator=generator) if is_random else None
+        for _ in range(config.views_per_step)
+    ]
 
 
 def choose_background(
     view: View,
     image: Tensor,  # [3, H, W]
-    config: RgbConfig,
-    generator: torch.Generator,
+    drawn: Tensor | None,  # [3]
 ) -> tuple[Tensor, Tensor]:  # [3], [3, H, W]
-    """Chooses a background colour, and composes the photo on it."""
+    """Chooses the background colour that was drawn, if one was, and composes the photo on it."""
     plain = image.new_full((3,), view.background)
-    if not config.random_background:
+    if drawn is None:
         return plain, image
-    background = to_device(torch.rand(3, generator=generator), image.device)
+    background = to_device(drawn, image.device)
     alpha = view.alpha()
     if alpha is not None:
         image = image + (1 - to_device(alpha, image.device)) * (background - plain)[:, None, None]

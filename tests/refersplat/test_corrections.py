@@ -87,7 +87,7 @@ def state_of(gaussians, scene):
 
 def train_steps(state, scene, options, count):
     turns = (scene.train[i % len(scene.train)] for i in range(count))
-    return [step(state, view, view.image(), options, EXTENT, 1_000)[0] for view in turns]
+    return [step(state, [(view, view.image())], options, EXTENT, 1_000)[0] for view in turns]
 
 
 def test_the_exposure_of_known_colors_is_found(rng):
@@ -111,7 +111,7 @@ def test_exposures_of_all_photos_have_the_identity_as_mean(rng):
     exposures = Exposures.start(5, "cpu")
     image = torch.rand(3, 9, 9, generator=rng)
     for row in range(5):
-        exposures.fit(row, image, (0.5 + 0.1 * row) * image)
+        exposures = exposures.fitted(row, image, (0.5 + 0.1 * row) * image)
     mean = torch.stack([exposures[row] for row in range(5)]).mean(dim=0)
     assert_close(mean, torch.eye(3, 4))
     assert exposures[4][0, 0] > exposures[0][0, 0] + 0.3

@@ -279,14 +279,14 @@ def test_one_sentence_of_each_object_is_held_out():
 
 
 def first_step(folder: Path, **train_options):
-    """State, precomputed inputs, view and (target, sentence) pairs before the first step."""
+    """State, precomputed inputs, a batch of one view, and options before the first step."""
     options = config(folder, **train_options)
     supervision = supervise(scene(), 0)
     precomputed = precompute(options, supervision, gaussians(), HashTextEncoder())
     state = ReferringState.start(options, precomputed)
     with torch.no_grad():
         state.features.normal_(generator=torch.Generator().manual_seed(0))
-    return state, precomputed, *sample_batch(options, 0, 0, supervision.views), options.train
+    return state, precomputed, [sample_batch(options, 0, 0, supervision.views)], options.train
 
 
 @pytest.mark.parametrize("setting", ["default", "published"])
@@ -300,14 +300,15 @@ def test_only_the_published_setting_contrasts_the_first_gaussian_and_counts_padd
         return means.sum()
 
     monkeypatch.setattr(losses, "contrastive_loss", record)
-    state, precomputed, view, chosen, options = first_step(tmp_path, setting=setting)
+    state, precomputed, batch, options = first_step(tmp_path, setting=setting)
+    ((_, chosen),) = batch
     field, text = state.field, precomputed.text[[row for _, row in chosen]]
     interaction = field.interact(
         *(state.features, precomputed.positions, field.embed_words(text), text.mask)
     )
     first = interaction.mean(torch.zeros(len(chosen), 1, dtype=torch.int64)).detach()
     padded = field.mlp1(precomputed.text.words).mean(dim=1).detach()
-    train_step(state, precomputed, view, chosen, options)
+    train_step(state, precomputed, batch, options)
     for argument, published in zip(arguments, (first, padded), strict=True):
         assert torch.allclose(argument, published, atol=1e-5) == (setting == "published")
 
@@ -332,6 +333,18 @@ def test_the_documented_loss_joins_the_sum(tmp_path, monkeypatch):
     assert state.features.grad.abs().max() > 0
     # Float32 gradients up to 2e-3, those of the entropy up to 2e-5; measured 6.2e-10.
     assert_close(gradients[1], gradients[0] + state.features.grad, rtol=0, atol=3e-9)
+
+
+def test_all_pairs_of_a_step_weigh_the_same(tmp_path):
+    """Whether they are of one view or of several."""
+    gradients = []
+    for parts in ([[0, 1, 2]], [[0, 1], [2]]):
+        state, precomputed, ((view, chosen),), options = first_step(tmp_path)
+        batch = [(view, [chosen[index] for index in part]) for part in parts]
+        losses = train_step(state, precomputed, batch, options)
+        gradients.append([state.features.grad, *losses.values()])
+    for one, two in zip(*gradients, strict=True):
+        assert_close(two, one, rtol=1e-4, atol=1e-8)
 
 
 def test_a_loss_of_weight_zero_is_not_computed(tmp_path, monkeypatch):

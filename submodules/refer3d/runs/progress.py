@@ -19,7 +19,7 @@ class Progress:
     """Bar with the latest numbers, the memory in use and the time left.
 
     With a folder ``events``, the numbers also go to TensorBoard's event files there. Of several
-    processes, the first shows the bar.
+    processes, the first shows the bar and writes.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Progress:
         )
         self._process = psutil.Process()
         self._writer = None
-        if events is not None:
+        if events is not None and not rank():
             from torch.utils.tensorboard import SummaryWriter  # slow to import
 
             self._writer = SummaryWriter(str(events), purge_step=start)

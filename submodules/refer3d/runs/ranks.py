@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -88,6 +88,45 @@ def mean_of(total: Tensor, count: Tensor | int) -> Tensor:
     counts = torch.as_tensor(count, dtype=total.dtype, device=total.device).detach().clone()
     dist.all_reduce(counts)
     return total * world() / counts.clamp(min=1)
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """Takes this process's part of a list: joined in their order, the parts are the list again."""
+    start, end = (len(items) * number // world() for number in (rank(), rank() + 1))
+    return items[start:end]
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[Tensor], *others: Tensor) -> None:
+    """Adds gradients, and other tensors, over all processes: in place, in one message.
+
+    Alone, it does nothing. Of several processes, each then has all gradients, some of them zero.
+    """
+    if world() == 1:
+        return
+    own = [*others]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        own.append(parameter.grad)
+    flat = torch.cat([tensor.flatten() for tensor in own])
+    dist.all_reduce(flat)
+    for tensor, total in zip(own, flat.split([one.numel() for one in own]), strict=True):
+        tensor.copy_(total.view_as(tensor))
+
+
+def maximum_of(value: Tensor) -> Tensor:
+    """Takes the elementwise maximum over all processes."""
+    if world() > 1:
+        value = value.clone()
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
+def wait() -> None:
+    """Waits until all processes are here, as for a file that the first one writes."""
+    if world() > 1:
+        dist.barrier()
 
 
 def gathered(own: Sequence[T]) -> list[T]:

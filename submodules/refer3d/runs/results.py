@@ -19,6 +19,7 @@ import psutil
 import torch
 
 from refer3d.runs.files import atomic_write
+from refer3d.runs.ranks import rank
 from refer3d.runs.records import read_json
 from refer3d.runs.states import Number, check
 
@@ -78,7 +79,7 @@ def peak_memory_mib() -> float:
 class Stopwatch:
     """Duration and peak memory of each stage, in a file.
 
-    A resumed stage adds up; a repeated one starts from zero.
+    A resumed stage adds up; a repeated one starts from zero. The first of several processes writes.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -95,7 +96,7 @@ class Stopwatch:
         if before.get("finished"):
             before = {}
         entry = self.stages[name] = {"seconds": 0.0, "peak_mib": 0.0, **before, "finished": False}
-        save_results(self.path, self.stages)  # a killed stage has begun, too
+        self._save()  # a killed stage has begun, too
         start = time.perf_counter()
         try:
             yield
@@ -103,6 +104,10 @@ class Stopwatch:
         finally:
             entry["seconds"] = round(entry["seconds"] + time.perf_counter() - start, 3)
             entry["peak_mib"] = round(max(entry["peak_mib"], peak_memory_mib()), 1)
+            self._save()
+
+    def _save(self) -> None:
+        if not rank():
             save_results(self.path, self.stages)
 
 

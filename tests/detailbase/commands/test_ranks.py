@@ -1,9 +1,7 @@
 """Processes that train together compute what one does."""
 
 import dataclasses
-import os
 import shutil
-import socket
 from typing import cast
 
 import pytest
@@ -23,6 +21,7 @@ from refer3d.runs.ranks import gathered, joined, mean_of, rank, require_ranks, w
 from refer3d.runs.results import load_results
 from tests import processes
 from tests.errors import raises
+from tests.processes import together
 
 pytestmark = pytest.mark.slow  # starts processes
 
@@ -30,34 +29,6 @@ CPU = torch.device("cpu")
 NETWORK = NetworkConfig(
     *("unet", (8, 16), 32), heads=4, hidden=32, layers=2, choice=True, relations=True
 )
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def as_rank(number, count, port, function, arguments):
-    """Runs a function in one of several processes, as torchrun starts them."""
-    names = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count}
-    names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in names.items()})
-    return function(*arguments)
-
-
-def together(count, function, *arguments):
-    """Runs a function in some processes; returns the first one's result."""
-    port = free_port()
-    others = [
-        processes.start(as_rank, number, count, port, function, arguments)
-        for number in range(1, count)
-    ]
-    result = processes.call(as_rank, 0, count, port, function, arguments)
-    for other in others:
-        other.join(300)
-        assert other.exitcode == 0
-    return result
 
 
 def gradients(rooms, double):

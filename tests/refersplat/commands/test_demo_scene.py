@@ -30,7 +30,7 @@ def test_the_golden_picture():
     scene = load_scene(config.data)
     state = RgbState.start(config, scene, "cpu")
     for view in view_order(scene.train, config.seed, 0, rgb.iterations):
-        step(state, view, view.image(), rgb, scene.extent, limit=6_000)
+        step(state, [(view, view.image())], rgb, scene.extent, limit=6_000)
     view = scene.test[0]
     with torch.no_grad():
         image = render(state.adam.gaussians, view.camera).color.clamp(0, 1)

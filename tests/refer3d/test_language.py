@@ -63,10 +63,49 @@ def test_dress_of_a_question_does_not_matter(sentence):
         ("the cup to the left of everything else", "the leftmost cup"),
         ("the cup behind all the others", "the cup at the back"),
         ("the cup next to no bowl", "the cup that is not next to a bowl"),
+        ("the cups not on the tray", "the cups that are not on the tray"),
+        (
+            "the things on the box but not on the tray",
+            "the things on the box except those on the tray",
+        ),
+        ("I want the cup. Not the red one.", "the cup but not the red one"),
+        ("which of the two bowls is smaller?", "the smaller of the two bowls"),
+        ("either of the cups", "one of the cups"),
+        ("Which one is taller, the mug or the vase?", "the taller one of the mug and the vase"),
+        ("the mug or the vase, which is taller?", "the taller one of the mug and the vase"),
+        ("There is a box on the mat. What is in it?", "what is in the box that is on the mat?"),
+        ("There are two cups. I mean the left one.", "the left one of the two cups"),
+        ("the red cup and the blue one", "the red cup and the blue cup"),
+        ("the red and the blue cup", "the red cup and the blue cup"),
+        ("the left and the right cup", "the left cup and the right cup"),
+        ("the cup next to the red one", "the cup next to the red cup"),
+        ("mug, plate and bowl", "the mug, the plate and the bowl"),
+        ("the nearest cup", "the cup closest to me"),
+        ("the one that is closer to me", "the thing closest to the camera"),
+        ("the cup nearer the lamp than the bowl", "the cup closer to the lamp than to the bowl"),
+        ("the mug the spoon is in", "the mug with a spoon in it"),
+        ("the mug in which the spoon stands", "the mug with a spoon in it"),
+        ("the last cup on the right", "the rightmost cup"),
+        ("the second to last cup from the left", "the last but one cup from the left"),
+        ("the cup on my left", "the cup on the left"),
+        ("the cup further left", "the cup farthest to the left"),
+        ("the can on top", "the top can"),
+        ("Where did I put the scissors?", "the scissors"),
     ],
 )
 def test_same_meaning_same_tree(one, other):
     assert parse(one) == parse(other)
+
+
+def test_it_is_the_first_noun_or_the_nearest():
+    sentence = "the lamp next to the box with a pen in it"
+    first, nearest = parse(sentence), parse(sentence, is_near=True)
+    assert [r.kind for r in first.relations] == ["near", "around"]
+    assert [r.kind for r in nearest.relations] == ["near"]
+    assert nearest.relations[0].anchors[0] == parse("the box with a pen in it")
+    for anchor, is_near in ((parse("the cup on the tray"), False), (parse("the tray"), True)):
+        _, sugar = parse("the cup on the tray and the sugar in it", is_near).parts
+        assert sugar.relations[0].anchors == (anchor,)
 
 
 def test_nested_anchors():

@@ -10,9 +10,8 @@ from refer3d.language import lexicon as words_of
 from refer3d.language.description import Relation
 from refer3d.language.relations import RelationReader
 from refer3d.language.tokens import trigger
-from refer3d.language.tree import Draft
+from refer3d.language.tree import NOUNS, Draft
 
-NOUNS = ("NOUN", "PROPN", "PRON", "NUM")
 DENIALS = ("not", "n't", "never")
 
 
@@ -140,9 +139,14 @@ class ClauseReader(RelationReader):
         return None
 
     def dangling(self, verb: Any) -> str | None:
-        """The relation of a preposition without an object: "what the spoon lies in"."""
+        """The relation of a preposition without an object but a pronoun: "what the spoon lies in",
+        "in which the spoon lies".
+        """
         for child in verb.children:
-            if child.dep_ in ("prep", "prt", "advmod") and self.object(child) is None:
+            target = self.object(child)
+            if child.dep_ in ("prep", "prt", "advmod") and (
+                target is None or self.is_relative(target)
+            ):
                 match = trigger(self.words, child.i)
                 if match:
                     return match[0]

@@ -28,7 +28,7 @@ class Relation:
     kind: str
     """near, far, between, on, under, inside, around (the inverse of inside), opposite, left, right,
     front, behind; or a comparison: taller, lower, larger, smaller, longer, shorter, thinner,
-    thicker, closer, farther."""
+    thicker, closer, farther; these two with one anchor compare distances from the camera."""
     anchors: tuple[Description, ...] = ()
     """The other objects; two for ``between``. None means any other object ("stacked")."""
 

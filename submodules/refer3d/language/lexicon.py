@@ -85,7 +85,7 @@ for _word, (_measure, _sign) in _IRREGULAR.items():
 ORDINALS = {
     "first": 1, "1st": 1, "second": 2, "2nd": 2, "third": 3, "3rd": 3, "fourth": 4, "4th": 4,
     "fifth": 5, "5th": 5, "sixth": 6, "6th": 6, "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10,
-    "last": -1,
+    "last": -1, "penultimate": -2,
 }  # fmt: skip
 """Position in a row; -1 counts from its end."""
 NUMBERS = {
@@ -141,7 +141,7 @@ PLACES = {
 BEING = word_set(
     """
     be stand lie sit rest lean stay find place put locate position stack lay hang park
-    remain keep appear see situate arrange leave
+    remain keep appear see situate arrange leave hide
     """
 )
 """Verbs (lemmas) of posture: with a preposition they state a place, and nothing else."""
@@ -176,7 +176,9 @@ AMBIGUOUS = word_set("on inside around")
 EMPTY = NUMBERS.keys() - {"pair"}
 NONE = word_set("no none neither nothing nobody")
 EXCEPT = word_set("but except excluding excepting minus save")
-_DETERMINER = r"(?:the|an?|any|this|that|these|those|my|your|all|either|what|whatever)"
+_DETERMINERS = "the|an?|any|this|that|these|those|my|your|all|either|what|whatever"
+_DETERMINER = f"(?:{_DETERMINERS})"
+_PREPOSITIONS = "|".join(sorted({words[0] for words in TRIGGERS} - {"not", "far"}))
 REWORDINGS = {
     r"^(?:nothing|none) (?:but|except) ": "",
     r"^not (?:one|any|a single one)(?= of )": "none",
@@ -186,14 +188,51 @@ REWORDINGS = {
     rf"(?:,? (?:but|and)|,) not (?={_DETERMINER} |\S+ ones?\b)": " except ",
     r"(?:,? but|,) (?:no|none of) ": " except ",
     rf"\b((?:all|any|every|each)\b.*) (?:but|save) (?={_DETERMINER} )": r"\1 except ",
+    rf"(?:,? (?:but|and)|,) not (?=(?:{_PREPOSITIONS})\b)": " except those ",
+    r"[.,;] (?:but )?not (?=the |an? )": " except ",
+    rf"\b(?!(?:is|are|was|were|be|do|does|but|and|or|that|which|not|if)\b)(\w+) not"
+    rf" (?=(?:{_PREPOSITIONS})\b)": r"\1 that is not ",
+    r",(?= (?:and|or) )": "",
+    r"\b(?:(?:second|next)[ -]to[ -]last|second[ -]last|last but one)\b": "penultimate",
+    r"\b(\w+est) but one\b": r"second \1",
+    r"\b(?:(?:the )?(?:most|many|several|some|a few) of)\b": "all of",
+    r"\beither of\b": "one of",
+    r"\b(?:to|on|at) (?:my|your|our) (left|right)\b": r"on the \1",
+    r"\b(left|right) to (?=the |an? )": r"\1 of ",
+    r"\b(?:farther|further|farthest|furthest) (left|right|back)\b": r"farthest to the \1",
+    r"\bover (?=here|there)\b": "",
     r",? (?:other than|(?:apart|aside) from|except for|with the exception of|"
     r"not (?:counting|including)) ": " except ",
 }
 """Regular expressions of denials and exceptions, and plainer words for them."""
+_BE = r"(?P<verb>is|are|was|were|has|have|stands?|lies?|sits?)"
+_ASK = r"(?:(?:please )?(?:show|tell) me )?"
+CHOICE_OF = (
+    rf"{_ASK}(?:which|what|who)(?: ones?)? of (?P<set>(?:{_DETERMINERS}|them|both)\b.*?) {_BE}"
+    r" (?P<said>.+)$"
+)
+"""Regular expression of a question for one of a set: "which of the cups is red?"."""
+_EITHER = rf"(?P<set>{_DETERMINER} .+ or .+)"
+_WHICH = rf"{_ASK}(?:which|what|who)(?: of them)?(?: (?!of )(?P<kind>\w+(?: \w+)?))??(?: one)?"
+CHOICES = (
+    rf"{_WHICH} {_BE} (?P<said>[^,]+?)[,:;-]+ {_EITHER}$",
+    rf"{_WHICH} {_BE} (?P<said>\w+(?: to (?:me|us|the camera))?) {_EITHER}$",
+    rf"{_EITHER}[,:;.-]+ {_WHICH} {_BE} (?P<said>[^,]+)$",
+)
+"""The same of named things: "which is taller, the mug or the vase?"."""
+MEANT = r"^(?:(?:i (?:mean|meant|want)|namely|just|only|it(?: i|')s) )+(?=the |a )"
+"""What leads from a sentence to the thing that it is about."""
+ASKED = (
+    r"(?:and )?(?:(?:please|now) )?(?:what|which|who|whatever|where (?:is|are)|show|find|give|mark|"
+    r"select|highlight|pick|point)\b"
+)
+"""Begin of a sentence that asks for a thing instead of telling of one."""
 INVERSE = {"on": "under", "under": "on", "inside": "around", "around": "inside", "near": "near",
            "left": "right", "right": "left", "front": "behind", "behind": "front",
            "opposite": "opposite", "far": "far"}  # fmt: skip
-IDLE = word_set("other same here there only just exactly also alone itself else")
+BE = word_set("is are was were stand stands lie lies sit sits lean leans rest rests")
+"""Forms of verbs of posture that end a clause: "the mug that the spoon stands in"."""
+IDLE = word_set("several many other same here there only just exactly also alone itself else")
 """Modifiers that say nothing of the object itself."""
 NEGATIONS = word_set("not n't never no neither nor without none")
 FUNCTION = word_set(
@@ -227,8 +266,8 @@ COMPARED = {
     ("volume", -1): "smaller",
     ("slenderness", 1): "thinner",
     ("slenderness", -1): "thicker",
-    ("near", 1): "near",
-    ("near", -1): "far",
+    ("near", 1): "closer",
+    ("near", -1): "farther",
     ("altitude", 1): "above",
     ("altitude", -1): "below",
     ("elevation", 1): "above",
@@ -266,6 +305,10 @@ REQUEST = (
     r"(?= (?:the|a|an|my|your|that|this|all|both|every|any|some|in|on|inside|under|behind|between|"
     r"left|right|next|near|beside|above|below|closest|farthest|furthest|nearest|tallest)\b)[ ,]*|"
     r"(?:where|what) (?:can|could|do|might|would) (?:i|we|you) (?:find|see)[ ,]+|"
+    r"where (?:did|do|does|have|has) (?:i|we|you|he|she|they|someone) "
+    r"(?:put|leave|left|keep|kept|place|placed|see|seen|have|lose|lost) |"
+    r"have (?:i|you|we) seen |did (?:i|you|we) (?:see|find) |"
+    r"(?:can|could|may) (?:i|we) (?:have|get|see) |(?:i|we)(?:'d| would) like |"
     r"how many (?=\w)|(?:is|are) there(?: any)? |do (?:you|we) (?:have|see)(?: any)? )?"
 )
 """Regular expression of what a request says before it names what it asks for."""

@@ -48,7 +48,7 @@ class RankReader(Tree):
                     if place:  # "farthest to the left"
                         grade = Grade(place[0], place[1])
                     elif self.word(target) not in words_of.CAMERA:
-                        anchor = self.joined(target)
+                        anchor = self.other(target, draft)
                     self.claim(child.subtree)
         if degree == "plain" and measure not in RANKING:
             draft.sizes.append(grade)
@@ -72,9 +72,11 @@ class RankReader(Tree):
             self.claim([token])
             return  # read with the adjective
         rest = " ".join(self.words[token.i + 1 :])
-        match = re.search(r"\b(?:from|on|to) the (left|right|front|back|rear|top|bottom)\b", rest)
+        match = re.search(r"\b(from|on|to) the (left|right|front|back|rear|top|bottom)\b", rest)
         if match:
-            measure, direction = words_of.PLACES[(match.group(1),)]
+            measure, direction = words_of.PLACES[(match.group(2),)]
+            if position < 0 and match.group(1) != "from":  # "the last one on the right"
+                position = -position
             draft.ranks.append(Rank(Grade(measure, direction), position))
             begin = token.i + 1 + len(rest[: match.start()].split())
             self.claimed |= {token.i, begin, begin + 1, begin + 2}
@@ -94,18 +96,20 @@ class RankReader(Tree):
             return False
         measure, direction, _ = grade
         to = next((c for c in child.children if self.word(c) in ("to", "from")), None)
-        near = self.object(to) if to is not None else None
+        near = self.object(to) if to is not None else self.noun_after(child.i + 1, than.i)
         if measure == "near" and near is not None:
             second = self.describe(target)
             self.claim(than.subtree)
             self.claim([than])
-            anchors = (self.describe(near), second)
+            is_camera = self.word(near) in words_of.CAMERA
+            anchors = (second,) if is_camera else (self.describe(near), second)
+            self.claim(near.subtree)
             draft.relations.append(Relation("closer" if direction > 0 else "farther", anchors))
         elif self.word(target) in words_of.ALL | words_of.OTHERS:
             draft.ranks.append(Rank(Grade(measure, direction)))
         else:
             draft.relations.append(
-                Relation(words_of.COMPARED[measure, direction], (self.joined(target),))
+                Relation(words_of.COMPARED[measure, direction], (self.other(target, draft),))
             )
         self.claim(than.subtree)
         self.claim(child.subtree)

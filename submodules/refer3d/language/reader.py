@@ -15,7 +15,7 @@ from typing import Any
 from refer3d.language import lexicon as words_of
 from refer3d.language.clauses import ClauseReader
 from refer3d.language.description import Description, Grade, Rank
-from refer3d.language.tree import Draft
+from refer3d.language.tree import Draft, with_noun
 
 QUALIFIERS = words_of.word_set("ADJ ADV NOUN PROPN NUM VERB")
 QUALIFYING = words_of.word_set("amod advmod acomp npadvmod compound nmod conj oprd attr dep")
@@ -44,14 +44,32 @@ class Reader(ClauseReader):
             if child.i > joined[-1].i and (target := self.excepted(child)) is not None:
                 exceptions.append(self.exception(target))
                 self.claim(child.subtree)
-        rest = [self.describe(token) for token in reversed(joined)][::-1]
-        for token in joined:
+        parts = []
+        for token in reversed(joined):
+            parts.append(self.describe(token))
             self.claim(token.subtree)
         first = self.describe(head, others)
-        parts = [first, *rest]
+        parts = [first, *reversed(parts)]
+        for index, token in enumerate((head, *joined)):
+            before, after = (
+                next((part for part in some if part.noun), first)
+                for some in (parts[:index][::-1], parts[index + 1 :])
+            )
+            word = self.word(token)
+            color = words_of.COLOR_OF.get(word) if after.colors else None
+            is_order = word in words_of.GRADES.keys() | words_of.ORDINALS.keys()
+            if word in ("one", "ones"):  # "the red cup and the blue one"
+                parts[index] = with_noun(parts[index], before.noun)
+            elif color:  # "the red and the blue cup"
+                bare = replace(parts[index], noun="", colors=(color,), properties=(word,))
+                parts[index] = with_noun(bare, after.noun)
+            elif is_order and (after.ranks or after.sizes):  # "the left and the right cup"
+                parts[index] = with_noun(parts[index], after.noun)
         anchor = next((part for part in parts if part.noun), first)
         for index, part in enumerate(parts):  # "what is in it": in the first of them
-            parts[index] = _with_pronoun(part, anchor)
+            if self.is_near and index:
+                anchor = [p for p in parts[index - 1].phrases() if p.noun or p is anchor][-1]
+            parts[index] = with_pronoun(part, anchor)
         if any(self.word(c) in ("all", "both", "every") for c in head.children):
             parts = [replace(part, count=None) for part in parts]
         if is_any and first.count == 0:  # "no mug or bowl"
@@ -317,8 +335,8 @@ def _singled(item: Description) -> Description:
     )
 
 
-def _with_pronoun(part: Description, anchor: Description) -> Description:
-    """A part in which "it" stands for another part."""
+def with_pronoun(part: Description, anchor: Description) -> Description:
+    """A description in which "it" stands for another one."""
     if part is anchor:
         return part
     relations = tuple(

@@ -29,15 +29,22 @@ class RelationReader(RankReader):
             return False
         kind, length = match
         end = begin + length
+        if child.dep_ == "amod" and child.i < child.head.i:
+            return False  # "the nearest cup"
         anchor = self.anchor(child, end)
         if anchor is None or self.words[end : end + 1] in (["its"], ["itself"], ["their"], ["his"]):
             return False
         word = self.word(anchor)
+        if kind in ("near", "far") and word in words_of.CAMERA:  # "closer to me"
+            draft.ranks.append(Rank(Grade("near", 1 if kind == "near" else -1)))
+            self.claim((*child.subtree, *self.doc[begin : anchor.i + 1]))
+            return True
         before = set(self.words[begin:end])
-        if before & {"nearest", "closest", "farthest", "furthest"}:
-            grade = Grade("near", 1 if before & {"nearest", "closest"} else -1)
+        degrees = {words_of.GRADES[w][2] for w in before if w in words_of.GRADES}
+        if "most" in degrees or ("more" in degrees and draft.count is not None):
+            grade = Grade("near", 1 if kind == "near" else -1)
             is_camera = word in words_of.CAMERA
-            described = None if is_camera else self.joined(anchor)
+            described = None if is_camera else self.other(anchor, draft)
             if self.is_reciprocal(anchor):
                 described = Description(text=draft.noun, noun=draft.noun, count=None)
             self.claim((*child.subtree, *self.doc[begin : anchor.i + 1]))
@@ -59,7 +66,7 @@ class RelationReader(RankReader):
             more = [partner] if partner is not None else [*self.conjuncts(anchor)]
             draft.relations.append(Relation(kind, self.pair([anchor, *more])))
         else:
-            described = self.joined(anchor)
+            described = self.other(anchor, draft)
             if kind in words_of.FACING and described == Description(count=None):
                 draft.ranks.append(Rank(Grade(*words_of.FACING[kind])))  # "left of all others"
             else:
@@ -96,7 +103,7 @@ class RelationReader(RankReader):
         inside = self.object(inner) if inner is not None else None
         around = [self.word(c) for c in target.children if c.i < target.i]
         if set(around) - {"the", "far", "very", "left", "right", "front", "back"} or (
-            not around and word not in ("front", "back", "left", "right")
+            not around and word not in ("front", "back", "left", "right", "top")
         ):
             return False
         if place is None or (inside is not None and not self.is_scene(inside, word)):

@@ -48,10 +48,18 @@ def request_length(words: Sequence[str]) -> int:
     return length if length < len(words) else 0
 
 
-def tokenize(sentence: str) -> list[str]:
-    """Lower-case words and marks, without the request around them; hyphens stay inside words."""
+def normalize(sentence: str) -> str:
+    """A sentence in lower case with plain apostrophes, spaces and contractions, and with a full
+    stop between its sentences.
+    """
     text = " ".join(sentence.lower().replace("’", "'").replace("`", "'").split())
     text = " ".join(words_of.CONTRACTED.get(word, word) for word in text.split())
+    return re.sub(r"(?<=\w)[.?!]+ (?=\w)", ". ", text)
+
+
+def tokenize(sentence: str) -> list[str]:
+    """Lower-case words and marks, without the request around them; hyphens stay inside words."""
+    text = normalize(sentence)
     text = re.sub(rf"^(?:{words_of.REQUEST})", "", text.strip(" .?!,;:\"'()[]")) or text
     text = re.sub(r"[\s,]+please$", "", text)
     text = re.sub(
@@ -68,11 +76,44 @@ def tokenize(sentence: str) -> list[str]:
         else:
             tokens.append(word)
     tokens = tokens[:MAX_WORDS]
+    tokens = _with_articles(_with_that(tokens))
     if trigger(tokens, 0):  # "what is behind the sofa"
         return ["the", "thing", *tokens]
     if tokens[:1] == ["not"]:
         return ["everything", "except", *tokens[1:]]
     return tokens
+
+
+def _with_that(tokens: list[str]) -> list[str]:
+    """Adds the pronoun that is left out in "the mug (that) the spoon is in"."""
+    if not tokens or (tokens[-1],) not in words_of.TRIGGERS:
+        return tokens
+    for index in range(len(tokens) - 3, 1, -1):
+        before = tokens[index - 1]
+        if (
+            tokens[index] in ("the", "a", "an", "my", "your")
+            and before.isalpha()
+            and not {before} & (words_of.FUNCTION | words_of.BE | words_of.STARTS)
+            and (before,) not in words_of.TRIGGERS
+            and words_of.BE & {*tokens[index:]}
+        ):
+            return [*tokens[:index], "that", *tokens[index:]]
+    return tokens
+
+
+def _with_articles(tokens: list[str]) -> list[str]:
+    """Adds the articles that are left out in "mug, plate and bowl"."""
+    if words_of.STARTS & {*tokens}:
+        return tokens
+    nouns = [
+        bool(kinds.senses(token)) and token not in words_of.COLOR_OF | words_of.GRADES
+        for token in tokens
+    ]
+    result = tokens[:1]
+    for index, token in enumerate(tokens[1:], 1):
+        is_joint = tokens[index - 1] in (",", "and", "or") and nouns[index] and nouns[index - 2]
+        result += ["the", token] if is_joint and index > 1 else [token]
+    return result
 
 
 def trigger(words: Sequence[str], start: int) -> tuple[str, int] | None:
@@ -119,6 +160,8 @@ def parser_words(tokens: Sequence[str]) -> list[str]:
         is_inside = after.isalpha() and (after not in words_of.FUNCTION or after == "and")
         if grade and grade[2] != "plain":
             token = "bigger" if grade[2] == "more" else "biggest"
+        elif token == "penultimate":
+            token = "last"
         elif token in ("left", "right") and after == "of" and tokens[index - 1] != "the":
             token = "ahead"
         elif token == "but" and index and tokens[index - 1] in words_of.ALL | words_of.PRONOUNS:

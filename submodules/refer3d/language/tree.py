@@ -12,6 +12,8 @@ from refer3d.language import lexicon as words_of
 from refer3d.language.description import Description, Grade, Rank, Relation
 from refer3d.language.tokens import analyze
 
+NOUNS = ("NOUN", "PROPN", "PRON", "NUM")
+
 
 @dataclass
 class Draft:
@@ -51,16 +53,44 @@ class Draft:
 class Tree(ABC):
     """spaCy's tree of one sentence, and which of its words have been read."""
 
-    def __init__(self, tokens: Sequence[str]) -> None:
+    def __init__(self, tokens: Sequence[str], is_near: bool = False) -> None:
+        """Parses tokens.
+
+        Args:
+            tokens: Of a sentence.
+            is_near: Whether "it" is the nearest noun that it may stand for.
+        """
+        self.is_near = is_near
         is_bare = tokens[0] not in words_of.STARTS
         self.words = ["the", *tokens] if is_bare else list(tokens)
         self.doc = analyze(self.words)
+        self.attach()
         self.claimed: set[int] = set()
         """Tokens that are no part of their phrase's text."""
         self.active: set[int] = set()
         """Heads of the phrases that are being described."""
         self.partners = dict(self.between_partners())
         """The second anchor of each "between"; the tree often hangs it elsewhere."""
+
+    def attach(self) -> None:
+        """Mends attachments of what is joined by "and", and of phrases that have an "it"."""
+        for token in self.doc:
+            has_it = any(self.word(t) in ("it", "them") for t in token.subtree)
+            if token.dep_ == "conj" and token.head.dep_ == "pobj":
+                outer = token.head.head
+                while outer.pos_ not in NOUNS and outer.head.i != outer.i:
+                    outer = outer.head
+                is_like = self.word(token) in ("one", "ones", self.word(outer))
+                is_exception = self.word(token.head.head) in words_of.EXCEPT
+                if (has_it or is_like) and outer.pos_ in NOUNS and not is_exception:
+                    token.head = outer  # "the bowl on the tray and everything in it"
+            elif (
+                has_it
+                and self.is_near
+                and self.word(token) == "with"
+                and token.nbor(-1).pos_ in NOUNS
+            ):
+                token.head = token.nbor(-1)  # "the lamp next to the box with a pen in it"
 
     def between_partners(self) -> Iterator[tuple[int, Any]]:
         for index, word in enumerate(self.words):
@@ -69,9 +99,9 @@ class Tree(ABC):
                 if (token := self.noun_after(start + 1)) is not None:
                     yield index, token
 
-    def noun_after(self, start: int) -> Any | None:
-        """The head of the noun phrase that begins at a position."""
-        for token in self.doc[start : start + 8]:
+    def noun_after(self, start: int, end: int | None = None) -> Any | None:
+        """The head of the noun phrase that begins at a position, and before an end."""
+        for token in self.doc[start : min(start + 8, end or start + 8)]:
             if token.pos_ in ("NOUN", "PROPN", "PRON") or (
                 token.pos_ == "ADJ" and token.dep_ in ("pobj", "dobj")
             ):
@@ -143,6 +173,11 @@ class Tree(ABC):
     def joined(self, head: Any, others: Sequence[Any] = ()) -> Description:
         """The description of a phrase, or of several that are joined."""
 
+    def other(self, head: Any, draft: Draft) -> Description:
+        """The description of what a noun is related to, where "one" is of the noun's kind."""
+        item = self.joined(head)
+        return with_noun(item, draft.noun) if self.word(head) in ("one", "ones") else item
+
     @abstractmethod
     def is_empty(self, head: Any) -> bool:
         """Whether a head names no kind of thing."""
@@ -162,3 +197,12 @@ class Tree(ABC):
     @abstractmethod
     def phrase(self, head: Any, draft: Draft) -> None:
         """Adds the statements of a noun and its dependents."""
+
+
+def with_noun(item: Description, noun: str) -> Description:
+    """A description with the noun that "the red one" leaves out."""
+    if not noun or item.noun or item.parts or item.among:
+        return item
+    is_before = item.text.partition(" ")[0] in words_of.FUNCTION  # "with a lid"
+    text = (noun, item.text) if is_before else (item.text, noun)
+    return replace(item, noun=noun, text=" ".join(text).strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ from refersplat.language.vocabulary import Vocabulary
 
 NAMED_COLOR = 0.6
 """Degree of a colour that sentences name but the scene does not show."""
+PRONOUN = re.compile(r"\b(?:it|them)\b", re.IGNORECASE)
+"""What may stand for one noun or for another."""
 VISIBLE_COLOR = 0.3
 """Visible share at which a colour that no sentence names is as probable as not."""
 
@@ -154,13 +157,18 @@ class Language:
             probabilities = torch.zeros(self.groups.count)
             probabilities[group] = 1
             return Result((group,), probabilities, (f"training sentence → {self.names[group]}",))
-        options = self.options
-        executor = Executor(
-            *(self.vocabulary, places, self.names, self.colors, camera),
-            without=options.without,
-            reject=options.reject,
-        )
-        return executor.run(self.vocabulary.parse(sentence))
+        results = []
+        for is_near in (False, True):
+            item = self.vocabulary.parse(sentence, is_near)
+            executor = Executor(
+                *(self.vocabulary, places, self.names, self.colors, camera),
+                without=self.options.without,
+                reject=self.options.reject,
+            )
+            results.append(executor.run(item))
+            if executor.is_complete or not PRONOUN.search(sentence):
+                return results[-1]
+        return results[0]
 
 
 @dataclass(frozen=True)

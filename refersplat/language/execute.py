@@ -28,6 +28,8 @@ STARTS = 0.99
 """Degree from which on a relation starts from a group for certain."""
 ALIKE = 0.97
 """Share of the best group's probability from which on another may as well be the one meant."""
+VIEWED = ("left", "right", "front", "behind", "closer", "farther")
+"""Relations that need a camera; the last two with one anchor only."""
 REJECT = 2.0
 """Value of ``match.reject`` at which these probabilities hold."""
 
@@ -86,6 +88,8 @@ class Executor:
     without: Collection[str] = ()
     reject: float = REJECT
     trace: list[str] = field(default_factory=list)
+    is_complete: bool = True
+    """Whether each of the parts of what was asked for has been found."""
 
     def run(self, item: Description) -> Result:
         """Executes a description and all below it."""
@@ -96,6 +100,7 @@ class Executor:
         phrases = [phrase for phrase in dict.fromkeys(all_) if phrase]
         self.named = dict(zip(phrases, self.vocabulary.probabilities(phrases), strict=True))
         groups, probabilities = self.select(item)
+        self.is_complete &= bool(groups)
         return Result(tuple(groups), probabilities, tuple(self.trace))
 
     def _says_nothing(self, item: Description) -> bool:
@@ -155,6 +160,7 @@ class Executor:
 
     def _select_parts(self, item: Description) -> tuple[list[int], Tensor]:
         selected = [self.select(part) for part in item.parts]
+        self.is_complete &= all(groups for groups, _ in selected)
         total = torch.stack([probabilities for _, probabilities in selected]).amax(dim=0)
         if item.count == 1:  # any of them
             found = [groups for groups, _ in selected if groups]
@@ -256,9 +262,12 @@ class Executor:
             return nothing
         if not all(anchor.any() for anchor in anchors):
             return None
-        if relation.kind in ("between", "closer", "farther"):
-            if len(anchors) == 1:  # "between the boxes"
-                anchors *= 2
+        if relation.kind in VIEWED and self.camera is None and len(anchors) == 1:
+            self.trace.append(f"{relation.kind}: needs a camera")
+            return nothing
+        if relation.kind == "between" and len(anchors) == 1:  # "between the boxes"
+            anchors *= 2
+        if relation.kind == "between" or len(anchors) > 1:
             if len(anchors) != 2:
                 return nothing
             degree = self.places.triple(relation.kind)
@@ -288,8 +297,12 @@ class Executor:
             self.trace.append(f"{item.text}: no object of the scene")
             return None
         groups, total = self.select(item)
-        least = total[groups].min() if groups else torch.tensor(torch.inf)
-        return (total / least).clamp(max=1)
+        degree = torch.zeros(self.places.count)
+        if groups and item.count is not None and not item.parts:
+            degree = (total / total[groups].min()).clamp(max=1)
+            degree = torch.where(degree >= ALIKE, degree, 0)  # those that the trace names
+        degree[groups] = 1
+        return degree
 
     def _nearest(self, anchor: Tensor) -> Tensor:  # [G] -> [G]
         """Distance to the nearest other group that an anchor means; 0 without any."""
@@ -317,7 +330,7 @@ class Executor:
             return torch.ones_like(weights)
         values, position = rank.grade.direction * measure, rank.position
         if position < 0:
-            values, position = -values, 1
+            values, position = -values, -position
         weights = (weights / weights.max().clamp(min=1e-6)).masked_fill(itself, 0)
         result = torch.zeros_like(weights)
         before = torch.zeros(len(weights) + 1)  # probability of each number of groups before

@@ -66,6 +66,12 @@ class Places:
         }
         if kind in ("left", "right", "front", "behind"):
             return self._beside(kind, camera)
+        if kind in ("closer", "farther"):
+            if camera is None:
+                return 1 - torch.eye(self.count)
+            near = self.measure("near", camera) / unit
+            degree = _more(near if kind == "closer" else -near, 0.1).nan_to_num(nan=0)
+            return degree * (1 - torch.eye(self.count))
         degree = makers[kind]() if kind in makers else torch.ones_like(distance)
         return degree * (1 - torch.eye(self.count))
 

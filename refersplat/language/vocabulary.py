@@ -81,11 +81,13 @@ class Vocabulary:
         elif "fitted_weights" not in self.without:
             self._calibrate()
 
-    def parse(self, sentence: str) -> Description:
-        """Parses a sentence; without decomposition all of it describes the object."""
+    def parse(self, sentence: str, is_near: bool = False) -> Description:
+        """Parses a sentence, with "it" as the nearest noun if asked for; without decomposition all
+        of it describes the object.
+        """
         if "decomposition" in self.without:
             return Description(text=sentence)
-        return parse(correct(sentence, self.words))
+        return parse(correct(sentence, self.words), is_near)
 
     def embed(self, phrases: Sequence[Phrase]) -> dict[str, Tensor]:
         """Encodes the texts of phrases that the scene's sentences do not have, in one batch."""
@@ -121,13 +123,23 @@ class Vocabulary:
 
     def _background(self) -> set[str]:
         """Nouns of what sentences mention beside the groups, as the table that all stand on: no
-        group is called so, and none or several are described with it.
+        group is called so, and none or several are described with it, or several are on it.
         """
-        anchors = (a for d in self.descriptions for r in d.relations for a in r.anchors)
-        heads = {Phrase.of(anchor).head for anchor in anchors} - {""}
-        users = {head: sum(is_among(head, words) for words in self.spoken) for head in heads}
+        users: dict[str, set[int]] = {}
+        grounds: set[str] = set()
+        for description, owner in zip(self.descriptions, self.owners, strict=True):
+            for relation in description.relations:
+                for head in {Phrase.of(anchor).head for anchor in relation.anchors} - {""}:
+                    users.setdefault(head, set()).add(owner)
+                    grounds |= {head} if relation.kind == "on" else set()
+        said = {head: sum(is_among(head, words) for words in self.spoken) for head in users}
         names = {phrase.head for phrase in self.phrases}
-        return {head for head in heads if users[head] not in (1, 2) and not is_among(head, names)}
+        called = {name.rpartition(" ")[2] for name in parts([p.noun for p in self.phrases])}
+        called |= {word for p in self.phrases if not p.head for word in p.words}
+        beside = {head for head in users if said[head] not in (1, 2) and not is_among(head, names)}
+        # A desk lamp is no desk.
+        shared = {head for head in grounds if len(users[head]) > 1 and not is_among(head, called)}
+        return beside | shared
 
     def _texts(self) -> list[str]:
         """Texts, nouns and words of the sentences, as they are encoded."""

@@ -542,3 +542,163 @@ nested | the can next to the can under the sardines | peas
 nested | the fruit in front of the bowl with another fruit in it | banana
 nested | the bottle next to the bottle | -|oil|vinegar
 """
+BENCH = {
+    "toolbox": Item(
+        (-60, 20, 0, 50, 25, 25),
+        {"red": 0.8},
+        (
+            "The red metal toolbox at the left end of the bench.",
+            "A case that a plumber carries to work.",
+            "The big box with a handle, left of the bucket.",
+            "The red chest for wrenches and pliers.",
+        ),
+    ),
+    "hammer": Item(
+        (-60, 20, 25, 30, 12, 4),
+        {"brown": 0.5, "gray": 0.4},
+        (
+            "The hammer lying on the toolbox.",
+            "A tool with a wooden handle and a steel head.",
+            "What one drives nails into a wall with.",
+            "The hammer on top of the red case.",
+        ),
+    ),
+    "bucket": Item(
+        (0, 20, 0, 28, 28, 26),
+        {"blue": 0.9},
+        (
+            "The blue plastic bucket.",
+            "A pail for water, in the middle of the bench.",
+            "The round bucket with a sponge inside.",
+            "The vessel for mopping the floor.",
+        ),
+    ),
+    "sponge": Item(
+        (0, 20, 4, 12, 8, 5),
+        {"yellow": 0.9},
+        (
+            "The yellow sponge in the bucket.",
+            "A soft thing to wipe dust off with.",
+            "The sponge for washing a car.",
+            "The porous yellow block inside the blue pail.",
+        ),
+    ),
+    "paint": Item(
+        (35, 15, 0, 18, 18, 20),
+        {"white": 0.8},
+        (
+            "The white can of paint.",
+            "A tin of wall paint with a brush on its lid.",
+            "The metal can to the right of the bucket.",
+            "What a room gets a new colour with.",
+        ),
+    ),
+    "brush": Item(
+        (35, 15, 20, 4, 20, 2),
+        {"brown": 0.6, "black": 0.3},
+        (
+            "The brush on the can of paint.",
+            "A painter's tool with bristles.",
+            "The flat brown brush lying on the white tin.",
+            "The brush with which walls are coated.",
+        ),
+    ),
+    "screws": Item(
+        (-20, -15, 0, 14, 10, 8),
+        {"green": 0.9},
+        (
+            "The green box of screws.",
+            "A carton of wood screws, left of the nails.",
+            "The green package of fasteners with a thread.",
+            "The box in front of the bucket, larger than the other one.",
+        ),
+    ),
+    "nails": Item(
+        (0, -18, 0, 9, 7, 5),
+        {"gray": 0.8},
+        (
+            "The small gray box of nails.",
+            "A little carton with nails for the hammer.",
+            "The gray package beside the saw.",
+            "The box of pointed metal pins.",
+        ),
+    ),
+    "saw": Item(
+        (30, -20, 0, 50, 12, 3),
+        {"orange": 0.4, "gray": 0.5},
+        (
+            "The saw with an orange handle.",
+            "A long blade with teeth that cuts planks.",
+            "The hand saw lying at the front of the bench.",
+            "The tool that cuts wood, right of the nails.",
+        ),
+    ),
+    "jar": Item(
+        (65, 10, 0, 9, 9, 14),
+        {"gray": 0.2},
+        (
+            "The jam jar full of pencils.",
+            "A glass jar with pencils in it.",
+            "The glass container near the right end of the bench.",
+            "The transparent jar beside the glue.",
+        ),
+    ),
+    "pencils": Item(
+        (65, 10, 2, 5, 5, 17),
+        {"yellow": 0.3, "red": 0.3},
+        (
+            "The pencils in the glass jar.",
+            "Carpenter's pencils to mark a plank.",
+            "Several pencils standing in a jar.",
+            "The wooden sticks that one draws lines with.",
+        ),
+    ),
+    "gloves": Item(
+        (75, -15, 0, 22, 12, 4),
+        {"yellow": 0.8},
+        (
+            "The pair of yellow work gloves.",
+            "Leather gloves that protect the hands.",
+            "The yellow gloves at the right end of the bench.",
+            "Something that is worn against blisters.",
+        ),
+    ),
+    "glue": Item(
+        (55, 25, 0, 6, 6, 18),
+        {"white": 0.9},
+        (
+            "The white bottle of wood glue.",
+            "An adhesive that sticks two boards together.",
+            "The bottle behind the jar.",
+            "The white plastic bottle with a pointed nozzle.",
+        ),
+    ),
+}
+_STANDING = "toolbox, bucket, paint, screws, nails, saw, jar, gloves, glue"
+BENCH_QUESTIONS = f"""
+pronoun | the bucket and the thing in it | bucket, sponge
+pronoun | the paint and whatever lies on it | paint, brush
+relation | the toolbox with a hammer on it | toolbox
+nested | the box to the left of the smaller box | screws
+nested | the thing on the thing left of the bucket | hammer
+relation | what's under the brush | paint
+allbut | all the tools but the saw | hammer|hammer, brush
+size | which box is bigger, the one with screws or the one with nails? | screws
+negation | the yellow thing that isn't in the bucket | gloves
+purpose | something to glue wood together with | glue
+relation | the jar next to the white bottle | jar
+spelling | pencills | pencils
+all | everything on the bench | {_STANDING}, hammer, sponge, brush, pencils|{_STANDING}
+ordinal | the last thing on the right | gloves
+isthere | is there a wrench? | -
+howmany | how many boxes of nails do you see? | nails
+passive | the tool that was left on the toolbox | hammer
+pronoun | the paint next to the bucket with a sponge in it | paint
+pronoun | the glue behind the jar with pencils in it | glue
+pronoun | the screws left of the nails and the bucket behind them | screws, bucket
+size | all things taller than the jar | toolbox, bucket, paint, pencils, glue
+size | the thing that is bigger than the bucket | toolbox
+closer | which is closer to me, the jar or the nails? | nails
+closer | the tools closer to me than the paint | brush, saw
+view | the last but one thing from the left | jar|pencils|glue
+"""

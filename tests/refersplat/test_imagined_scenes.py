@@ -11,6 +11,8 @@ from torch.nn.functional import normalize
 from refer3d.text_encoder import TextFeatures, make_encoder
 from refersplat.config import MatchConfig
 from tests.refersplat.scenes import (
+    BENCH,
+    BENCH_QUESTIONS,
     DESK,
     DESK_QUESTIONS,
     PANTRY,
@@ -44,14 +46,21 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(encoder):
-    items = {"desk": DESK, "picnic": PICNIC, "pantry": PANTRY}
+    items = {"desk": DESK, "picnic": PICNIC, "pantry": PANTRY, "bench": BENCH}
     return {name: ImaginedScene(objects, encoder) for name, objects in items.items()}
 
 
-QUESTIONS = {"desk": DESK_QUESTIONS, "picnic": PICNIC_QUESTIONS, "pantry": PANTRY_QUESTIONS}
+QUESTIONS = {
+    "desk": DESK_QUESTIONS,
+    "picnic": PICNIC_QUESTIONS,
+    "pantry": PANTRY_QUESTIONS,
+    "bench": BENCH_QUESTIONS,
+}
 
 
-@pytest.mark.parametrize(("name", "least"), [("desk", 37), ("picnic", 36), ("pantry", 42)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("desk", 37), ("picnic", 36), ("pantry", 42), ("bench", 23)]
+)
 def test_most_answers_are_right(scenes, name, least):
     right, wrong = scenes[name].score(QUESTIONS[name])
     assert right >= least, "\n".join(wrong)

@@ -146,6 +146,15 @@ def desk(encoder):
         ("the second thing from the left", "teapot"),
         ("the thing to the left of the scissors", "teapot"),
         ("the three largest things", "mug teapot scissors"),
+        ("the last but one thing from the left", "scissors"),
+        ("the last thing on the right", "eraser"),
+        ("the second thing on the right", "scissors"),
+        ("which of the blue things is smaller?", "eraser"),
+        ("which is closer to the eraser, the mug or the teapot?", "teapot"),
+        ("which is closer to me, the mug or the scissors?", "scissors"),
+        ("the small blue thing and the red one", "mug eraser"),
+        ("There is a white pot. What is to the left of it?", "mug"),
+        ("I want the blue things. Not the small one.", "scissors"),
         ("a bicycle", ""),
         ("the blue mug", ""),
         ("the mug on top of the teapot", ""),
@@ -159,6 +168,32 @@ def test_questions(desk, sentence, expected):
         assert found[0] in expected.split()
     else:
         assert found == expected.split()
+
+
+def test_what_all_stand_on_is_no_object_named_like_it(encoder):
+    lamp = ("The tall desk lamp.", "A lamp that lights the desk.", "The white desk lamp.")
+    names = [*OBJECTS, "teapot lamp"]
+    lit = Desk(encoder, {**OBJECTS, names[-1]: lamp}, (*EAST, 80.0))
+    assert lit("everything on the desk") == names
+    assert lit("everything on the desk except the lamp") == names[:-1]
+    assert lit("the desk lamp") == names[-1:]
+
+
+def test_nearer_to_the_camera_than_another(desk):
+    near = desk.places.measure("near", look())
+    closer, farther = (desk.places.relation(kind, look()) for kind in ("closer", "farther"))
+    others = ~torch.eye(len(near), dtype=torch.bool)
+    assert ((closer > 0.5) == (near[:, None] > near))[others].all()
+    assert_close(farther, closer.T)
+    assert closer.diagonal().eq(0).all()
+
+
+def test_it_is_the_noun_that_fits(encoder):
+    """The eraser is on the scissors, which are beside the teapot."""
+    stack = Desk(encoder, east=(0.0, 20.0, 40.0, 40.0), low=[0.0, 0.0, 0.0, 1.0])
+    assert stack("the teapot next to the scissors with an eraser on them") == ["teapot"]
+    assert stack("the scissors next to the teapot with an eraser on them") == ["scissors"]
+    assert stack("the scissors and the eraser on them") == ["scissors", "eraser"]
 
 
 def test_mirrored_cameras_swap_left_and_right(desk):
@@ -274,6 +309,10 @@ def test_without_a_camera_viewpoints_are_left_out(desk):
     result = desk.language.find("the blue thing on the left", desk.places)
     assert any("needs a camera" in line for line in result.trace)
     assert set(result.groups) < {2, 3}
+    for sentence in ("the thing behind the mug", "the thing closer to me than the mug"):
+        assert any(
+            "needs a camera" in line for line in desk.language.find(sentence, desk.places).trace
+        )
 
 
 @pytest.mark.parametrize(

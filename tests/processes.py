@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+
+from refer3d.runs.errors import run
 
 HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()  # not on Windows
 CONTEXT = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
@@ -40,9 +47,7 @@ def call(function: Callable[..., Any], *arguments: object) -> Any:
 
 def together(count: int, function: Callable[..., Any], *arguments: object) -> Any:
     """Runs a function in processes that torch.distributed joins; returns the first one's result."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = _free_port()
     others = [
         start(_as_rank, number, count, port, function, arguments) for number in range(1, count)
     ]
@@ -51,6 +56,44 @@ def together(count: int, function: Callable[..., Any], *arguments: object) -> An
         other.join(300)
         assert other.exitcode == 0
     return result
+
+
+def told_by_survivor(model: str, arguments: list[str], target: str, log: Path) -> tuple[int, str]:
+    """Trains a model in two processes, of which the second is killed where it calls ``target``.
+
+    Returns:
+        status: The first one's exit status.
+        text: What it has printed; ``log`` holds it.
+    """
+    port = _free_port()
+    one, other = (
+        start(_as_rank, n, 2, port, _train_until_killed, (model, arguments, target, log))
+        for n in (0, 1)
+    )
+    for process in (one, other):
+        process.join(300)
+    assert other.exitcode == -signal.SIGKILL
+    return one.exitcode or 0, log.read_text(encoding="utf-8")
+
+
+def _train_until_killed(model: str, arguments: list[str], target: str, log: Path) -> None:
+    if os.environ["RANK"] == "0":
+        with log.open("w") as file:
+            os.dup2(file.fileno(), 2)
+    else:
+        mock.patch(target, _die).start()
+    sys.argv = ["", "train", *arguments]
+    run(importlib.import_module(f"{model}.__main__").main)
+
+
+def _die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def _as_rank(

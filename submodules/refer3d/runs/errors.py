@@ -68,7 +68,7 @@ def _stoppable() -> Iterator[None]:
         yield
     except BaseException as error:  # a library that is being imported may raise another
         is_stop = isinstance(error, KeyboardInterrupt)
-        if not is_stop and not received:
+        if isinstance(error, SystemExit) or not (is_stop or received):
             raise
         text = "; ".join(["\nstopped", *map(str, error.args)]) if is_stop else "\nstopped"
         _end(text, STATUS_SIGNAL + (received or [signal.SIGINT])[0])

@@ -73,7 +73,8 @@ def run_program(command: str, programs: Mapping[str, Program], argv: Sequence[st
     try:
         target(value)
     except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(*filter(None, [program.when_stopped])) from error
+        advice = filter(None, [program.when_stopped])
+        raise KeyboardInterrupt(*error.args, *advice) from error
 
 
 def set_wait_policy() -> None:

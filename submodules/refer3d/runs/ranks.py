@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from refer3d.runs.errors import InputError
 
@@ -34,6 +36,8 @@ def world() -> int:
 def joined(device: torch.device) -> Iterator[torch.device]:
     """Joins the processes that torchrun has started; alone, it does nothing.
 
+    If one ends, all do, and only the first that fails tells why.
+
     Yields:
         The device of this process: of several GPUs the one of its number on its machine.
     """
@@ -43,14 +47,30 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+    options = {"store": store, "rank": number, "world_size": count, "timeout": PATIENCE}
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", **options)
     try:
         if rank():  # the first one tells what all of them do
             logging.getLogger().setLevel(logging.ERROR)
         yield device
         dist.barrier()  # gloo waits for ever for one that has left with work pending
+    except BaseException as error:
+        if not _is_first(store):
+            sys.exit(1)
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise KeyboardInterrupt("another process of this training has ended") from error
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _is_first(store: Any) -> bool:
+    """Whether this process is the first to fail; also where the store, too, is gone."""
+    try:
+        return store.add("failed", 1) == 1
+    except RuntimeError:
+        return True
 
 
 def sum_of(value: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Processes that train together compute what one does."""
 
 import dataclasses
+import re
 import shutil
 from typing import cast
 
@@ -21,7 +22,7 @@ from refer3d.runs.ranks import gathered, joined, mean_of, rank, require_ranks, w
 from refer3d.runs.results import load_results
 from tests import processes
 from tests.errors import raises
-from tests.processes import together
+from tests.processes import together, told_by_survivor
 
 pytestmark = pytest.mark.slow  # starts processes
 
@@ -87,6 +88,17 @@ def counted():
 def test_a_mean_weighs_terms_alike_wherever_they_are():
     shares = together(2, counted)
     assert sum(shares) / 2 == pytest.approx((3 + 3) / 5)
+
+
+def test_a_killed_process_ends_all_with_one_line(rooms, config_path, tmp_path):
+    options = ["--config", str(config_path), "--data.root", str(rooms), "--text.encoder", "hash"]
+    options += ["--data.workers", "0", "--data.scenes_per_batch", "2", "--device", "cpu"]
+    options += ["--work_dir", str(tmp_path / "out")]
+    target, log = "detailbase.training.loop.total_loss", tmp_path / "log"
+    status, text = told_by_survivor("detailbase", options, target, log)
+    assert status == 130
+    assert re.fullmatch("stopped; another process .* with --resume .*", text.splitlines()[-1])
+    assert "Traceback" not in text
 
 
 def train_and_keep(arguments, folder, kept):

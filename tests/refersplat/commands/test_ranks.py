@@ -1,5 +1,6 @@
 """Processes that train a scene together compute what one does."""
 
+import os
 import shutil
 from dataclasses import fields, replace
 from unittest import mock
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from refer3d.runs.errors import InputError
+from refer3d.runs.errors import InputError, run
 from refer3d.runs.folder import RunFolder
 from refer3d.runs.ranks import gathered, joined, maximum_of, rank, share, sum_gradients
 from refer3d.text_encoder import HashTextEncoder
@@ -29,7 +30,7 @@ from refersplat.splats.checkpoints import load_gaussians
 from refersplat.splats.gaussians import Gaussians
 from tests import processes
 from tests.errors import raises
-from tests.processes import together
+from tests.processes import together, told_by_survivor
 from tests.refersplat.splats import assert_equal
 
 pytestmark = pytest.mark.slow  # starts processes
@@ -146,6 +147,38 @@ def train_and_keep(arguments, iteration, kept):
 
     with mock.patch.object(RgbState, "save", save_and_copy):
         program.main(arguments)
+
+
+def test_a_killed_process_ends_all_with_one_line(balls, tmp_path):
+    options = ["-s", str(balls), "-m", str(tmp_path / "out"), "--text.encoder", "hash"]
+    target, log = "refersplat.rgb.train.add_gradients", tmp_path / "log"
+    status, text = told_by_survivor("refersplat", [*options, "--device", "cpu"], target, log)
+    assert status == 130
+    assert text.splitlines()[-1] == (
+        "stopped; another process of this training has ended; the same command with --resume goes "
+        "on from the last checkpoint, if there is one"
+    )
+    assert "Traceback" not in text
+
+
+def fail(log):
+    """A mistake that every process finds."""
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 2)
+
+    def main(_):
+        with joined(CPU):
+            raise InputError("--lr: too large")
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    return ended.value.code
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    log = tmp_path / "log"
+    assert together(2, fail, log) in (1, 2)
+    assert log.read_text() == "error: --lr: too large\n"
 
 
 def refused(arguments):

@@ -23,6 +23,7 @@ from detailbase.scans.scan import Scan
 from refer3d.native.start import start_program
 from refer3d.runs.errors import run
 from refer3d.runs.files import atomic_write
+from refer3d.runs.records import read_json
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def _write_phrase(
 def _files_in(out: Path) -> set[str]:
     """Lists the clouds and parts of an answer, by its masks.json."""
     try:
-        phrases = json.loads((out / "masks.json").read_text(encoding="utf-8"))["phrases"]
+        phrases = read_json(out / "masks.json", dict)["phrases"]
         files = [name for entry in phrases for name in (entry["file"], *entry.get("parts", ()))]
         names = {Path(name).name for name in files}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import threading
 import unicodedata
@@ -17,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from refer3d.runs.errors import InputError
+from refer3d.runs.errors import InputError, reason
 from refer3d.runs.files import decode_text, describe_content
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -60,9 +61,11 @@ def list_files(folder: Path) -> list[str]:
 def fold(name: str) -> str:
     """A path's spelling for comparisons: forward slashes, composed letters (NFC), lower case.
 
-    Bytes of a name that are not UTF-8 are read as Windows-1252.
+    Bytes of a name that are not UTF-8 are read as Windows-1252. A half character, as JSON's escapes
+    allow, is in no file's name.
     """
-    text = decode_text(os.fsencode(name.replace("\\", "/")))
+    name = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", name.replace("\\", "/"))
+    text = decode_text(os.fsencode(name))
     return unicodedata.normalize("NFC", PurePosixPath(text).as_posix()).casefold()
 
 
@@ -174,13 +177,13 @@ def _tail(path: Path) -> bytes:
 def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError):
         return InputError(f"{path}: no such file; copy it there")
-    reason = str(error) or type(error).__name__
+    text = reason(error)
     if isinstance(error, UnidentifiedImageError):
         with suppress(OSError), path.open("rb") as file:
-            reason = describe_content(file.read(64)) or "of no kind that Pillow knows"
-        reason = f"not an image, {reason}"
+            text = describe_content(file.read(64)) or "of no kind that Pillow knows"
+        text = f"not an image, {text}"
     return InputError(
-        f"{path}: cannot be read as an image ({reason}); copy or export it again, as PNG or JPEG"
+        f"{path}: cannot be read as an image ({text}); copy or export it again, as PNG or JPEG"
     )
 
 

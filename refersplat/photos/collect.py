@@ -17,6 +17,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
 from refer3d.runs.progress import Progress
+from refer3d.runs.records import read_json
+from refer3d.runs.states import Number, check
 from refersplat.data.images import SUFFIXES, decode
 
 HEIC = (".heic", ".heif", ".hif", ".avif")
@@ -65,6 +67,33 @@ class Collection:
     photos: list[Photo]
     left_out: dict[str, str]
     """Reasons by file."""
+
+
+COLLECTION = {
+    "photos": [
+        {
+            **dict.fromkeys(("name", "source", "lens"), str),
+            **dict.fromkeys(("width", "height"), Number(int, 1)),
+            **dict.fromkeys(("focal", "sharpness"), Number(float, 0)),
+        }
+    ],
+    "left_out": {...: str},
+}
+"""Schema of the list of photos."""
+
+
+def read_collection(path: Path) -> Collection:
+    """Reads the list of an earlier call.
+
+    Raises:
+        InputError: The file is damaged, or a photo's name leads out of its folder.
+    """
+    remedy = "delete it, and the photos are copied again"
+    content = check(read_json(path, dict, if_broken=remedy), COLLECTION, str(path), remedy)
+    for photo in content["photos"]:
+        if set(photo["name"]) & set("/\\\0") or not photo["name"].strip("."):
+            raise InputError(f"{path}: expected names of copies, got {photo['name']!r}; {remedy}")
+    return Collection([Photo(**photo) for photo in content["photos"]], content["left_out"])
 
 
 def collect_photos(source: Path, folder: Path, longest_side: int) -> Collection:

@@ -15,7 +15,7 @@ import numpy as np
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
 from refer3d.runs.folder import RunFolder
-from refersplat.photos.collect import VIDEOS, Collection, Photo, collect_photos
+from refersplat.photos.collect import VIDEOS, Collection, collect_photos, read_collection
 from refersplat.photos.options import PhotosConfig
 from refersplat.photos.poses import Poses, find_poses, require_colmap
 from refersplat.photos.report import Model, Report, explain, make_report, write_report
@@ -99,8 +99,7 @@ def _collect(config: PhotosConfig, source: Path, work: Path) -> Collection:
     """Copies the photos, or reads the list of an earlier call."""
     path = work / "photos.json"
     if path.is_file():
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Collection([Photo(**entry) for entry in content["photos"]], content["left_out"])
+        return read_collection(path)
     if source.is_file():
         size = config.frames, config.longest_side
         collection = collect_frames(source, work / "photos", *size)

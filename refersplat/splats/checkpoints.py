@@ -6,6 +6,7 @@ import json
 import math
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,9 +214,12 @@ def _load(path: Path) -> Any:
         start = file.read(64)
     kind = OTHER_FILES.get(path.suffix.lower(), "")
     if not kind and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with (
+            suppress(Exception),
+            zipfile.ZipFile(path) as archive,
+        ):  # read_tensors says what ails it
             is_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
-        kind = "" if is_torch else "a zip archive"
+            kind = "" if is_torch else "a zip archive"
     elif not kind and not start.startswith((b"PK", b"\x80")):
         kind = describe_content(start) or "of no known kind"
     if kind:

@@ -238,6 +238,12 @@ def zipped(path, rng):
         archive.writestr("meta.json", "{}")
 
 
+def unlisted(path, rng):
+    """A zip archive whose list of files is broken."""
+    torch.save((inria_parts(random_gaussians(rng, COUNT)), 7), path)
+    path.write_bytes(path.read_bytes().replace(b"PK\1\2", b"XX\1\2", 1))
+
+
 GIVE = "give a chkpnt*.pth"
 PICKLED = pickle.dumps(RunsCode(), protocol=2)
 BROKEN = {
@@ -245,6 +251,7 @@ BROKEN = {
     "empty": (lambda path, rng: path.write_bytes(b""), "an empty file", "copy it again", GIVE),
     "gzip": (lambda path, rng: path.write_bytes(gzip.compress(b"NGSP")), "gzip", GIVE),
     "zip": (zipped, "a zip archive", GIVE),
+    "list of a zip": (unlisted, "copy it again", GIVE),
     "text": (lambda path, rng: path.write_text("not a checkpoint\n"), "copy it again", GIVE),
     "truncated": (truncated, "copy it again", GIVE),
     "code": (saved((RunsCode(), 7)), "could run code", GIVE),

@@ -106,6 +106,7 @@ OPTIONS = {
     "all views test": ({"test_views": ("1", "2", "3", "4")}, "scene", "4", "--data.test_views"),
 }
 META = {
+    '["\\ud800"]': ("meta.json: test_views", r"'\ud800'", "give names or frame numbers"),
     "[9]": ("meta.json: test_views", "'9'", "give names or frame numbers"),
     "[1, 2.5]": ("meta.json: test_views[1]", "an integer", "got 2.5", "correct"),
 }

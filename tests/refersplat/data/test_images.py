@@ -145,6 +145,10 @@ def test_names_as_other_systems_write_them(tmp_path, file, name):
     assert folder.find(name, "here") == tmp_path / "images" / file
 
 
+def test_half_a_character_is_in_no_name(tmp_path):
+    assert touch(tmp_path / "images", "a.png").matches("a\ud800.png") == []
+
+
 def test_spelling_decides_where_case_does_not(tmp_path):
     folder = touch(tmp_path, "a.jpg", "A.jpg", "b.jpg", "b.png")
     assert (folder.find("A.jpg", "").name, folder.find("b.png", "").name) == ("A.jpg", "b.png")

@@ -1,12 +1,16 @@
 """Photos and frames on their way to COLMAP: upright, of one size, with the lens of each."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from refersplat.photos.collect import collect_photos, sharpness
+from refer3d.runs.errors import InputError
+from refersplat.photos.collect import collect_photos, read_collection, sharpness
 from refersplat.photos.video import collect_frames
+from tests.errors import raises
 
 ORIENTATION, FILM, MODEL = (ExifTags.Base.Orientation, ExifTags.Base.FocalLengthIn35mmFilm,
                             ExifTags.Base.Model)  # fmt: skip
@@ -142,3 +146,31 @@ def test_sharpness_falls_with_blur_not_with_size():
     large = cv2.resize(sharp, (2560, 1920), interpolation=cv2.INTER_CUBIC)
     medium = cv2.resize(sharp, (1280, 960), interpolation=cv2.INTER_CUBIC)
     assert sharpness(large) == pytest.approx(sharpness(medium), rel=0.1)
+
+
+PHOTO = {"name": "a b.jpg", "source": "x/a b.jpg", "width": 4, "height": 3, "lens": "", "focal": 0,
+         "sharpness": 2.5}  # fmt: skip
+
+
+def test_the_list_of_copies_comes_back(tmp_path):
+    path = tmp_path / "photos.json"
+    path.write_text(json.dumps({"photos": [PHOTO], "left_out": {"c": "cut"}}))
+    collection = read_collection(path)
+    assert vars(collection.photos[0]) == PHOTO
+    assert collection.left_out == {"c": "cut"}
+
+
+@pytest.mark.parametrize(
+    ("photo", "names"),
+    [
+        ({}, ("photos", "name")),
+        ({**PHOTO, "width": 0}, ("width", "from 1")),
+        ({**PHOTO, "name": "../evil.jpg"}, ("names of copies", "'../evil.jpg'")),
+        ({**PHOTO, "name": ".."}, ("names of copies",)),
+    ],
+)
+def test_a_damaged_list_of_copies_is_refused(tmp_path, photo, names):
+    path = tmp_path / "photos.json"
+    path.write_text(json.dumps({"photos": [photo], "left_out": {}}))
+    with raises(InputError, path, "delete it", *names):
+        read_collection(path)

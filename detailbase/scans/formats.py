@@ -14,7 +14,7 @@ from scipy.spatial import KDTree
 
 from detailbase.scans.meshes import GREY, Mesh, colors_of, grey, positions_of, read_mesh
 from detailbase.scans.textures import COARSE, fill_faces, sample_texture
-from refer3d.runs.errors import InputError
+from refer3d.runs.errors import InputError, reason
 from refer3d.runs.files import decode_text
 
 NO_FACES = np.zeros((0, 3), dtype=np.int64)
@@ -66,10 +66,9 @@ def _reader(read: Reader) -> Reader:
         except InputError:
             raise
         except Exception as error:  # each package has its own
-            reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
-                f"{path}: cannot be read as {path.suffix[1:].upper()} ({reason}); copy it again, "
-                "or export it as PLY"
+                f"{path}: cannot be read as {path.suffix[1:].upper()} ({reason(error)}); copy it "
+                "again, or export it as PLY"
             ) from error
 
     return read_or_refuse

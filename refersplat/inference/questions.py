@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
-from refer3d.runs.records import as_kind, first_few, read_json, take
+from refer3d.runs.records import as_kind, first_few, read_json, short, take
 from refersplat.data import Scene
 from refersplat.inference.trained_scene import TrainedScene
 from refersplat.metrics import Overlap, generalized, mean
@@ -60,8 +60,8 @@ def _foreign(where: str, scene: Scene, what: str, known: set[str], got: str) -> 
     """The error about a name that the scene lacks."""
     shown = first_few(sorted(known), 8) or "it has none"
     return InputError(
-        f"{where}: expected a {what} of {scene.path} ({shown}), got {got!r}; name the questions of "
-        "this scene, or their scene with -s"
+        f"{where}: expected a {what} of {scene.path} ({shown}), got {short(got)}; name the "
+        "questions of this scene, or their scene with -s"
     )
 
 

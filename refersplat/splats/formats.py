@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refer3d.runs.errors import InputError
+from refer3d.runs.errors import InputError, reason
 from refer3d.runs.files import atomic_write
 from refersplat.splats.gaussians import SH_COEFFICIENTS, Gaussians, padded_sh, save_ply, validate
 
@@ -137,8 +137,9 @@ def _call(path: Path | str, function: str) -> Any:
     try:
         return call(str(path))
     except Exception as error:  # of any kind: the library reads bytes as they come
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason}); copy or export it again") from error
+        raise InputError(
+            f"{path}: cannot be read ({reason(error)}); copy or export it again"
+        ) from error
 
 
 def _from_gsply(data: Any) -> Gaussians:

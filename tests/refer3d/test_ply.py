@@ -68,6 +68,16 @@ def test_errors_say_what_the_file_is(tmp_path, content, names):
         read_ply(tmp_path / "a.ply", "export it")
 
 
+def test_a_header_full_of_bytes_is_quoted_in_part(tmp_path):
+    junk = b"\x01\x85" * 3000
+    (tmp_path / "a.ply").write_bytes(HEADER.encode().replace(b"float", b"float" + junk, 1))
+    with raises(InputError, "a.ply", "export it") as error:
+        read_ply(tmp_path / "a.ply", "export it")
+    text = str(error.value).removeprefix(str(tmp_path))
+    assert text.isprintable()
+    assert len(text) < 300
+
+
 def test_absent_file(tmp_path):
     with raises(InputError, "a.ply", "no such file", "export it"):
         read_ply(tmp_path / "a.ply", "export it")

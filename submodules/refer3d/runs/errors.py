@@ -26,6 +26,16 @@ class InputError(ValueError):
     """
 
 
+def reason(error: BaseException) -> str:
+    """What a library says of a file: the first line that it says, without control characters.
+
+    It may quote much of the file; what is beyond 200 characters is left out.
+    """
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    text = "".join(c if c.isprintable() else "\ufffd" for c in line)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
 def run(main: Callable[[list[str]], object]) -> NoReturn:
     """Runs a program with the command line's options, and exits.
 

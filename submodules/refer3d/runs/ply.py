@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from plyfile import PlyData, PlyParseError
 
-from refer3d.runs.errors import InputError
+from refer3d.runs.errors import InputError, reason
 from refer3d.runs.files import decode_text, describe_content
 
 LONGEST_HEADER = 1 << 20
@@ -69,10 +69,8 @@ def read_ply(path: Path, remedy: str, known_list_len: Mapping[str, Any] | None =
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); {remedy}") from error
     except (PlyParseError, ValueError, TypeError, OverflowError, EOFError, MemoryError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if "early end-of-file" in reason:
-            reason += ", so it is cut short"
-        raise InputError(f"{path}: cannot be read as PLY ({reason}); {remedy}") from error
+        text = reason(error) + ", so it is cut short" * ("early end-of-file" in str(error))
+        raise InputError(f"{path}: cannot be read as PLY ({text}); {remedy}") from error
 
 
 def _clean_header(start: bytes) -> tuple[bytes, int]:

@@ -78,7 +78,7 @@ def take(
         InputError: The field is missing or of another type.
     """
     if key not in record:
-        keys = ", ".join(map(repr, record)) or "nothing"
+        keys = first_few([short(name) for name in record], 6) or "nothing"
         raise InputError(f"{where}: expected the key {key!r}, got {keys}; {remedy or 'add it'}")
     return as_kind(record[key], kind, f"{where}: {key}", remedy or "correct the file")
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refer3d.runs.errors import InputError
+from refer3d.runs.errors import InputError, reason
 from refer3d.runs.files import atomic_write
 from refer3d.runs.records import short
 
@@ -300,8 +300,7 @@ def read_tensors(path: Path, advice: str, kind: str = "") -> Any:
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         return _Copier(path.stat().st_size).copy(value)
     except Exception as error:  # the unpickler fails in any way on other bytes
-        reason = first_line(error) or type(error).__name__
-        raise InputError(f"{path}: cannot be read{kind} ({reason}); {advice}") from error
+        raise InputError(f"{path}: cannot be read{kind} ({first_line(error)}); {advice}") from error
 
 
 class _Copier:
@@ -346,4 +345,4 @@ def first_line(error: Exception) -> str:
     text = str(error)
     if "GLOBAL" in text:
         return "it holds Python objects, which could run code and are not loaded"
-    return "it holds no tensors" if "weights_only" in text else text.partition("\n")[0]
+    return "it holds no tensors" if "weights_only" in text else reason(error)

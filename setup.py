@@ -23,6 +23,8 @@ SHARED_PACKAGES = find_packages("submodules", include=["refer3d*"])
 SHARED = "submodules/refer3d/native/csrc"
 """Folder of sources that are built into the ops of every package."""
 REPORT = "native_build.txt"
+SANITIZE = os.environ.get("REFER3D_SANITIZE", "")
+"""Sanitizers of GCC or Clang to build with, as ``address,undefined``."""
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 UNIX_FLAGS = {
@@ -124,7 +126,7 @@ class BuildNative(build_ext):
             self.get_ext_fullpath(extension.name),
             library_dirs=self.library_dirs,
             libraries=self.get_libraries(extension),
-            extra_postargs=[] if self.is_msvc or sys.platform == "darwin" else ["-pthread", "-s"],
+            extra_postargs=[] if self.is_msvc else link_flags(),
             target_lang="c++",
         )
 
@@ -150,7 +152,20 @@ class BuildNative(build_ext):
 
 def unix_flags(variant: str) -> list[str]:
     """Flags for GCC and Clang; ``-mprefer-vector-width`` is understood by both."""
-    return [*UNIX_COMMON, "-pthread", *UNIX_FLAGS[variant]]
+    return [*UNIX_COMMON, "-pthread", *UNIX_FLAGS[variant], *sanitizer_flags()]
+
+
+def link_flags() -> list[str]:
+    """Flags for the linker; a sanitizer's report needs the symbols that ``-s`` strips."""
+    if SANITIZE:
+        return ["-pthread", *sanitizer_flags()]
+    return [] if sys.platform == "darwin" else ["-pthread", "-s"]
+
+
+def sanitizer_flags() -> list[str]:
+    """Flags that come last, so that a finding ends the process and names its line."""
+    names = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-g1", "-O1"]
+    return names if SANITIZE else []
 
 
 def run_and_keep_errors(command: list[str], **_: object) -> None:

@@ -49,7 +49,7 @@ def places(state: Any, here: Place = ()) -> Iterator[Place]:
     items: Any = ()
     if isinstance(state, dict):
         items = state.items()
-    elif isinstance(state, list):
+    elif isinstance(state, list | tuple):
         items = enumerate(state)
     for name, item in items:
         yield from places(item, (*here, name))
@@ -72,12 +72,12 @@ def mutated(state: Any, place: Place, kind: str, parameter: Any) -> Any:
             return TENSORS[parameter](state)
         return VALUES[parameter] if kind == "value" else None
     name, *rest = place
-    copy = state.copy()
+    copy = [*state] if isinstance(state, tuple) else state.copy()
     if kind == "drop" and not rest:
         del copy[name]
     else:
         copy[name] = mutated(state[name], tuple(rest), kind, parameter)
-    return copy
+    return tuple(copy) if isinstance(state, tuple) else copy
 
 
 def edits(size: int) -> st.SearchStrategy[list[tuple[int, int]]]:

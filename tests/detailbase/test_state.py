@@ -36,13 +36,17 @@ def resume(path):
     step(resumed())
 
 
-@pytest.fixture(scope="module")
-def state(tmp_path_factory):
-    path = tmp_path_factory.mktemp("states") / "last.pth"
+def save(path):
     training = start()
     step(training)
     training.seconds["training"] = 2.0
     training.save(path)
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    path = tmp_path_factory.mktemp("states") / "last.pth"
+    save(path)
     return torch.load(path)
 
 

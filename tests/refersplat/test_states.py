@@ -44,9 +44,7 @@ def referring_step(state):
     state.optimizer.step()
 
 
-@pytest.fixture(scope="module")
-def states(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("states")
+def save_states(folder):
     rng = torch.Generator().manual_seed(0)
     adam = Adam.start(random_gaussians(rng, COUNT))
     rgb_step(adam)
@@ -59,6 +57,12 @@ def states(tmp_path_factory):
     referring.teacher = {**referring.learned(), "threshold": 0.4}
     referring.held_out_scores = torch.zeros(2, 3)
     referring.save(folder / REFERRING, IDENTITY)
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("states")
+    save_states(folder)
     return {name: torch.load(folder / name) for name in (STATE_FILE, REFERRING)}
 
 

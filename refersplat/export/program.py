@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,13 @@ from torch import Tensor
 from refer3d.native.start import start_program
 from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
+from refer3d.runs.folder import RunFolder
 from refer3d.runs.progress import Progress
+from refer3d.runs.records import first_few
 from refersplat.cameras import Camera
-from refersplat.data.names import ViewNames
+from refersplat.config import Config
+from refersplat.data.images import list_files
+from refersplat.data.names import ViewNames, view_names
 from refersplat.export.coco import annotation
 from refersplat.export.options import ExportConfig
 from refersplat.inference.trained_scene import TrainedScene
@@ -86,18 +92,24 @@ def _export_masks(config: ExportConfig, output: Path) -> None:
         chosen = ViewNames(names, names).require(config.views, "--views")
         names = [name for name in names if name in chosen]
     cameras = {name: trained.cameras[name] for name in names}
+    visible = Counter[int]()  # views in which each sentence has a mask
     if output.suffix == ".json":
-        document = coco(trained, config.sentence, cameras, config.amodal)
+        files = _photos(Path(config.model_path).expanduser())
+        document = coco(trained, config.sentence, cameras, config.amodal, files)
+        visible.update(entry["category_id"] - 1 for entry in document["annotations"])
         with atomic_write(output) as file:
             file.write(json.dumps(document).encode())
     else:
         for name, index, mask in _masks(trained, config.sentence, cameras, config.amodal):
+            visible[index] += bool(mask.any())
             with atomic_write(output / f"{name}_{index + 1:02d}.png") as file:
                 Image.fromarray(mask.astype(np.uint8) * 255).save(file, format="PNG")
         with atomic_write(output / "sentences.txt") as file:
             lines = (f"{index:02d} {text}\n" for index, text in enumerate(config.sentence, 1))
             file.write("".join(lines).encode())
-    log.info("%s: %d views, %d sentences", output, len(cameras), len(config.sentence))
+    for index, sentence in enumerate(config.sentence):
+        log.info("%s: a mask in %d of %d views", sentence, visible[index], len(cameras))
+    log.info("%s", output)
 
 
 def coco(
@@ -105,19 +117,43 @@ def coco(
     sentences: Sequence[str],
     cameras: dict[str, Camera],
     amodal: bool = False,
+    files: Mapping[str, str] | None = None,
 ) -> dict[str, list]:
-    """Masks of sentences in views as a COCO document; each sentence is a category."""
+    """Masks of sentences in views as a COCO document; each sentence is a category.
+
+    Args:
+        trained: The scene.
+        sentences: What to mask. Where nothing of it is visible there is no entry.
+        cameras: By the views' names.
+        amodal: Include parts that other objects hide.
+        files: The photos' files by the views' names; without, the names stand for them.
+    """
     numbers = {name: index for index, name in enumerate(cameras, 1)}
+    masks = (item for item in _masks(trained, sentences, cameras, amodal) if item[2].any())
     annotations = [
         annotation(number, numbers[name], index + 1, mask)
-        for number, (name, index, mask) in enumerate(_masks(trained, sentences, cameras, amodal), 1)
+        for number, (name, index, mask) in enumerate(masks, 1)
     ]
     images = [
-        {"id": numbers[name], "file_name": name, "width": camera.width, "height": camera.height}
+        {
+            "id": numbers[name],
+            "file_name": (files or {}).get(name, name),
+            "width": camera.width,
+            "height": camera.height,
+        }
         for name, camera in cameras.items()
     ]
     categories = [{"id": index, "name": text} for index, text in enumerate(sentences, 1)]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _photos(run: Path) -> dict[str, str]:
+    """The photos' files by the views' names; empty where they have moved away."""
+    with suppress(InputError):
+        data = RunFolder(run, Config).config().data
+        files = list_files(Path(data.scene, data.images))
+        return dict(zip(view_names(files), files, strict=True))
+    return {}
 
 
 @torch.inference_mode()
@@ -143,6 +179,7 @@ def _select(trained: TrainedScene, config: ExportConfig) -> Tensor:  # [N] bool
         if not row.any():
             raise InputError(
                 f"--sentence: {sentence!r} means nothing in this scene; ask for something else"
+                + (f", such as {first_few(trained.groups)}" if trained.groups else "")
             )
     return selected.any(dim=0)
 

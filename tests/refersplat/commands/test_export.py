@@ -40,20 +40,24 @@ def test_all_gaussians_and_files_are_converted(trained, tmp_path):
     assert (tmp_path / "all.glb").read_bytes()[:4] == b"glTF"
 
 
-def test_masks_are_read_by_pycocotools(trained, scene, tmp_path):
+def test_masks_are_read_by_pycocotools(trained, scene, tmp_path, caplog):
+    caplog.set_level("INFO")
     coco = pytest.importorskip("pycocotools.coco")
     name = sorted(scene.cameras)[0]
-    sentences = [SENTENCE, "a big ball in the middle"]
+    sentences = [SENTENCE, "a big ball in the middle", "none of the balls"]
     main(["export", "-m", str(trained), "--sentence", *sentences, "--views", name,
           "-o", str(tmp_path / "masks.json")])  # fmt: skip
     dataset = coco.COCO(tmp_path / "masks.json")
     assert [category["name"] for category in dataset.loadCats(dataset.getCatIds())] == sentences
-    for number, sentence in enumerate(sentences, 1):
+    assert not dataset.getAnnIds(catIds=[3])
+    assert "none of the balls: a mask in 0 of 1 views" in caplog.text
+    for number, sentence in enumerate(sentences[:2], 1):
         (entry,) = dataset.loadAnns(dataset.getAnnIds(catIds=[number]))
         mask = dataset.annToMask(entry).astype(bool)
         np.testing.assert_array_equal(mask, scene.mask(sentence, scene.cameras[name]))
         assert 0 < entry["area"] == mask.sum()
-    assert json.loads((tmp_path / "masks.json").read_text())["images"][0]["file_name"] == name
+    (image,) = json.loads((tmp_path / "masks.json").read_text())["images"]
+    assert image["file_name"] == f"{name}.png"
 
 
 def test_masks_are_written_as_png(trained, scene, tmp_path):

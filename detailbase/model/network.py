@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detailbase.model.backbone import Backbone
@@ -14,7 +15,11 @@ from detailbase.model.decoder import Decoder
 from detailbase.model.descriptors import DescriptorEncoder, describe, moments
 from detailbase.model.grouping import ObjectGrouping, PairLogits
 from detailbase.ops import segment_reduce
+from refer3d.native import outside_graphs
 from refer3d.runs.device import to_device
+
+SIMILAR = 6
+"""Sentences of similar length that a CPU decodes at once."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Predictions:
     """
 
     masks: tuple[Tensor, ...]
-    """For each of B sentences [R, L, S], logits over the superpoints of its scene."""
+    """For each of B sentences [R, L', S], logits over the superpoints of its scene; L' is at least
+    the number of its words and tokens."""
     scores: Tensor
     """[R, B, L], the predicted IoU of each mask."""
     classes: Tensor | None = None
@@ -122,19 +128,21 @@ class DetailBase(nn.Module):
         scores: dict[int, Tensor] = {}
         choices: dict[int, Tensor] = {}
         for scene, (start, end) in enumerate(itertools.pairwise(starts)):
-            sentences = [row for row, other in enumerate(scene_of_sentence) if other == scene]
-            if sentences:
-                rows = to_device(torch.tensor(sentences), words.device)
+            rows = [row for row, other in enumerate(scene_of_sentence) if other == scene]
+            for some, length in similar(rows, mask):
+                picked = to_device(torch.tensor(some), words.device)
                 output = self.decoder(
                     embedded[start:end],
-                    words.index_select(0, rows),
-                    mask.index_select(0, rows),
+                    words[:, :length].index_select(0, picked),
+                    mask[:, :length].index_select(0, picked),
                     None if grouped is None else grouped.objects[start:end],
                 )
-                masks.update(zip(sentences, output.masks.unbind(dim=1), strict=True))
-                scores.update(zip(sentences, output.scores.unbind(dim=1), strict=True))
+                left = mask.shape[1] - length
+                masks.update(zip(some, output.masks.unbind(dim=1), strict=True))
+                scores.update(zip(some, F.pad(output.scores, (0, left)).unbind(dim=1), strict=True))
                 if output.choices is not None:
-                    choices.update(zip(sentences, output.choices.unbind(dim=1), strict=True))
+                    padded = F.pad(output.choices, (0, 0, 0, left))
+                    choices.update(zip(some, padded.unbind(dim=1), strict=True))
         order = range(len(words))
         return Predictions(
             tuple(masks[row] for row in order),
@@ -145,3 +153,27 @@ class DetailBase(nn.Module):
             objects,
             sizes,
         )
+
+
+@outside_graphs
+def similar(
+    sentences: Sequence[int],
+    mask: Tensor,  # [B, L] bool
+) -> list[tuple[list[int], int]]:
+    """Splits sentences so that none is padded much: into groups of ``SIMILAR``, by length.
+
+    On a GPU, whose time goes into starting kernels, all stay together.
+
+    Args:
+        sentences: Rows of the mask.
+        mask: True at words and tokens, False at padding behind them.
+
+    Returns:
+        Each group's sentences, and the length of its longest.
+    """
+    if mask.device.type != "cpu":
+        return [([*sentences], mask.shape[1])] if sentences else []
+    lengths = mask.sum(dim=1).tolist()
+    ordered = sorted(sentences, key=lengths.__getitem__)
+    groups = [ordered[start : start + SIMILAR] for start in range(0, len(ordered), SIMILAR)]
+    return [(group, lengths[group[-1]]) for group in groups]

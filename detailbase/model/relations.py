@@ -58,7 +58,7 @@ class Relations(nn.Module):
             objects: Descriptors of the object around each superpoint.
         """
         with torch.autocast(objects.device.type, enabled=False):  # bfloat16 rounds 4 m to 1.6 cm
-            relations = spatial_relations(logits.detach(), full_precision(objects))  # [B, L, S, G]
+            relations = spatial_relations(logits.detach(), full_precision(objects))  # [B, L, G, S]
         query, key = (
             layer(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer in (self.query, self.key)
@@ -67,14 +67,16 @@ class Relations(nn.Module):
         scores = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(dim=-1)
         meaning = self.meaning(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         weights = scores[..., None] * meaning[..., None, :]  # [B, H, L, L, G]
-        flat = relations.transpose(2, 3).flatten(1, 2)  # [B, L G, S]
-        return weights.flatten(3) @ flat[:, None].to(weights)
+        # Heads stand beside queries: with a dimension of their own, each would get a copy of all
+        # relations.
+        product = weights.flatten(3).flatten(1, 2) @ relations.flatten(1, 2).to(weights)
+        return product.unflatten(1, (self.heads, -1))
 
 
 def spatial_relations(
     logits: Tensor,  # [B, L, S]
     objects: Tensor,  # [S, 13]
-) -> Tensor:  # [B, L, S, G]
+) -> Tensor:  # [B, L, G, S]
     """Describes the place of each superpoint's object as seen from each word's.
 
     They are: nearness at several reaches, the gap, the height above, the height above of things
@@ -88,19 +90,20 @@ def spatial_relations(
         dim=-1
     )  # 10: the log of the size
     anchor = weight @ place  # [B, L, 3]
-    offset = place - anchor[:, :, None]  # [B, L, S, 3]
-    distance = offset[..., :2].norm(dim=-1)
+    x, y, z = place.T[:, None, None] - anchor.movedim(-1, 0)[..., None]  # [B, L, S] each
+    distance = (x.square() + y.square()).sqrt()
     gap = (distance - radius - (weight @ radius)[..., None]).clamp(min=0)
-    near = torch.stack([torch.exp(-((gap / reach) ** 2)) for reach in REACHES], dim=-1)
-    above = torch.tanh(offset[..., 2] / LEVEL)
+    near = [torch.exp(-((gap / reach) ** 2)) for reach in REACHES]
+    above = torch.tanh(z / LEVEL)
     size = (10 * objects[:, -1]).exp()
     centre = (size @ place[:, :2]) / size.sum()
     view = anchor[..., :2] - centre
-    view = (view / view.norm(dim=-1, keepdim=True).clamp(min=0.1))[:, :, None]  # [B, L, 1, 2]
-    right = view[..., 1] * offset[..., 0] - view[..., 0] * offset[..., 1]
-    behind = (view * offset[..., :2]).sum(dim=-1)
+    view = view / view.norm(dim=-1, keepdim=True).clamp(min=0.1)
+    ahead_x, ahead_y = view[..., None].unbind(dim=2)  # [B, L, 1] each
+    right = ahead_y * x - ahead_x * y
+    behind = ahead_x * x + ahead_y * y
     reach = distance + LEVEL
     right = right / reach
     others = (gap / 2, above, above * torch.exp(-((gap / TOUCHING) ** 2)))
-    sides = (right, right * near[..., -2], behind / reach)
-    return torch.cat([near, torch.stack([*others, *sides], dim=-1)], dim=-1)
+    sides = (right, right * near[-2], behind / reach)
+    return torch.stack([*near, *others, *sides], dim=2)

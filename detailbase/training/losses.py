@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -72,11 +73,8 @@ def mask_loss(
             weighs the few inside like the many outside, up to ``LARGEST_WEIGHT``.
     """
     sentences, queries = list(map(int, sentence_of_phrase)), list(map(int, query_of_phrase))
-    masks = [  # [S, R] each
-        predictions.masks[sentence][:, query].T
-        for sentence, query in zip(sentences, queries, strict=True)
-    ]
-    logits = full_precision(pad_sequence(masks, batch_first=True))  # [P, S, R]
+    picked = phrase_logits(predictions.masks, sentences, queries)
+    logits = full_precision(picked).permute(1, 2, 0)  # [P, S, R]
     target = pad_sequence(list(targets), batch_first=True).to(logits)[..., None]
     sizes = to_device(torch.tensor([len(one) for one in targets]), logits.device)[:, None]
     is_real = (torch.arange(logits.shape[1], device=logits.device) < sizes)[..., None]
@@ -92,6 +90,30 @@ def mask_loss(
     score = mean_of(error.sum(dim=0), is_good.sum(dim=0))
     total = (cross_entropy + dice + SCORE_WEIGHT * score).sum()
     return Losses(total, cross_entropy, dice, score)
+
+
+def phrase_logits(
+    masks: Sequence[Tensor],  # for each sentence [R, L, S]
+    sentences: Sequence[int],
+    queries: Sequence[int],
+) -> Tensor:  # [R, P, S]
+    """Picks the masks of P phrases and pads them to the most superpoints.
+
+    A sentence is indexed once for all its phrases: the gradient of an index is as large as all
+    masks of the sentence.
+    """
+    rows_of: dict[int, list[int]] = {}
+    for row, sentence in enumerate(sentences):
+        rows_of.setdefault(sentence, []).append(row)
+    largest, picked = max(masks[sentence].shape[2] for sentence in rows_of), []
+    for sentence, rows in rows_of.items():
+        asked = to_device(torch.tensor([queries[row] for row in rows]), masks[sentence].device)
+        own = masks[sentence].index_select(1, asked)
+        picked.append(F.pad(own, (0, largest - own.shape[2])))
+    logits, order = torch.cat(picked, dim=1), list(itertools.chain(*rows_of.values()))
+    if order == sorted(order):
+        return logits
+    return logits.index_select(1, to_device(torch.tensor(order).argsort(), logits.device))
 
 
 def choice_loss(
@@ -113,19 +135,14 @@ def choice_loss(
     for scene in sorted(set(scene_of_phrase)):
         phrases = [row for row, other in enumerate(scene_of_phrase) if other == scene]
         sentences = [batch.sentence_of_phrase[row] for row in phrases]
-        logits = torch.stack(  # [P, R, S]
-            [
-                predictions.masks[sentence][:, queries[row]]
-                for row, sentence in zip(phrases, sentences, strict=True)
-            ]
-        )
+        asked = [queries[row] for row in phrases]
+        logits = phrase_logits(predictions.masks, sentences, asked).transpose(0, 1)  # [P, R, S]
         own = slice(starts[scene], starts[scene + 1])
         objects = batch.objects[own].unique(return_inverse=True)[1]  # [S]
         shares = F.one_hot(objects).float() * predictions.sizes[own, None]  # [S, O]
         shares = shares / shares.sum(dim=0)
         target = torch.stack([targets[row] for row in phrases]).to(shares) @ shares > 0.5  # [P, O]
-        asked = torch.tensor([sentences, [queries[row] for row in phrases]])
-        of_sentence, of_query = to_device(asked, device)
+        of_sentence, of_query = to_device(torch.tensor([sentences, asked]), device)
         none, several = full_precision(choices[:, of_sentence, of_query]).unbind(dim=-1)  # [R, P]
         values = torch.cat(
             [none.T[..., None], full_precision(logits) @ shares], dim=-1

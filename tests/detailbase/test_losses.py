@@ -9,7 +9,13 @@ from torch.testing import assert_close
 
 from detailbase.model.grouping import PairLogits
 from detailbase.model.network import Predictions
-from detailbase.training.losses import choice_loss, class_loss, mask_loss, pair_loss
+from detailbase.training.losses import (
+    choice_loss,
+    class_loss,
+    mask_loss,
+    pair_loss,
+    phrase_logits,
+)
 
 SURE = 50.0
 
@@ -157,3 +163,14 @@ def test_the_choice_among_objects_by_hand():
     ]
     got = choice_loss(choices, predictions, batch)  # type: ignore[arg-type]
     assert_close(got, torch.tensor(sum(want) / 3))
+
+
+def test_phrases_find_their_masks_in_any_order(rng):
+    masks = [torch.randn(2, 3, 5, generator=rng), torch.randn(2, 4, 7, generator=rng)]
+    sentences, queries = [1, 0, 1, 0], [3, 0, 0, 2]
+    logits = phrase_logits(masks, sentences, queries)
+    assert logits.shape == (2, 4, 7)
+    for row, (sentence, query) in enumerate(zip(sentences, queries, strict=True)):
+        size = masks[sentence].shape[2]
+        assert torch.equal(logits[:, row, :size], masks[sentence][:, query])
+        assert not logits[:, row, size:].any()

@@ -15,7 +15,7 @@ from detailbase.model.build import build
 from detailbase.model.decoder import Decoder
 from detailbase.model.descriptors import POSITION, describe, moments
 from detailbase.model.grouping import ObjectGrouping, fourier_features, link, squared_distances
-from detailbase.model.network import DetailBase
+from detailbase.model.network import SIMILAR, DetailBase, similar
 from detailbase.training.losses import mask_loss, pair_loss
 from refer3d.text_encoder import HashTextEncoder
 
@@ -91,9 +91,9 @@ def test_every_word_has_a_mask_of_its_scene_after_every_round(scenes):
         **make_batch(*scenes), **encode(SENTENCES), scene_of_sentence=SCENES
     )
     assert [tuple(masks.shape) for masks in predictions.masks] == [
-        (3, 7, 20),
+        (3, 4, 20),  # as many queries as the longest sentence beside it has
         (3, 7, 35),
-        (3, 7, 20),
+        (3, 4, 20),
     ]
     assert predictions.scores.shape == (3, 3, 7)
 
@@ -324,3 +324,11 @@ def test_attention_is_pytorchs():
 def test_norms_are_the_published_ones():
     norms = [m for m in SparseUNet().modules() if isinstance(m, torch.nn.BatchNorm1d)]
     assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-4, 0.1)}
+
+
+def test_sentences_of_similar_length_are_decoded_together():
+    lengths = torch.tensor([6, 3, 9, 7, 5, 11, 2, 10, 8, 4])
+    mask = torch.arange(12) < lengths[:, None]
+    assert SIMILAR == 6
+    assert similar(range(1, 10), mask) == [([6, 1, 9, 4, 3, 8], 8), ([2, 7, 5], 11)]
+    assert similar([], mask) == []

@@ -30,8 +30,8 @@ def test_sides_are_those_that_somebody_in_the_middle_sees():
     logits = torch.full((1, 1, 10), -20.0)
     logits[..., 0] = 20.0
     relations = spatial_relations(logits, make_objects(torch.tensor([*places, *around])))[0, 0]
-    assert relations.shape == (10, NUM_RELATIONS)
-    itself, west, east, below, north = relations[:5]
+    assert relations.shape == (NUM_RELATIONS, 10)
+    itself, west, east, below, north = relations.T[:5]
     assert west[RIGHT] < -0.5
     assert east[RIGHT] > 0.5
     assert abs(north[RIGHT]) < 1e-6
@@ -52,7 +52,7 @@ def test_turns_change_nothing_and_mirrors_only_the_sides(rng, mirror):
     before = spatial_relations(logits, make_objects(places))
     after = spatial_relations(logits, make_objects(places @ turn.T))
     if mirror:
-        before[..., [RIGHT, RIGHT_NEAR]] *= -1
+        before[:, :, [RIGHT, RIGHT_NEAR]] *= -1
     assert_close(after, before, rtol=0, atol=1e-12)
 
 

@@ -13,6 +13,7 @@ from plyfile import PlyData, PlyElement
 from detailbase.scans.textures import read_texture, sample_texture
 from refer3d.runs import ply as plys
 from refer3d.runs.errors import InputError
+from refer3d.runs.records import first_few, short
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def read_ply(path: Path) -> PlyData:
 def vertices_of(ply: PlyData, path: Path) -> PlyElement:
     """Returns the element with the points."""
     if "vertex" not in ply:
-        names = ", ".join(element.name for element in ply.elements) or "none"
+        names = first_few([short(element.name) for element in ply.elements]) or "none"
         raise InputError(f"{path}: has no element vertex, only {names}; export it as a mesh")
     return ply["vertex"]
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from refer3d.runs.errors import InputError
 from refer3d.runs.ply import read_colors, read_ply
+from refer3d.runs.records import first_few, short
 from refersplat.data.lens import Lens
 
 _RIGID_TOLERANCE = 1e-3  # several tools write six digits; a mirrored or scaled pose is far outside
@@ -49,7 +50,7 @@ def read_vertices(path: Path, remedy: str) -> np.ndarray:  # structured, one row
     """
     document = read_ply(path, remedy)
     if "vertex" not in document:
-        names = ", ".join(element.name for element in document.elements) or "none"
+        names = first_few([short(element.name) for element in document.elements]) or "none"
         raise InputError(f"{path}: expected an element 'vertex', got {names}; {remedy}")
     return document["vertex"].data
 

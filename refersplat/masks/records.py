@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from refer3d.runs.errors import InputError
 from refer3d.runs.files import atomic_write
-from refer3d.runs.records import as_kind, read_json, take
+from refer3d.runs.records import read_json, short
+from refer3d.runs.states import Maybe, Number, check
 from refersplat.masks.sentences import Subject
 
 _REMEDY = "delete it, and its photo is masked again"
+SUBJECT = {"category": Maybe(str), "sentence": [str]}
+RECORD = {
+    "object": [
+        {
+            **SUBJECT,
+            "segmentation": str,
+            **dict.fromkeys(("confidence", "agreement"), Number(float)),
+            "candidates": [Number(int, 0)],
+        }
+    ],
+    "absent": [SUBJECT],
+    "same": [[str]],
+}
+"""Schema of a record."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +86,15 @@ def read_record(path: Path) -> PhotoRecord | None:
     """
     if not path.is_file():
         return None
-    content = read_json(path, dict, if_broken=_REMEDY)
-    record = PhotoRecord()
-    for index, item in enumerate(take(content, "object", list, str(path), _REMEDY)):
-        where = f"{path}: object[{index}]"
-        as_kind(item, dict, where, _REMEDY)
-        record.masks[_subject(item, where)] = Masked(
-            file=take(item, "segmentation", str, where, _REMEDY),
-            confidence=take(item, "confidence", float, where, _REMEDY),
-            agreement=take(item, "agreement", float, where, _REMEDY),
-            candidates=tuple(take(item, "candidates", list, where, _REMEDY)),
-        )
-    for index, item in enumerate(take(content, "absent", list, str(path), _REMEDY)):
-        where = f"{path}: absent[{index}]"
-        record.absent.append(_subject(as_kind(item, dict, where, _REMEDY), where))
-    pairs: Sequence[Sequence[str]] = take(content, "same", list, str(path), _REMEDY)
-    record.same = [(one, other) for one, other in pairs]
+    content = check(read_json(path, dict, if_broken=_REMEDY), RECORD, str(path), _REMEDY)
+    record = PhotoRecord(absent=[_subject(item) for item in content["absent"]])
+    for item in content["object"]:
+        scores = item["confidence"], item["agreement"], tuple(item["candidates"])
+        record.masks[_subject(item)] = Masked(item["segmentation"], *scores)
+    for pair in content["same"]:
+        if len(pair) != 2:
+            raise InputError(f"{path}: same: expected pairs of names, got {short(pair)}; {_REMEDY}")
+        record.same.append((pair[0], pair[1]))
     return record
 
 
@@ -94,5 +103,5 @@ def _fields(subject: Subject) -> dict[str, Any]:
     return {**category, "sentence": list(subject.sentences)}
 
 
-def _subject(item: Mapping[str, Any], where: str) -> Subject:
-    return Subject(item.get("category"), tuple(take(item, "sentence", list, where, _REMEDY)))
+def _subject(item: Mapping[str, Any]) -> Subject:
+    return Subject(item["category"], tuple(item["sentence"]))

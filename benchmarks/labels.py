@@ -1,7 +1,8 @@
 """Labels the objects of a run by rough outlines: python benchmarks/labels.py RUN.
 
-Outlines of 20 corners follow an object's whole silhouette at a distance, in one view and in two
-from different sides; the masks that they give in training views are compared with the true ones.
+Outlines of 20 corners follow an object's whole silhouette at a distance, in one view and in two and
+three from different sides; the masks that they give in training views are compared with the true
+ones.
 """
 
 from __future__ import annotations
@@ -45,16 +46,20 @@ def outline_of(view: View, category: str, margin: float = 0.1) -> np.ndarray:  #
     return outline[np.linspace(0, len(outline), CORNERS, endpoint=False).astype(int)]
 
 
-def two_views(views: Sequence[View], category: str) -> list[View]:
-    """Of the half of the views that shows an object best, the best and the most different one."""
+def different_views(views: Sequence[View], category: str, count: int = 2) -> list[View]:
+    """Of the half of the views that shows an object best, the best and the most different ones."""
 
     def pixels(view: View) -> int:
         item = object_of(view, category)
         return 0 if item is None else int(item.mask().sum())
 
     best = sorted(views, key=pixels, reverse=True)[: max(1, len(views) // 2)]
-    axis = best[0].camera.world_to_camera[2, :3]
-    return [best[0], min(best, key=lambda v: abs(float(v.camera.world_to_camera[2, :3] @ axis)))]
+    axes = {view.name: view.camera.world_to_camera[2, :3] for view in best}
+    chosen = best[:1]
+    while len(chosen) < count:
+        turned = torch.stack([axes[view.name] for view in chosen])
+        chosen.append(min(best, key=lambda view: float((turned @ axes[view.name]).abs().max())))
+    return chosen
 
 
 def main() -> None:
@@ -66,12 +71,12 @@ def main() -> None:
     gaussians = trained_gaussians(run)
     categories = sorted({str(item.category) for view in scene.train for item in view.objects})
     for margin in (0.1, 0.2):
-        for count in (1, 2):
+        for count in (1, 2, 3):
             means = {}
             for category in categories:
                 lassos = [
                     select_lasso(gaussians, view.camera, outline_of(view, category, margin))
-                    for view in two_views(scene.train, category)[:count]
+                    for view in different_views(scene.train, category, count)
                 ]
                 selected = combine(gaussians, lassos)
                 scores = [

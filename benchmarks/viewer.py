@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from benchmarks.labels import object_of, outline_of, two_views
+from benchmarks.labels import different_views, object_of, outline_of
 from benchmarks.machine import describe, seconds
 from refer3d.runs.folder import RunFolder
 from refer3d.runs.options import override
@@ -177,7 +177,7 @@ def use(browser: Browser, arguments: argparse.Namespace, folder: Path) -> None:
             if object_of(view, category)
             and on_page(outline_of(view, category), view)[:, 0].max() < WIDTH - PANEL
         ]
-        for index, view in enumerate(two_views(free, category)):
+        for index, view in enumerate(different_views(free, category)):
             path = pictures / f"drawing_{index + 1}.png"
             draw_lasso(page, view, outline_of(view, category), path)
             picture(page, pictures / f"lasso_{index + 1}.png")

@@ -29,9 +29,8 @@ _SPHERE = 10
 _NUM_PREVIEWS = 6
 _PREVIEW_WIDTH = 200
 HELP = (
-    "Tick **Draw**, hold the left button and draw around the whole object, also where something "
-    "hides it. Untick, turn the scene by a quarter, and do it again. Then name it, write sentences "
-    "about it, and save."
+    "Tick **Draw**, hold the left button and draw around the object. Untick, turn the scene by a "
+    "quarter, and do it again. Then name it, write sentences about it, and save."
 )
 CLICK_HELP = "Or click on the object, in two or three views, and SAM outlines what is visible."
 

@@ -288,6 +288,8 @@ def read_file(path: Path) -> Mesh:
     Raises:
         InputError: The file is absent or broken, or its format needs a package.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: expected the file of a scan, got a folder; name a file in it")
     read = READERS.get(path.suffix.lower(), read_mesh)
     if path.is_file():
         with path.open("rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import shutil
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,8 +206,10 @@ def _names(paths: Iterable[Path]) -> list[str]:
 
 
 def _copy(path: Path, folder: Path, name: str, source: str, longest_side: int) -> Photo:
-    exif, kind = _read_exif(path)
-    pixels = decode(path)[..., :3]
+    with warnings.catch_warnings():  # of more than 89 megapixels
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        exif, kind = _read_exif(path)
+        pixels = decode(path)[..., :3]
     upright = picture = Image.fromarray(pixels)
     turns = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), ())
     for turn in turns:

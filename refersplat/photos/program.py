@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 WORK = "colmap"
 """Folder in the scene with the upright copies, features, matches and options; it may be deleted."""
 FEWEST = 3
+_REASONS = 4
 
 
 def make_scene(config: PhotosConfig) -> Report:
@@ -36,19 +37,23 @@ def make_scene(config: PhotosConfig) -> Report:
         InputError: There are no usable photos, no poses were found, or the folder is not free.
     """
     require_colmap()
+    if "://" in config.source:
+        raise InputError(f"{config.source}: expected a folder or a video here; download it first")
     source, scene = Path(config.source).expanduser(), Path(config.output).expanduser()
     _check_source(source, scene)
     work = scene / WORK
     _claim(config, scene, work)
     collection = _collect(config, source, work)
     if len(collection.photos) < FEWEST:
-        reasons = "; ".join(f"{name}: {text}" for name, text in collection.left_out.items())
+        left_out = [f"{name}: {text}" for name, text in collection.left_out.items()]
+        more = [f"and {len(left_out) - _REASONS} more"] if len(left_out) > _REASONS else []
+        reasons = "; ".join([*left_out[:_REASONS], *more])
         raise InputError(
             f"{source}: expected at least {FEWEST} photos, better 30, got {len(collection.photos)}"
             f"{f' ({reasons})' if reasons else ''}; take more, each overlapping with the last"
         )
     poses = find_poses(collection.photos, work, config)
-    if len(poses.registered) < FEWEST:
+    if len(poses.registered) < FEWEST or not poses.model.num_points3D():
         raise InputError(f"{source}: {_why_none(collection, poses)}")
     model = _level(poses.model, work / "level")
     report = make_report(collection, poses, model)
@@ -124,11 +129,11 @@ def _why_none(collection: Collection, poses: Poses) -> str:
             f"no poses: no two of the {number} photos show the same thing; take each photo so that "
             "it overlaps with the last by two thirds"
         )
-    reasons = explain(collection.photos, poses)
-    name, reason = next(iter(reasons.items()))
+    reasons = [f" ({name}: {reason})" for name, reason in explain(collection.photos, poses).items()]
     return (
-        f"no poses: the {number} photos overlap, but not from different places ({name}: {reason}); "
-        "step sideways between photos instead of turning on the spot"
+        f"no poses: the {number} photos overlap, but not from different places"
+        f"{reasons[0] if reasons else ''}; step sideways between photos instead of turning on the "
+        "spot, and keep the zoom"
     )
 
 

@@ -369,6 +369,15 @@ def test_a_command_line_that_names_no_model(tmp_path):
         choose_model(["--config", str(tmp_path / "a.yaml")], ("one",), {"-m": "one"})
 
 
+def test_a_folder_in_a_files_place_is_named(tmp_path):
+    page = tmp_path / "page.html"
+    page.mkdir()
+    with pytest.raises(OSError, match=r"page\.html") as error, atomic_write(page) as file:
+        file.write(b"1")
+    assert error.value.filename == str(page)
+    assert list(tmp_path.iterdir()) == [page]
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "folder" / "a.txt"
     with atomic_write(path) as file:

@@ -35,7 +35,7 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        if error.filename is None:  # as on a full disk
+        if error.filename in (None, str(draft)):  # as on a full disk, or where a folder is
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     finally:

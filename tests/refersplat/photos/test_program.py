@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,8 +14,9 @@ from refer3d.runs.errors import InputError
 from refer3d.runs.options import options
 from refersplat.config import DataConfig
 from refersplat.data import load_scene
+from refersplat.photos import program
 from refersplat.photos.options import PhotosConfig, read_options
-from refersplat.photos.poses import choose_pairs
+from refersplat.photos.poses import Poses, choose_pairs
 from refersplat.photos.program import make_scene
 
 
@@ -105,28 +107,10 @@ def blank(path, number=4, size=(320, 240), value=90):
     return path
 
 
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        (lambda p: p / "nowhere", "no such folder or video"),
-        (lambda p: blank(p / "a", 0), "expected photos"),
-        (lambda p: blank(p / "a", 2), "at least 3 photos"),
-        (lambda p: blank(p / "a", 4, value=0), "blurred, dark or show bare surfaces"),
-        (lambda p: write(p / "a.txt", b"text"), "got a file .txt"),
-        (lambda p: write(p / "a.mp4", b"no video"), "without frames"),
-        (lambda p: write(p / "a.mp4", b""), "without frames"),
-        (lambda p: write(p / "photos" / "IMG.CR2", b"raw").parent, "raw files"),
-        (lambda p: write(p / "photos" / "a.mov", b"film").parent, "name the video itself"),
-        (lambda p: blank(p / "a", 4, size=(600, 90)), "panorama of 600x90"),
-        (lambda p: blank(p / "a", 4, size=(40, 50)), "only 40x50 pixels"),
-        (lambda p: write(p / "photos" / "a.jpg", b"nothing").parent, "a.jpg: is no image"),
-    ],
-)  # fmt: skip
-def test_one_clear_line_for_wrong_input(tmp_path, make, expected):
-    with pytest.raises(InputError) as error:
-        make_scene(config_of(make(tmp_path), tmp_path / "scene"))
-    assert expected in str(error.value)
-    assert "\n" not in str(error.value)
+def test_dark_photos_have_no_features(tmp_path):
+    """Other wrong input: tests/project/test_odd_inputs.py."""
+    with pytest.raises(InputError, match="blurred, dark or show bare surfaces"):
+        make_scene(config_of(blank(tmp_path / "a", value=0), tmp_path / "scene"))
 
 
 def write(path, content):
@@ -142,6 +126,18 @@ def test_no_overlap_is_named(tmp_path, corner):
         Image.fromarray(noise).save(tmp_path / f"{index}.png")
     with pytest.raises(InputError, match="overlaps with the last"):
         make_scene(config_of(tmp_path, tmp_path.parent / f"{tmp_path.name}-scene"))
+
+
+def test_poses_without_points_are_none(folder, tmp_path, monkeypatch):
+    """As of zoomed photos from one place."""
+    names = [f"my_photo_{index:02}.jpg" for index in range(7)]
+    images = {name: SimpleNamespace(name=name, has_pose=True) for name in names}
+    model = SimpleNamespace(images=images, num_points3D=lambda: 0)
+    links = {name: [(99, names[0])] for name in names}
+    poses = Poses(model, dict.fromkeys(names, 999), links, [], "usual")
+    monkeypatch.setattr(program, "find_poses", lambda *_: poses)
+    with pytest.raises(InputError, match="not from different places; step sideways"):
+        make_scene(config_of(folder, tmp_path / "scene"))
 
 
 def test_a_folder_in_use_is_refused(tmp_path, folder):

@@ -90,6 +90,13 @@ def test_dress_of_a_question_does_not_matter(sentence):
         ("the cup on my left", "the cup on the left"),
         ("the cup further left", "the cup farthest to the left"),
         ("the can on top", "the top can"),
+        ("not the cup but the bowl", "the bowl except the cup"),
+        ("neither the cup nor the mug but the bowl", "the bowl"),
+        ("which things are red?", "the things that are red"),
+        ("what the cup stands on", "the thing that the cup stands on"),
+        ("the food nearest the back", "the food at the back"),
+        ("the farthest cup on the left", "the cup farthest to the left"),
+        ("the thing in the jar or in the bowl", "the thing in the jar or the bowl"),
         ("Where did I put the scissors?", "the scissors"),
     ],
 )

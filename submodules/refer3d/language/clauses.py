@@ -66,7 +66,7 @@ class ClauseReader(RelationReader):
         others = [
             c for c in subjects if c not in relative and (subject is None or c.i != subject.i)
         ]
-        agent = others[0] if is_object and others else None
+        agent = others[0] if is_object and others and others[0].tag_ != "PRP" else None
         objects = [c for c in kids if c.dep_ in ("dobj", "attr") and c not in relative]
         before = len(draft.relations) + len(draft.ranks)
         if lemma in words_of.HOLDING and (objects or is_object or self.by(verb) is not None):

@@ -180,6 +180,12 @@ _DETERMINERS = "the|an?|any|this|that|these|those|my|your|all|either|what|whatev
 _DETERMINER = f"(?:{_DETERMINERS})"
 _PREPOSITIONS = "|".join(sorted({words[0] for words in TRIGGERS} - {"not", "far"}))
 REWORDINGS = {
+    rf"^what(?: do| does| did)? (?=(?:the|an?|my|your) .+ (?:{_PREPOSITIONS})$)": "the thing that ",
+    r"^neither .+ nor .+?,? but (?=the |an? )": "",
+    r"^not ((?:the|an?) .+?),? but (?=the |an? )(.+)$": r"\2 except \1",
+    r"^which (?!one |of )([\w-]+(?: [\w-]+)?) (is|are|has|have) (?!the )": r"the \1 that \2 ",
+    rf"\b({_PREPOSITIONS}) (.+?) (or|and) \1 ": r"\1 \2 \3 ",
+    r"\b(?:furthest|farthest) (\w+) (?:on|to) the (left|right)\b": r"\1 farthest to the \2",
     r"^(?:nothing|none) (?:but|except) ": "",
     r"^not (?:one|any|a single one)(?= of )": "none",
     r"^not (?:one|any|a single) ": "no ",

@@ -44,6 +44,9 @@ class RelationReader(RankReader):
         if "most" in degrees or ("more" in degrees and draft.count is not None):
             grade = Grade("near", 1 if kind == "near" else -1)
             is_camera = word in words_of.CAMERA
+            if (place := words_of.PLACES.get((word,))) is not None:  # "nearest the back"
+                grade = Grade(place[0], place[1] * grade.direction)
+                is_camera = True
             described = None if is_camera else self.other(anchor, draft)
             if self.is_reciprocal(anchor):
                 described = Description(text=draft.noun, noun=draft.noun, count=None)

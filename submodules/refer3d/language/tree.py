@@ -84,6 +84,11 @@ class Tree(ABC):
                 is_exception = self.word(token.head.head) in words_of.EXCEPT
                 if (has_it or is_like) and outer.pos_ in NOUNS and not is_exception:
                     token.head = outer  # "the bowl on the tray and everything in it"
+            elif token.dep_ == "conj" and self.words[token.left_edge.i - 1] == "or":
+                near = self.doc[token.left_edge.i - 2]  # "the thing in the jar or the bucket"
+                is_named = token.head.pos_ in ("NOUN", "PROPN") and not self.is_empty(token.head)
+                if near.dep_ == "pobj" and not is_named:
+                    token.head = near
             elif (
                 has_it
                 and self.is_near

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from refer3d.language import COLORS, Description, Grade, Rank, Relation
 from refersplat.cameras import Camera
-from refersplat.language.phrases import COLOR_WORDS, Phrase, content_words
+from refersplat.language.phrases import COLOR_WORDS, Phrase, content_words, is_property
 from refersplat.language.places import Places
 from refersplat.language.vocabulary import Vocabulary
 
 LEAST_NAMED = 0.5
-"""Probability from which on a name means a group: the calibration balances its errors there."""
+"""Probability from which on a name or an adjective means a group: the calibration balances its
+errors there."""
 LEAST_CLAUSE = 0.02
 """The same of a clause that tells a use or a property: it may share no word with the sentences of
 its object."""
@@ -30,6 +31,9 @@ ALIKE = 0.97
 """Share of the best group's probability from which on another may as well be the one meant."""
 VIEWED = ("left", "right", "front", "behind", "closer", "farther")
 """Relations that need a camera; the last two with one anchor only."""
+SYNONYM = 0.95
+"""Factor of what is called by other words beside what is called by the same: a notebook computer
+beside a notebook. Less than ``ALIKE``."""
 REJECT = 2.0
 """Value of ``match.reject`` at which these probabilities hold."""
 
@@ -177,26 +181,39 @@ class Executor:
         members[groups] = 1
         return members
 
-    def scores(self, item: Description, base: Tensor) -> Scores:
-        """Returns all but ranks and number; sizes are compared among the ``base``, [G] weights."""
+    def scores(self, item: Description, base: Tensor, is_denied: bool = False) -> Scores:
+        """Returns all but ranks and number; sizes are compared among the ``base``, [G] weights.
+
+        Args:
+            item: The description.
+            base: [G] weights of the groups to choose from.
+            is_denied: Whether the description must not hold.
+        """
         ones = torch.ones(self.places.count)
         phrase = Phrase.of(item)
         named, least = ones, 0.0
         if not _is_measured(item):
-            named = self.named[phrase]
+            literal = self.vocabulary.called(phrase)
+            named = self.named[phrase] * torch.where(literal | ~literal.any(), 1.0, SYNONYM)
             if content := Phrase.content_of(item):
                 named = torch.minimum(named, self.named[content])
-            is_clause = phrase.kind == "clause"
+            # An adjective alone must be as probable as a name; beside other statements it chooses.
+            is_bare = is_property(item) and not (item.relations or item.ranks or item.among)
+            is_clause = phrase.kind == "clause" and not is_bare
             least = LEAST_CLAUSE if is_clause else LEAST_NAMED
             if phrase.head in self.vocabulary.background:
                 least = LEAST_BACKGROUND
             least = self._least(least)
         fits = [ones]
-        for color in self._used("color", item.colors):
-            fits.append(self.colors[:, list(COLORS).index(color)])
+        if colors := self._used("color", item.colors):
+            shown = self.colors[:, [list(COLORS).index(color) for color in colors]].T
+            words = item.text.split()
+            is_either = any(w == "or" and words[i] in COLOR_WORDS for i, w in enumerate(words[1:]))
+            fits.append(shown.amax(dim=0) if is_either else shown.prod(dim=0))
         is_vain = False
         for relation in self._used("relation", item.relations):
-            if (degree := self.relation(relation, is_named=bool(item.noun))) is not None:
+            degree = self.relation(relation, bool(item.noun), is_denied)
+            if degree is not None:
                 fits.append(degree)
             else:
                 is_vain = True
@@ -231,7 +248,7 @@ class Executor:
         elif not item.ranks:  # "not the red one" is not red
             item = replace(item, count=None)
         base = among * self._members(item)
-        scores = self.scores(item, base)
+        scores = self.scores(item, base, is_denied=True)
         if scores.is_vain:
             self.trace.append(f"not {_label(item)}: nothing to relate it to → nothing")
             return torch.ones_like(among)
@@ -248,16 +265,21 @@ class Executor:
         spread = (values - values.mean()).square().mean().sqrt().clamp(min=1e-6)
         return 0.3 + 0.7 * (2 * (values - mean) / spread).sigmoid()
 
-    def relation(self, relation: Relation, is_named: bool = False) -> Tensor | None:  # [G]
+    def relation(
+        self, relation: Relation, is_named: bool = False, is_denied: bool = False
+    ) -> Tensor | None:  # [G]
         """Degree to which each group is in a relation to what a sentence mentions; None where an
         anchor is not there.
 
-        An anchor that is no group, such as the ground, tells nothing. What is named may be inside
-        itself: "the food in a can".
+        An anchor that is no group, such as the ground, tells nothing; but what is on another group
+        is "not on the ground". What is named may be inside itself: "the food in a can".
         """
         nothing = torch.ones(self.places.count)
         found = [self.anchor(anchor) for anchor in relation.anchors]
         anchors = [anchor for anchor in found if anchor is not None]
+        if len(anchors) < len(found) and is_denied:
+            on = self.places.relation("on").amax(dim=1)
+            return 1 - on if relation.kind == "on" else None
         if len(anchors) < len(found):
             return nothing
         if not all(anchor.any() for anchor in anchors):
@@ -296,6 +318,8 @@ class Executor:
         if not item.parts and Phrase.of(item).head in self.vocabulary.background:
             self.trace.append(f"{item.text}: no object of the scene")
             return None
+        if item.parts:
+            item = replace(item, count=None)  # "next to the mug or the bowl"
         groups, total = self.select(item)
         degree = torch.zeros(self.places.count)
         if groups and item.count is not None and not item.parts:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from refer3d.language import COLORS, Description, kinds
 from refer3d.language.lexicon import PRONOUNS
 
+WHO = {"where", "i", "you", "we", "they", "people"}
+"""Words that begin a clause: "the thing you eat"."""
 COLOR_WORDS = {word for names in COLORS.values() for word in names.split()}
 
 
@@ -70,11 +72,17 @@ class Phrase:
 
 def is_clause(item: Description) -> bool:
     """Whether a phrase tells a use or a property in a clause instead of a name."""
-    if item.text.split(" ")[0] in PRONOUNS | {"where"}:  # a sentence read as a noun phrase
+    if item.text.split(" ")[0] in PRONOUNS | WHO:  # a sentence read as a noun phrase
         return True
     if not item.noun:
-        return len(item.text.split()) > len(item.properties) + len(item.colors)
-    return not item.text.endswith(item.noun.rpartition(" ")[2])
+        return bool(without_colors(item.text)) and not item.sizes  # "edible", too
+    _, _, said = f"{item.text} ".rpartition(f"{item.noun.rpartition(' ')[2]} ")
+    return any(word not in item.properties for word in said.split())  # "the mug that is red"
+
+
+def is_property(item: Description) -> bool:
+    """Whether nothing but adjectives is said of the object itself: "the edible thing"."""
+    return not item.noun and len(item.text.split()) <= len(item.properties) + len(item.colors)
 
 
 def without_colors(text: str) -> str:

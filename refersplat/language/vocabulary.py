@@ -70,6 +70,9 @@ class Vocabulary:
         """Words said of each group."""
         for phrase, owner in zip(self.phrases, self.owners, strict=True):
             self.spoken[owner] |= {*phrase.words}
+        named = (parts(self._nouns(group)) for group in range(self.count))
+        self.heads = [{name.rpartition(" ")[2] for name in names} for names in named]
+        """Nouns that each group is called, without their compounds."""
         self.background = self._background()
         texts = self._texts()
         if state and (state.get("features") != list(FEATURES) or state.get("texts") != texts):
@@ -115,6 +118,10 @@ class Vocabulary:
             "embeddings": torch.cat([self.texts, self.nouns, self.word_embeddings]),
             "regressions": {kind: asdict(model) for kind, model in self.regressions.items()},
         }
+
+    def called(self, phrase: Phrase) -> Tensor:  # [G] bool
+        """Whether each group is called by a phrase's very noun."""
+        return torch.tensor([is_among(phrase.head, heads) for heads in self.heads])
 
     def _nouns(self, group: int, left_out: int | None = None) -> tuple[str, ...]:
         """Nouns that a group is called in its sentences, but for one."""

@@ -153,6 +153,8 @@ def desk(encoder):
         ("which is closer to the eraser, the mug or the teapot?", "teapot"),
         ("which is closer to me, the mug or the scissors?", "scissors"),
         ("the small blue thing and the red one", "mug eraser"),
+        ("all the things that are red or white", "mug teapot"),
+        ("the thing that you cut with", "scissors"),
         ("There is a white pot. What is to the left of it?", "mug"),
         ("I want the blue things. Not the small one.", "scissors"),
         ("a bicycle", ""),
@@ -296,6 +298,8 @@ def test_stacked_objects(encoder):
     assert stack("the lowest of the mug and the teapot") == ["teapot"]
     assert stack("the thing on another thing") == ["mug"]
     assert stack("the thing inside something") == []
+    assert stack("the thing that is not on the desk") == ["mug"]
+    assert stack("the tallest thing that is on the desk") == ["teapot"]
 
 
 def test_the_trace_tells_what_was_found(desk):

@@ -69,6 +69,6 @@ describe_scans() {
   local file="Described/described_train.json"
   if [[ -n "$HAS_SCANS" && ! -f "$DATA/$file" && ! -f "$PREPARED/$file" ]] &&
     grep -qs "^ *train_on:.*described" "$CONFIG"; then
-    python -m detailbase describe --root "$DATA" --out "$PREPARED/$file" --prepared "$PREPARED" --compose 60
+    python -m detailbase describe --root "$DATA" --out "$PREPARED/$file" --prepared "$PREPARED" --compose 120
   fi
 }

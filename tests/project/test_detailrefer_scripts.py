@@ -94,7 +94,7 @@ def test_labelled_scans_are_described_once_where_the_config_asks_for_it(clone):
     file = "data/scannetv2/Described/described_train.json"
     _, errors, calls = shell(clone, "scripts/train.sh", "--config", "my.yaml")
     assert not errors
-    options = f"--out {file} --prepared data/scannetv2 --compose 60"
+    options = f"--out {file} --prepared data/scannetv2 --compose 120"
     assert calls[1].endswith(f"describe --root data {options}")
     folder.mkdir()
     (clone / file).touch()

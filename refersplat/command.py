@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from refer3d.runs.config import parse, take_option
+from refer3d.runs.config import parse, require_values, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RunFolder, refuse_file
 from refer3d.runs.options import Option, override
@@ -29,6 +29,7 @@ def read_options(argv: Sequence[str], program: str) -> Config:
     Raises:
         InputError: A file or a value is wrong.
     """
+    require_values(argv, "--sentence", "--views")
     base, (folder, _) = None, take_option(argv, "-m", "--model_path", "--model-path")
     if folder and (program != "train" or "--resume" in argv):
         run = RunFolder(folder, Config)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from refer3d.runs.config import parse
+from refer3d.runs.config import parse, require_values
 from refer3d.runs.errors import InputError
 
 DESCRIPTION = (
@@ -46,6 +46,7 @@ def read_options(argv: Sequence[str]) -> ExportConfig:
     Raises:
         InputError: The run or the file is not named, or a sentence is empty.
     """
+    require_values(argv, "--sentence", "--views")
     config = parse(ExportConfig, argv, program="refersplat export", description=DESCRIPTION)
     if not config.model_path:
         raise InputError(

@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import difflib
 import functools
+import itertools
 import logging
 import math
 import re
@@ -239,6 +240,17 @@ def take_option(argv: Sequence[str], *names: str) -> tuple[str | None, list[str]
     parser.add_argument(*names, dest="value")
     parsed, rest = parser.parse_known_args(list(argv))
     return parsed.value, rest
+
+
+def require_values(argv: Sequence[str], *names: str) -> None:
+    """Refuses options of a list without a value, which would otherwise count as not given.
+
+    Raises:
+        InputError: One of the options stands there without a value.
+    """
+    for word, after in itertools.zip_longest(argv, argv[1:], fillvalue="-"):
+        if word in names and after.startswith("-"):
+            raise InputError(f"{word}: expected a value, got none; write it behind, in quotes")
 
 
 def model_of(path: Path) -> str | None:

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from refer3d.runs.config import load_yaml
+from refer3d.runs.errors import InputError
 from refer3d.runs.options import options
 from refersplat.command import read_options
 from refersplat.config import Config
 from refersplat.data.ref_lerf import REF_LERF
+from refersplat.export.options import read_options as read_export
+from tests.errors import raises
 
 ROOT = Path(__file__).parents[3]
 
@@ -37,6 +40,16 @@ def test_help_lists_what_has_an_effect_in_the_program(argv, shown, hidden, capsy
     text = capsys.readouterr().out
     assert shown in text
     assert hidden not in text
+
+
+@pytest.mark.parametrize(
+    "argv", [["--sentence"], ["--sentence", "--explain"], ["--views", "-m", "a"]]
+)
+def test_a_list_without_a_value_is_not_taken_for_none(argv):
+    with raises(InputError, argv[0], "expected a value"):
+        read_options(argv, "render")
+    with raises(InputError, argv[0], "expected a value"):
+        read_export(argv)
 
 
 def test_no_two_options_share_a_name():

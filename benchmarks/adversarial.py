@@ -111,7 +111,7 @@ def spoiled(tensor: Tensor, rng: random.Random) -> Tensor:
         extremes = FLOATS if tensor.is_floating_point() else INTEGERS
         for _ in range(rng.choice((1, 1, 5, tensor.numel()))):
             place = rng.randrange(tensor.numel())
-            tensor.view(-1)[place] = rng.choice(extremes)
+            tensor.view(-1)[place] = torch.tensor(rng.choice(extremes)).to(tensor.dtype)
     elif kind == "rows":
         tensor = tensor[: rng.choice((0, 1, len(tensor) // 2))] if tensor.ndim else tensor
     elif kind == "strided":

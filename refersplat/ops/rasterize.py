@@ -22,6 +22,9 @@ from refer3d.native import (
 )
 from refersplat.ops import cuda_rasterize, reference
 
+LARGEST_SIDE = 2**16
+"""Of an image in pixels; the numbers of its tiles have 32 bits."""
+
 
 def rasterize(
     means2d: Tensor,  # [N, 2]
@@ -81,8 +84,11 @@ def check_splats(
     ]:
         check_shape(name, tensor, shape)
         check_same(name, tensor, "means2d", means2d)
-    if height < 1 or width < 1:
-        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    if not (1 <= height <= LARGEST_SIDE and 1 <= width <= LARGEST_SIDE):
+        raise ValueError(
+            f"height and width must be at least 1 and at most {LARGEST_SIDE}, got {height} and "
+            f"{width}"
+        )
 
 
 class _Rasterize(torch.autograd.Function):

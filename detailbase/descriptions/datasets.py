@@ -57,10 +57,10 @@ def parse_detailrefer(record: Record) -> Reference:
     phrases: dict[int, Phrase] = {}
     for key, value in objects.items():
         if not re.fullmatch(r"-1|\d{1,6}", key) or int(key) >= count:
-            raise record.error(f"t2o[{key!r}]", f"a word's index below {count}, or -1", key)
+            raise record.error(f"t2o[{short(key)}]", f"a word's index below {count}, or -1", key)
         if int(key) in phrases:
             raise record.error("t2o", f"the word {int(key)} once", key)
-        phrases[int(key)] = Phrase(str(int(key)), record.objects(f"t2o[{key!r}]", value))
+        phrases[int(key)] = Phrase(str(int(key)), record.objects(f"t2o[{short(key)}]", value))
     ordered = (phrases[index] for index in sorted(phrases))
     return record.reference(*ordered, object_id=record.identity("object_id", default=""))
 

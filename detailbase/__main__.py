@@ -5,7 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from detailbase import start as command
-from detailbase.command import DESCRIPTIONS, read_describe, read_options, read_predict, read_prepare
+from detailbase.command import (
+    DESCRIPTIONS,
+    read_describe,
+    read_many_options,
+    read_options,
+    read_predict,
+    read_prepare,
+)
 from detailbase.viewer import options as viewer
 from refer3d.runs.programs import RESUME, Program, doctor, run_program
 
@@ -17,6 +24,11 @@ TARGETS = {
         "detailbase.scans.prepare:prepare_all",
         read_prepare,
         "the same command goes on behind the scans that are prepared",
+    ),
+    "many": (
+        "detailbase.many:run_many",
+        read_many_options,
+        "the same command goes on with what is missing",
     ),
     "describe": ("detailbase.descriptions.describe:describe_all", read_describe),
 }

@@ -15,6 +15,7 @@ from detailbase.config import LEARNED, UNITS, UPS, Config
 from refer3d.runs.config import parse, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RESOLVED, RunFolder, other_run, refuse_file
+from refer3d.runs.many import Many, Variant, read_many
 from refer3d.runs.options import override
 
 RUNS = Path("exps")
@@ -26,6 +27,8 @@ NEWEST = "newest"
 DESCRIPTIONS = {
     "train": "Train detailbase on descriptions of scans and write a folder below exps/.",
     "eval": "Score a trained detailbase (--checkpoint); write results.json and ious.json.",
+    "many": "Train and score configs with several settings, datasets and seeds; print one table. A "
+    "stopped command goes on with what is missing.",
     "describe": "Describe the labelled objects of ScanNet's scans, for training where people "
     "have written few sentences: train.py --data.train_on detailrefer described.",
     "predict": "Segment the phrases of a sentence in a scan.",
@@ -176,6 +179,24 @@ def read_describe(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def read_many_options(argv: Sequence[str]) -> Many:
+    """Reads the options of ``detailbase many``.
+
+    Raises:
+        InputError: A value is wrong, or a folder holds a run with other options.
+    """
+
+    def read(variant: Variant, folder: str, words: list[str]) -> Config:
+        given = ["--config", variant.source, "--work_dir", folder, *words]
+        config, run = read_options(given, "train"), RunFolder(folder, Config)
+        config = override(config, _absolute_data(config))  # for a machine with another folder
+        if run.exists():
+            run.refuse_changes(config, "train", "name another --out")
+        return config
+
+    return read_many(argv, "detailbase many", DESCRIPTIONS["many"], "CONFIG", read)
+
+
 def find_state(config: Config) -> Path:
     """Finds the last.pth that ``--resume`` means.
 
@@ -246,13 +267,16 @@ def claim_folder(config: Config, save: Callable[[Path], None]) -> Iterator[Path]
         if not is_resumed:
             run.refuse_second_run("--work_dir")
             save(folder / LAST)
-        root, prepared = (
-            p and str(Path(p).absolute()) for p in (config.data.root, config.data.prepared)
-        )
-        # Absolute, to be found from any folder.
-        values = {"data.root": root, "data.prepared": prepared}
-        run.claim(override(config, values | {"resume": "", "work_dir": str(folder)}))
+        values = {"resume": "", "work_dir": str(folder)}
+        run.claim(override(config, _absolute_data(config) | values))
         yield folder
+
+
+def _absolute_data(config: Config) -> dict[str, str]:
+    """The folders of the data as they are found from any folder, by the options' names."""
+    names = ("data.root", "data.prepared")
+    paths = {name: attrgetter(name)(config) for name in names}
+    return {name: path and str(Path(path).absolute()) for name, path in paths.items()}
 
 
 def results_folder(config: Config) -> Path:

@@ -6,7 +6,7 @@ from functools import partial
 
 from refer3d.runs.programs import RESUME, Program, doctor, run_program
 from refersplat import start as command
-from refersplat.command import DESCRIPTIONS, read_check, read_options
+from refersplat.command import DESCRIPTIONS, read_check, read_many_options, read_options
 from refersplat.export import options as export
 from refersplat.masks import options as masks
 from refersplat.photos import options as photos
@@ -16,6 +16,11 @@ TARGETS = {
     "train": ("refersplat.train:train", partial(read_options, program="train"), RESUME),
     "render": ("refersplat.pictures:draw", partial(read_options, program="render")),
     "eval": ("refersplat.tables:report", partial(read_options, program="eval")),
+    "many": (
+        "refersplat.many:run_many",
+        read_many_options,
+        "the same command goes on with what is missing",
+    ),
     "check": ("refersplat.data.check:report", read_check),
 }
 PROGRAMS = {name: Program(DESCRIPTIONS[name], *target) for name, target in TARGETS.items()}

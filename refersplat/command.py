@@ -11,6 +11,7 @@ from pathlib import Path
 from refer3d.runs.config import parse, require_values, take_option
 from refer3d.runs.errors import InputError
 from refer3d.runs.folder import RunFolder, refuse_file
+from refer3d.runs.many import Many, Variant, read_many
 from refer3d.runs.options import Option, override
 from refersplat.config import Config, DataConfig
 
@@ -18,6 +19,8 @@ DESCRIPTIONS = {
     "train": "Train refersplat on a scene (-s) and write the folder of the run (-m).",
     "render": "Draw answers of a run (-m) to sentences: masks, heat maps, overlays, videos.",
     "eval": "Score a run (-m) on its test views, or with --table all scenes of a dataset.",
+    "many": "Train and score scenes with several settings and seeds; print one table. A stopped "
+    "command goes on with what is missing.",
     "check": "Describe a scene and its faults, without training.",
 }
 OTHER_MODEL = "These are refersplat's options; detailbase {0} --help shows those of detailbase."
@@ -91,6 +94,22 @@ def read_check(argv: Sequence[str]) -> DataConfig:
     options = vars(parser.parse_args(argv))
     options["test_views"] = tuple(options["test_views"])
     return DataConfig(**options, eval=True)
+
+
+def read_many_options(argv: Sequence[str]) -> Many:
+    """Reads the options of ``refersplat many``.
+
+    Raises:
+        InputError: A value is wrong, or a folder holds a run with other options.
+    """
+
+    def read(variant: Variant, folder: str, words: list[str]) -> Config:
+        config = read_options(["-s", variant.source, "-m", folder, "--eval", *words], "train")
+        if run_of(config).exists():
+            run_of(config).refuse_changes(config, "train", "name another --out")
+        return config
+
+    return read_many(argv, "refersplat many", DESCRIPTIONS["many"], "SCENE", read)
 
 
 def run_of(config: Config) -> RunFolder[Config]:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from refer3d.native import backend
 from refer3d.runs.device import choose_device
 from refer3d.runs.errors import InputError
-from refer3d.runs.folder import TIMINGS
+from refer3d.runs.jobs import LOG, Job, do_all
 from refer3d.runs.options import override, to_mapping
-from refer3d.runs.results import load_results, provenance, save_results
+from refer3d.runs.results import provenance, save_results
 from refersplat import evaluate
-from refersplat.command import newest_cloud, run_of
+from refersplat.command import run_of
 from refersplat.config import Config
 from refersplat.data import Scene, load_scene
 from refersplat.data.names import frame_number
 from refersplat.data.referring import choose_dataset
+from refersplat.many import is_trained, train_missing
 from refersplat.metrics import mean
 from refersplat.referring.state import RESULT_FILE, refuse_trained_views
-from refersplat.train import train
 
 log = logging.getLogger(__name__)
 
@@ -150,12 +150,11 @@ def make_table(config: Config) -> dict[str, Any]:
     for name, run in runs.items():
         remedy = "restore the split, delete that run, or name another folder of runs"
         refuse_trained_views(Path(run.model_path), scenes[name], remedy)
-    rows = {}
-    for number, (name, run) in enumerate(runs.items(), 1):
-        log.info("%s: scene %d of %d, %s", name, number, len(runs), time_left(runs.values()))
-        if not is_trained(run):
-            train(override(run, {"resume": run_of(run).exists()}))
-        rows[name] = _row(evaluate.evaluate(run), scenes[name])
+    folders = {name: Path(run.model_path) for name, run in runs.items()}
+    jobs = [Job(out, runs[name], train_missing, out / RESULT_FILE) for name, out in folders.items()]
+    for name, error in do_all(jobs).items():
+        raise InputError(f"{name}: {error} (see {folders[name] / LOG})")
+    rows = {name: _row(evaluate.evaluate(run), scenes[name]) for name, run in runs.items()}
     given, chosen = config.train.threshold, "of held-out views"
     if not config.train.hold_out_every:
         chosen = "0.5, none held out"
@@ -183,28 +182,6 @@ def make_table(config: Config) -> dict[str, Any]:
     save_results(path, table)
     log.info("%s is written", path)
     return table
-
-
-def is_trained(run: Config) -> bool:
-    """Whether both stages of a run have ended."""
-    out = Path(run.model_path)
-    return newest_cloud(out) is not None and (out / RESULT_FILE).exists()
-
-
-def time_left(runs: Collection[Config]) -> str:
-    """Estimates from the scenes that are trained how long the others will take, in words."""
-    trained = [run for run in runs if is_trained(run)]
-    if len(trained) == len(runs):
-        return "all are trained"
-    files = [Path(run.model_path, TIMINGS) for run in trained]
-    seconds = [
-        sum(stage["seconds"] for stage in load_results(file).values())
-        for file in files
-        if file.is_file()
-    ]
-    if not seconds:
-        return "time left unknown until one is trained"
-    return f"about {mean(seconds) * (len(runs) - len(trained)) / 60:.0f} min left"
 
 
 def table_lines(table: Mapping[str, Any]) -> Iterator[str]:

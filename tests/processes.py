@@ -33,6 +33,14 @@ def start(function: Callable[..., object], *arguments: object) -> BaseProcess:
     return process
 
 
+def start_caller(function: Callable[..., object], *arguments: object) -> BaseProcess:
+    """As :func:`start`, for a function that starts processes, too."""
+    run = (torch.get_num_threads(), function, arguments)
+    process = CONTEXT.Process(target=_run, args=run)
+    process.start()
+    return process
+
+
 def call(function: Callable[..., Any], *arguments: object) -> Any:
     """Runs a module-level function in a process of its own; returns its result."""
     receiver, sender = CONTEXT.Pipe(duplex=False)

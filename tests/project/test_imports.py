@@ -22,6 +22,7 @@ FACES = (
 LAYERS = {
     "refersplat": (
         ("tables",),
+        ("many",),
         ("__main__",),
         ("__init__", "train", "evaluate", "pictures"),
         ("export", "viewer"),
@@ -39,6 +40,7 @@ LAYERS = {
         ("config", "cameras", "metrics"),
     ),
     "detailbase": (
+        ("many",),
         ("__main__",),
         ("__init__", "train", "evaluate", "predict"),
         ("viewer",),

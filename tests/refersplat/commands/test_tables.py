@@ -51,9 +51,9 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_a_killed_table_goes_on_and_names_what_is_missing(data, tmp_path, caplog):
-    caplog.set_level("INFO")
-    child = processes.start(run_table, "ref_lerf", data, tmp_path)
+@pytest.mark.slow
+def test_a_killed_table_goes_on_and_names_what_is_missing(data, tmp_path):
+    child = processes.start_caller(run_table, "ref_lerf", data, tmp_path)
     while child.is_alive() and not (tmp_path / "teatime" / "config.yaml").exists():
         time.sleep(0.002)
     child.kill()
@@ -64,8 +64,6 @@ def test_a_killed_table_goes_on_and_names_what_is_missing(data, tmp_path, caplog
 
     table = run_table("ref_lerf", data, tmp_path)
     assert (tmp_path / "ramen" / "referring.pt").stat().st_mtime_ns == trained
-    assert "teatime: scene 2 of 2" in caplog.text
-    assert "min left" in caplog.text
     assert json.loads((tmp_path / "table_ref_lerf.json").read_text())["mean"] == table["mean"]
     assert list(table["scenes"]) == table["mean_over"] == ["ramen", "teatime"]
     for name, row in table["scenes"].items():

@@ -40,7 +40,7 @@ use_venv() {
   state="$(installation_state python)"
   if [[ "$(cat "$venv/installed-dev" 2> /dev/null)" == "$state" ]]; then return; fi
   if [[ -z "$extra" && "$(cat "$venv/installed" 2> /dev/null)" == "$state" ]]; then return; fi
-  echo "Installing refer3d into $venv"
+  echo "Installing refer3d into $venv; PyTorch and the ops take some minutes"
   python -m pip install --disable-pip-version-check --no-input --quiet --editable ".${extra:+[$extra]}"
   echo "$state" > "$venv/installed${extra:+-$extra}"
 }

@@ -18,7 +18,7 @@ def clone(tmp_path):
     for name in ("train.py", "render.py", "eval.py"):
         (tmp_path / name).write_text(RECORD)
     (tmp_path / "train.py").write_text(
-        RECORD + "import pathlib; pathlib.Path('output/demo').mkdir(parents=True)\n"
+        RECORD + "import pathlib; pathlib.Path('output/demo').mkdir(parents=True, exist_ok=True)\n"
     )
     for name in ("setup.py", "configs/refersplat/demo.yaml", "data/demo/tabletop/a.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,3 +74,18 @@ def test_a_demo_that_failed_is_trained_again(clone):
     assert shell(clone, "bash scripts/demo.sh", check=False) == [".", "train.py"]
     (clone / "train.py").write_text(working)
     assert shell(clone, "bash scripts/demo.sh") == ["train.py", "render.py", "eval.py"]
+    assert "--resume" not in (clone / "log").read_text()
+
+
+def test_a_demo_that_was_stopped_goes_on(clone):
+    working = (clone / "train.py").read_text()
+    begin = "open('output/demo/config.yaml', 'w').close(); sys.exit(130)\n"
+    (clone / "train.py").write_text(RECORD + begin)
+    shell(clone, "bash scripts/demo.sh", check=False)
+    (clone / "train.py").write_text(working)
+    assert shell(clone, "bash scripts/demo.sh") == ["train.py", "render.py", "eval.py"]
+    assert (clone / "log").read_text().count("--resume") == 1
+    assert shell(clone, "bash scripts/demo.sh") == ["render.py", "eval.py"]
+    (clone / "train.py").write_text(RECORD + begin)
+    shell(clone, "bash scripts/demo.sh --force", check=False)
+    assert "--resume" not in (clone / "log").read_text()

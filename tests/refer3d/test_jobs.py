@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +97,15 @@ def test_an_engine_that_is_not_installed_is_an_error(tmp_path, monkeypatch, engi
         monkeypatch.setitem(sys.modules, name, None)
     with raises(InputError, f"--engine {engine}", f"pip install 'refer3d[{extra}]'"):
         do_all(jobs_of(tmp_path, a=""), engine)
+
+
+def test_a_cluster_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
+    def init(**_):
+        raise ConnectionError("no node\nat this address")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    with raises(InputError, "--engine ray", "(no node)", "RAY_ADDRESS"):
+        do_all(jobs_of(tmp_path, a=""), "ray")
 
 
 @pytest.mark.slow

@@ -268,7 +268,14 @@ def _ray(jobs: Sequence[Job], workers: int, _: Mapping[str, Any]) -> Outcomes:
     """Does jobs on a cluster of Ray: that of ``RAY_ADDRESS``, else one started here."""
     ray = _package("ray")
     here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}
-    ray.init(log_to_driver=False, include_dashboard=False, **here)
+    try:
+        ray.init(log_to_driver=False, include_dashboard=False, **here)
+    except Exception as error:  # of many kinds
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"--engine ray: cannot reach a cluster, or start one here ({reason}); check RAY_ADDRESS, "
+            "or use another engine"
+        ) from error
     try:
         gpus = min(1, ray.cluster_resources().get("GPU", 0))
         # A process of its own for each job: it frees a GPU's memory, and its log is its own.

@@ -27,6 +27,8 @@ NAMES = {
     9: ("x", "y", "z", "red", "green", "blue", "nx", "ny", "nz"),
 }
 """Meaning of the columns of tables without a header, by their number."""
+LAS_RECORDS = ((100, 54), (243, 60))
+"""Places of the numbers of records and, since LAS 1.4, of extended ones, and their least bytes."""
 ALIASES = {"r": "red", "g": "green", "b": "blue"}
 
 
@@ -179,12 +181,32 @@ def _surface_colors(
 @_reader
 def read_las(path: Path) -> Mesh:
     """Reads a LAS or LAZ cloud with laspy."""
+    _check_las_records(path)
     las = _import("laspy", path).read(path)
     vertices = np.asarray(las.xyz, dtype=np.float64)
     if "red" not in las.point_format.dimension_names:
         return Mesh(vertices, grey(path, len(vertices)), NO_FACES)
     columns = {name: np.asarray(las[name]) for name in ("red", "green", "blue")}
     return _cloud(path, vertices, columns)
+
+
+def _check_las_records(path: Path) -> None:
+    """Refuses a header that counts more records than the file holds: laspy would read them all.
+
+    Raises:
+        InputError: It does.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = file.read(375)
+    for place, least in LAS_RECORDS:
+        count = int.from_bytes(header[place : place + 4], "little")
+        is_there = place == LAS_RECORDS[0][0] or header[24:26] == b"\1\4"
+        if is_there and count * least > size:
+            raise InputError(
+                f"{path}: its header counts {count} records, but the file has {size} bytes; copy "
+                "it again, or export it as PLY"
+            )
 
 
 @_reader

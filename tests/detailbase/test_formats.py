@@ -132,6 +132,18 @@ def test_laspys_clouds(tmp_path, suffix, scale):
     assert result.colors.tolist() == COLORS.tolist()
 
 
+def test_las_of_too_many_records_is_refused(tmp_path):
+    """laspy would look for each of the four billion."""
+    laspy = pytest.importorskip("laspy")
+    laspy.create(point_format=3, file_version="1.4").write(tmp_path / "a.las")
+    whole = (tmp_path / "a.las").read_bytes()
+    for place in (100, 243):
+        content = whole[:place] + b"\xff" * 4 + whole[place + 4 :]
+        (tmp_path / "a.las").write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.las: .* 4294967295 records"):
+            read_file(tmp_path / "a.las")
+
+
 def test_pye57s_scans_share_a_frame(tmp_path):
     pye57 = pytest.importorskip("pye57")
     columns = {f"cartesian{axis}": POINTS[:, i].copy() for i, axis in enumerate("XYZ")}

@@ -134,7 +134,7 @@ void rasterize(Array<const T> candidates, Array<const int32_t> entries, Array<co
           for (uint32_t bits = f.rows; bits; bits &= bits - 1) {
             const int y = lowest_bit(bits);
             blend_row(c, f, c.v - T(w.y0 + y), rows[y], weight, nullptr);
-            add_weighted(weight, value, C, &sums[size_t(y) * C]);
+            add_weighted(weight, value, C, sums.data() + size_t(y) * C);
           }
         });
         for (int y = 0; y < w.rows; ++y) {

@@ -230,7 +230,14 @@ def read_e57(path: Path) -> Mesh:
 
 @_reader
 def read_pcd(path: Path) -> Mesh:
-    """Reads a PCD cloud with pypcd4."""
+    """Reads a PCD cloud with pypcd4, which makes a column of each number of a point."""
+    with path.open("rb") as file:
+        counts = re.search(rb"^COUNT([ \d]+)", file.read(4096), re.MULTILINE)
+    if counts and sum(map(int, counts[1].split())) > path.stat().st_size:
+        raise InputError(
+            f"{path}: COUNT: expected the numbers of each field, got more than the file has bytes; "
+            "copy it again, or export it as PLY"
+        )
     rows = _import("pypcd4", path).PointCloud.from_path(path).pc_data
     return _table(path, rows)
 

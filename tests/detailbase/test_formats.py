@@ -144,6 +144,14 @@ def test_las_of_too_many_records_is_refused(tmp_path):
             read_file(tmp_path / "a.las")
 
 
+def test_pcd_of_too_many_columns_is_refused(tmp_path):
+    pytest.importorskip("pypcd4")
+    header = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 2147483648 1\n"
+    (tmp_path / "a.pcd").write_text(header + "WIDTH 1\nHEIGHT 1\nPOINTS 1\nDATA ascii\n0 0 0\n")
+    with pytest.raises(InputError, match=r"a\.pcd: COUNT: .* copy it again"):
+        read_file(tmp_path / "a.pcd")
+
+
 def test_pye57s_scans_share_a_frame(tmp_path):
     pye57 = pytest.importorskip("pye57")
     columns = {f"cartesian{axis}": POINTS[:, i].copy() for i, axis in enumerate("XYZ")}

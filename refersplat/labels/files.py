@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from refer3d.runs.errors import InputError
+from refer3d.runs.files import HOUR, sweep_drafts
 from refersplat.data import Scene, View
 from refersplat.data.names import ViewNames
 from refersplat.data.ref_lerf import REF_LERF, write
@@ -84,6 +85,8 @@ def save_label(
     if not shown:
         raise InputError(f"{category}: expected a mask in some photo, got none; draw a lasso")
     with _writing:
+        for folder in ("json", "gt_mask"):  # of killed viewers
+            sweep_drafts(scene.path / folder, HOUR)
         write(scene.path, scene_names(scene), category, texts, shown)
     return category
 

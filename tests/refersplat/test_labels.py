@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import cv2
 import numpy as np
@@ -216,7 +217,12 @@ def test_photos_without_the_object_are_left_alone(photos):
     loaded = load_scene(photos)
     shape = (2 * HEIGHT, 2 * WIDTH)
     masks = {view.name: np.full(shape, view.name == "003") for view in loaded.views}
+    draft = loaded.path / "json" / ".003.json.0123abcd.tmp"  # of a viewer that was killed
+    draft.parent.mkdir()
+    draft.touch()
+    os.utime(draft, (0, 0))
     save_label(loaded, "ball", ["A ball."], masks)
+    assert not draft.exists()
     assert [path.name for path in (loaded.path / "json").iterdir()] == ["003.json"]
     assert [path.name for path in (loaded.path / "gt_mask").iterdir()] == ["ball_003.png"]
 

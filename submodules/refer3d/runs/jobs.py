@@ -273,8 +273,8 @@ def _ray(jobs: Sequence[Job], workers: int, _: Mapping[str, Any]) -> Outcomes:
     except Exception as error:  # of many kinds
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"--engine ray: cannot reach a cluster, or start one here ({reason}); check RAY_ADDRESS, "
-            "or use another engine"
+            f"--engine ray: cannot reach a cluster, or start one here ({reason}); check "
+            "RAY_ADDRESS, or use another engine"
         ) from error
     try:
         gpus = min(1, ray.cluster_resources().get("GPU", 0))

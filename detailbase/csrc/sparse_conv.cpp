@@ -59,17 +59,17 @@ constexpr int64_t kStride = kDepth + 16;  // a power of two would put all rows i
 template <typename T>
 constexpr int64_t kWidth = kTileColumns * Vector<T>::kSize;  // columns of a panel
 
-template <typename T, int Rows>
-using Sums = Vector<T>[Rows][kTileColumns];
+template <typename T, int Rows, int Columns>
+using Sums = Vector<T>[Rows][Columns];
 
 // Adds sums to some of the output's rows.
-template <typename T, int Rows>
-REFER_INLINE void add_sums(Sums<T, Rows>& sums, const int32_t* outputs, int64_t out_stride,
+template <typename T, int Rows, int Columns>
+REFER_INLINE void add_sums(Sums<T, Rows, Columns>& sums, const int32_t* outputs, int64_t out_stride,
                            int64_t columns, T* out) {
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kTileColumns; ++j) {
+    for (int j = 0; j < Columns; ++j) {
       T* to = out + outputs[r] * out_stride + j * Vector<T>::kSize;
       const int64_t left = columns - j * Vector<T>::kSize;
       if (left >= Vector<T>::kSize) {
@@ -92,25 +92,26 @@ struct Exact {
 
   static Element element(T value) { return value; }
 
-  // Adds the product of Rows rows (kStride apart) and a panel to Rows rows of the output.
-  template <int Rows>
+  // Adds the product of Rows rows (kStride apart) and the first registers of a panel to Rows rows
+  // of the output.
+  template <int Rows, int Columns>
   static void multiply_tile(const T* rows, const T* panel, int64_t depth, const int32_t* outputs,
                             int64_t out_stride, int64_t columns, T* out) {
-    Sums<T, Rows> sums = {};
+    Sums<T, Rows, Columns> sums = {};
     for (int64_t k = 0; k < depth; ++k) {
-      Vector<T> weights[kTileColumns];
-      for (int j = 0; j < kTileColumns; ++j) {
+      Vector<T> weights[Columns];
+      for (int j = 0; j < Columns; ++j) {
         weights[j] = Vector<T>::load(panel + k * kWidth<T> + j * Vector<T>::kSize);
       }
 #pragma GCC unroll 16
       for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-        for (int j = 0; j < kTileColumns; ++j) {
+        for (int j = 0; j < Columns; ++j) {
           sums[r][j].add_product(rows[r * kStride + k], weights[j]);
         }
       }
     }
-    add_sums<T, Rows>(sums, outputs, out_stride, columns, out);
+    add_sums<T, Rows, Columns>(sums, outputs, out_stride, columns, out);
   }
 };
 
@@ -128,14 +129,14 @@ struct Rounded {
     return value != value ? 0x7fc0 : nearest;
   }
 
-  template <int Rows>
+  template <int Rows, int Columns>
   __attribute__((target("avx512bf16"))) static void multiply_tile(
       const Element* rows, const Element* panel, int64_t depth, const int32_t* outputs,
       int64_t out_stride, int64_t columns, float* out) {
-    __m512 products[Rows][kTileColumns] = {};
+    __m512 products[Rows][Columns] = {};
     for (int64_t k = 0; k < depth; k += kGroup) {
-      __m512i weights[kTileColumns];
-      for (int j = 0; j < kTileColumns; ++j) {
+      __m512i weights[Columns];
+      for (int j = 0; j < Columns; ++j) {
         weights[j] = _mm512_loadu_si512(panel + k * kWidth<float> + j * 32);
       }
 #pragma GCC unroll 16
@@ -144,16 +145,16 @@ struct Rounded {
         std::memcpy(&pair, rows + r * kStride + k, sizeof(pair));
         const __m512i both = _mm512_set1_epi32(pair);
 #pragma GCC unroll 4
-        for (int j = 0; j < kTileColumns; ++j) {
+        for (int j = 0; j < Columns; ++j) {
           products[r][j] = _mm512_dpbf16_ps(products[r][j], (__m512bh)both, (__m512bh)weights[j]);
         }
       }
     }
-    Sums<float, Rows> sums;
+    Sums<float, Rows, Columns> sums;
     for (int r = 0; r < Rows; ++r) {
-      for (int j = 0; j < kTileColumns; ++j) sums[r][j].values = products[r][j];
+      for (int j = 0; j < Columns; ++j) sums[r][j].values = products[r][j];
     }
-    add_sums<float, Rows>(sums, outputs, out_stride, columns, out);
+    add_sums<float, Rows, Columns>(sums, outputs, out_stride, columns, out);
   }
 };
 #endif
@@ -207,14 +208,17 @@ template <typename Kind>
 using Tile = void (*)(const typename Kind::Element*, const typename Kind::Element*, int64_t,
                       const int32_t*, int64_t, int64_t, typename Kind::Sum*);
 
-template <typename Kind, int... Less>
+template <typename Kind, int Columns, int... Less>
 constexpr std::array<Tile<Kind>, sizeof...(Less)> tiles(std::integer_sequence<int, Less...>) {
-  return {Kind::template multiply_tile<Less + 1>...};
+  return {Kind::template multiply_tile<Less + 1, Columns>...};
 }
 
-// The product for each number of rows, one row first.
+// The product for each number of rows, one row first: of a panel, and of its first register alone,
+// where the others would hold zeros.
 template <typename Kind>
-constexpr auto kTiles = tiles<Kind>(std::make_integer_sequence<int, kTileRows>());
+constexpr auto kTiles = tiles<Kind, kTileColumns>(std::make_integer_sequence<int, kTileRows>());
+template <typename Kind>
+constexpr auto kNarrowTiles = tiles<Kind, 1>(std::make_integer_sequence<int, kTileRows>());
 
 template <typename Kind>
 class Convolution {
@@ -286,10 +290,11 @@ class Convolution {
     for (int64_t p = 0; p < panels_.count(); ++p) {
       const Element* panel = panels_.panel(offset, p) + channel * kWidth<Sum>;
       const int64_t column = p * kWidth<Sum>, columns = out_channels_ - column;
+      const auto& tiles = columns > Vector<Sum>::kSize ? kTiles<Kind> : kNarrowTiles<Kind>;
       for (int64_t i = 0; i < count; i += kTileRows) {
         const int64_t tile = std::min<int64_t>(kTileRows, count - i);
-        kTiles<Kind>[tile - 1](rows + i* kStride, panel, depth, outputs + i, out_channels_, columns,
-                               out_ + column);
+        tiles[tile - 1](rows + i * kStride, panel, depth, outputs + i, out_channels_, columns,
+                        out_ + column);
       }
     }
   }
@@ -303,16 +308,16 @@ class Convolution {
 };
 
 // Adds to Rows rows (channels of the input) and one panel's columns of a weight's gradient.
-template <typename T, int Rows>
+template <typename T, int Rows, int Columns>
 void weight_grad_tile(const T* features, int64_t in_channels, const T* grad, int64_t out_channels,
                       const int32_t* inputs, const int32_t* outputs, int64_t count, int64_t columns,
                       T* out) {
-  Vector<T> sums[Rows][kTileColumns] = {};
+  Vector<T> sums[Rows][Columns] = {};
   for (int64_t i = 0; i < count; ++i) {
     const T* row = features + inputs[i] * in_channels;
     const T* from = grad + outputs[i] * out_channels;
-    Vector<T> grads[kTileColumns];
-    for (int j = 0; j < kTileColumns; ++j) {
+    Vector<T> grads[Columns];
+    for (int j = 0; j < Columns; ++j) {
       const int64_t left = columns - j * Vector<T>::kSize;
       if (left >= Vector<T>::kSize) {
         grads[j] = Vector<T>::load(from + j * Vector<T>::kSize);
@@ -323,13 +328,13 @@ void weight_grad_tile(const T* features, int64_t in_channels, const T* grad, int
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-      for (int j = 0; j < kTileColumns; ++j) sums[r][j].add_product(row[r], grads[j]);
+      for (int j = 0; j < Columns; ++j) sums[r][j].add_product(row[r], grads[j]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kTileColumns; ++j) {
+    for (int j = 0; j < Columns; ++j) {
       T* to = out + r * out_channels + j * Vector<T>::kSize;
       const int64_t left = columns - j * Vector<T>::kSize;
       if (left >= Vector<T>::kSize) {
@@ -347,24 +352,28 @@ template <typename T>
 using GradTile = void (*)(const T*, int64_t, const T*, int64_t, const int32_t*, const int32_t*,
                           int64_t, int64_t, T*);
 
-template <typename T, int... Less>
+template <typename T, int Columns, int... Less>
 constexpr std::array<GradTile<T>, sizeof...(Less)> grad_tiles(std::integer_sequence<int, Less...>) {
-  return {weight_grad_tile<T, Less + 1>...};
+  return {weight_grad_tile<T, Less + 1, Columns>...};
 }
 
 template <typename T>
-constexpr auto kGradTiles = grad_tiles<T>(std::make_integer_sequence<int, kTileRows>());
+constexpr auto kGradTiles =
+    grad_tiles<T, kTileColumns>(std::make_integer_sequence<int, kTileRows>());
+template <typename T>
+constexpr auto kNarrowGradTiles = grad_tiles<T, 1>(std::make_integer_sequence<int, kTileRows>());
 
 // The gradient of one offset's weight [C, D] from one group of pairs.
 template <typename T>
 void add_weight_grad(const T* features, int64_t in_channels, const T* grad, int64_t out_channels,
                      const int32_t* inputs, const int32_t* outputs, int64_t count, T* out) {
   for (int64_t column = 0; column < out_channels; column += kWidth<T>) {
+    const bool is_narrow = out_channels - column <= Vector<T>::kSize;
+    const auto& tiles = is_narrow ? kNarrowGradTiles<T> : kGradTiles<T>;
     for (int64_t c = 0; c < in_channels; c += kTileRows) {
       const int64_t rows = std::min<int64_t>(kTileRows, in_channels - c);
-      kGradTiles<T>[rows - 1](features + c, in_channels, grad + column, out_channels, inputs,
-                              outputs, count, out_channels - column,
-                              out + c* out_channels + column);
+      tiles[rows - 1](features + c, in_channels, grad + column, out_channels, inputs, outputs,
+                      count, out_channels - column, out + c * out_channels + column);
     }
   }
 }

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX512F__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
 
 namespace refer {
 
@@ -53,19 +56,39 @@ struct Vector {
   }
 };
 
-// The first `count` numbers of a register.
+// The first `count` numbers of a register, fewer than it has; the others are 0.
 template <typename T>
 Vector<T> load_some(const T* from, int64_t count) {
+#if defined(__AVX512F__) && defined(__GNUC__)
+  const uint32_t mask = (uint32_t{1} << count) - 1;
+  Vector<T> v;
+  if constexpr (sizeof(T) == 4) {
+    v.values = (typename Vector<T>::Register)_mm512_maskz_loadu_ps(mask, from);
+  } else {
+    v.values = (typename Vector<T>::Register)_mm512_maskz_loadu_pd(mask, from);
+  }
+  return v;
+#else
   T values[Vector<T>::kSize] = {};
   std::memcpy(values, from, count * sizeof(T));
   return Vector<T>::load(values);
+#endif
 }
 
 template <typename T>
 void store_some(const Vector<T>& vector, T* to, int64_t count) {
+#if defined(__AVX512F__) && defined(__GNUC__)
+  const uint32_t mask = (uint32_t{1} << count) - 1;
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(to, mask, (__m512)vector.values);
+  } else {
+    _mm512_mask_storeu_pd(to, mask, (__m512d)vector.values);
+  }
+#else
   T values[Vector<T>::kSize];
   vector.store(values);
   std::memcpy(to, values, count * sizeof(T));
+#endif
 }
 
 }  // namespace refer

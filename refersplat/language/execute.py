@@ -209,7 +209,7 @@ class Executor:
             shown = self.colors[:, [list(COLORS).index(color) for color in colors]].T
             words = item.text.split()
             is_either = any(w == "or" and words[i] in COLOR_WORDS for i, w in enumerate(words[1:]))
-            fits.append(shown.amax(dim=0) if is_either else shown.prod(dim=0))
+            fits += [shown.amax(dim=0)] if is_either else [*shown]
         is_vain = False
         for relation in self._used("relation", item.relations):
             degree = self.relation(relation, bool(item.noun), is_denied)

@@ -20,6 +20,7 @@ from tests.refersplat.scenes import (
     PICNIC,
     PICNIC_QUESTIONS,
     ImaginedScene,
+    Item,
 )
 
 
@@ -83,6 +84,14 @@ def test_the_same_noun_goes_before_another_and_adjectives_tell_properties(
     scenes, name, sentence, expected
 ):
     assert scenes[name](sentence) == {*expected.split()}
+
+
+def test_each_of_two_colours_may_be_a_small_part(encoder):
+    shears = Item((0, 0, 0, 20, 8, 2), {"gray": 0.2, "orange": 0.15}, ["a pair of scissors"] * 2)
+    mug = Item((40, 0, 0, 8, 8, 10), {"white": 1.0}, ["a mug", "the white mug with a handle"])
+    scene = ImaginedScene({"shears": shears, "mug": mug}, encoder)
+    assert scene("the grey and orange scissors") == {"shears"}
+    assert scene("the grey or green scissors") == {"shears"}
 
 
 def test_prior_weights_answer_much_alone(encoder):

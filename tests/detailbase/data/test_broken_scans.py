@@ -33,7 +33,7 @@ SCANS = {
     "negative count": (lambda s: replace(s.mesh, b"vertex 24", b"vertex -4"), MESH, "copy"),
     "no vertex element": (
         lambda s: replace(s.mesh, b"element vertex", b"element points"),
-        *(MESH, "vertex", "points, face", "export"),
+        *(MESH, "vertex", "'points', 'face'", "export"),
     ),
     "no y": (
         lambda s: replace(s.mesh, b"float y", b"float q"),

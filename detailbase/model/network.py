@@ -124,6 +124,31 @@ class DetailBase(nn.Module):
                         self.grouping.partition(grouped.places[scene], sizes[scene])
                         for scene in scenes
                     )
+        masks, scores, choices = self._decode(
+            embedded,
+            None if grouped is None else grouped.objects,
+            starts,
+            (words, mask, scene_of_sentence),
+        )
+        return Predictions(
+            masks,
+            scores,
+            None if self.classifier is None else self.classifier(embedded),
+            None if grouped is None else grouped.pairs,
+            choices,
+            objects,
+            sizes,
+        )
+
+    def _decode(
+        self,
+        embedded: Tensor,  # [S, C]
+        objects: Tensor | None,
+        starts: Sequence[int],
+        sentences: tuple[Tensor, Tensor, Sequence[int]],
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
+        """Decodes sentences scene by scene; masks, scores and choices are in their own order."""
+        words, mask, scene_of_sentence = sentences
         masks: dict[int, Tensor] = {}
         scores: dict[int, Tensor] = {}
         choices: dict[int, Tensor] = {}
@@ -135,7 +160,7 @@ class DetailBase(nn.Module):
                     embedded[start:end],
                     words[:, :length].index_select(0, picked),
                     mask[:, :length].index_select(0, picked),
-                    None if grouped is None else grouped.objects[start:end],
+                    None if objects is None else objects[start:end],
                 )
                 left = mask.shape[1] - length
                 masks.update(zip(some, output.masks.unbind(dim=1), strict=True))
@@ -144,14 +169,10 @@ class DetailBase(nn.Module):
                     padded = F.pad(output.choices, (0, 0, 0, left))
                     choices.update(zip(some, padded.unbind(dim=1), strict=True))
         order = range(len(words))
-        return Predictions(
+        return (
             tuple(masks[row] for row in order),
             torch.stack([scores[row] for row in order], dim=1),
-            None if self.classifier is None else self.classifier(embedded),
-            None if grouped is None else grouped.pairs,
             torch.stack([choices[row] for row in order], dim=1) if choices else None,
-            objects,
-            sizes,
         )
 
 

@@ -130,12 +130,16 @@ def read_scan_file(
         log.warning("%s: has %d points; %d are left out (--max_points)", path, total, left_out)
         chosen = np.sort(np.random.default_rng(seed).choice(len(rows), max_points, replace=False))
         rows, owner, faces = rows[chosen], owner[chosen], faces[:0]
+    points = mesh.vertices[rows], mesh.colors[rows]
+    return Scan(cloud, owner, *points, rows, total, _faces_of(rows, faces, total), upright)
+
+
+def _faces_of(rows: np.ndarray, faces: np.ndarray, total: int) -> np.ndarray:  # [F, 3]
+    """Numbers faces of ``total`` vertices by the rows [N] that are kept; others are left out."""
     number = np.full(total, -1)
     number[rows] = np.arange(len(rows))
     faces = number[faces]
-    faces = faces[(faces >= 0).all(axis=1)]
-    points = mesh.vertices[rows], mesh.colors[rows]
-    return Scan(cloud, owner, *points, rows, total, faces, upright)
+    return faces[(faces >= 0).all(axis=1)]
 
 
 def _with_samples(

@@ -19,7 +19,7 @@ from detailbase.descriptions.facts import SURFACES, TOUCHING, Thing, colour_name
 from detailbase.scans.clouds import Cloud
 
 SHELL = SURFACES | {"door", "window", "curtain", "blinds", "whiteboard", "shower curtain"}
-"""What belongs to the room rather than into it."""
+"""Names of what belongs to the room rather than into it."""
 LOW, LOW_ON_TABLE = 0.15, 0.03
 """Largest height above the floor, or above a table, of the lowest point of what stands there."""
 APART = 0.03
@@ -39,7 +39,7 @@ class Piece:
     name: str
     cloud: Cloud
     kind: Literal["shell", "stands", "lies", "hangs", "floats"] = "floats"
-    """Where it is; what nothing carries, since that was not scanned or labelled, floats."""
+    """Its place; a piece floats where what carries it was not scanned or labelled."""
     support: Piece | None = None
     """What it lies on."""
     raised: float = 0.0
@@ -98,7 +98,7 @@ def take_apart(cloud: Cloud, things: Sequence[Thing]) -> Room | None:
     ground = np.concatenate([one.points for one in grounds])
     if is_table:  # its legs are no ground
         ground = ground[ground[:, 2] > grounds[0].high[2] - TOP]
-    height = float(np.median(ground[:, 2]))
+    room = Room((), ground, is_table)
     shell = [one for one in things if one.name in SHELL or one in grounds]
     pieces: dict[int, Piece] = {}
     for one in sorted(things, key=lambda one: float(one.low[2])):  # supports come first
@@ -106,14 +106,15 @@ def take_apart(cloud: Cloud, things: Sequence[Thing]) -> Room | None:
         below = [s for s in things if s not in shell and is_carried(one, s)]
         if one in shell:
             piece = replace(piece, kind="shell")
-        elif one.low[2] < height + (LOW_ON_TABLE if is_table else LOW):
-            piece = replace(piece, kind="stands", raised=max(0.0, float(one.low[2]) - height))
+        elif one.low[2] < room.height + (LOW_ON_TABLE if is_table else LOW):
+            raised = max(0.0, float(one.low[2]) - room.height)
+            piece = replace(piece, kind="stands", raised=raised)
         elif below and below[0].identity in pieces:
             piece = replace(piece, kind="lies", support=pieces[below[0].identity])
         elif any(gap(one, other) < TOUCHING for other in shell):
             piece = replace(piece, kind="hangs")
         pieces[one.identity] = piece
-    return Room(tuple(pieces.values()), ground, is_table)
+    return replace(room, pieces=tuple(pieces.values()))
 
 
 def is_carried(one: Thing, other: Thing) -> bool:

@@ -248,8 +248,8 @@ def describe_all(args: argparse.Namespace) -> None:
             progress.advance()
         if args.compose and not rooms:
             raise InputError(
-                f"--compose: expected scans with a labelled floor, got none in {args.root}; leave "
-                "it out"
+                "--compose: expected scans with a labelled floor or table, got none in "
+                f"{args.root}; leave it out"
             )
         for number in range(args.compose):
             cloud, things = join(compose(rooms, rng))

@@ -47,7 +47,7 @@ def outline_of(view: View, category: str, margin: float = 0.1) -> np.ndarray:  #
 
 
 def different_views(views: Sequence[View], category: str, count: int = 2) -> list[View]:
-    """Of the half of the views that shows an object best, the best and the most different ones."""
+    """Chooses the best and most different of that half of the views that shows an object best."""
 
     def pixels(view: View) -> int:
         item = object_of(view, category)

@@ -233,6 +233,8 @@ def mesh(name: str, text: bool = False, textured: bool = False) -> Callable[[Pat
 
 
 def surface_of_trimesh(name: str) -> Callable[[Path], Path]:
+    """The surface as trimesh writes it; with a texture in a .glb."""
+
     def write(folder: Path) -> Path:
         import trimesh
 

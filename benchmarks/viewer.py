@@ -108,7 +108,7 @@ def picture(page: Page, path: Path) -> np.ndarray:  # [h, w, 3]
 
 
 def on_page(points: np.ndarray, view: View) -> np.ndarray:  # [P, 2]
-    """Where the window at a photo's camera shows pixels of the photo."""
+    """Finds where the window at a photo's camera shows pixels of the photo."""
     camera = view.camera
     scale = HEIGHT / camera.height
     return (points + 0.5 - (camera.cx, camera.cy)) * scale + np.array([WIDTH, HEIGHT]) / 2

@@ -111,6 +111,7 @@ class Reader(ClauseReader):
         )
 
     def conjuncts(self, head: Any) -> Iterator[Any]:
+        """Yields the heads of the phrases that are joined to one."""
         if self.is_empty(head) and any(self.word(c) == "of" for c in head.children):
             return  # "one of the mug and the bowl": joined below "of"
         determined = any(c.dep_ == "det" for c in head.children)
@@ -270,6 +271,7 @@ class Reader(ClauseReader):
                 self.modifier(child, head, draft)
 
     def determiner(self, child: Any, head: Any, draft: Draft) -> None:
+        """Reads an article, a number, "no", "all" or an owner."""
         word = self.word(child)
         if child.pos_ == "PROPN" or (child.dep_ == "poss" and child.pos_ != "PRON"):
             return  # "French's"

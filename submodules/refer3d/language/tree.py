@@ -31,6 +31,7 @@ class Draft:
     parts: list[Description] = field(default_factory=list)
 
     def build(self, text: str) -> Description:
+        """Returns what has been read, of the phrase ``text``."""
         denied = [r for r in self.relations if any(anchor.count == 0 for anchor in r.anchors)]
         for relation in denied:  # "next to no cup" is not next to one
             self.relations.remove(relation)

@@ -215,6 +215,7 @@ def _local(jobs: Sequence[Job], workers: int, _: Mapping[str, Any]) -> Outcomes:
     running: set[Any] = set()
 
     def attempt(job: Job) -> str:
+        """Does a job, again if its process is killed; returns its error."""
         place = places.get()
         error = ""
         for _ in range(ATTEMPTS):

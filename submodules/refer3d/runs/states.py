@@ -208,6 +208,7 @@ class _Checker:
     remedy: str
 
     def check(self, value: Any, schema: Any, where: str) -> Any:
+        """Returns the value as its schema has it; ``where`` names it in errors."""
         if isinstance(schema, Maybe):
             return None if value is None else self.check(value, schema.schema, where)
         if isinstance(schema, Array):
